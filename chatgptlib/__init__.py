@@ -1,0 +1,115 @@
+"""Chat Completions from Python: one dependency, nothing lost in silence.
+
+    from chatgptlib import (
+        ChatMessage, CreateChatCompletionRequest, OpenAIClient, create_chat_completion
+    )
+
+    client = OpenAIClient()  # key from OPENAI_API_KEY
+    request = CreateChatCompletionRequest(
+        model="gpt-4o-mini", messages=[ChatMessage.user("Say hi.")]
+    )
+    print(create_chat_completion(client, request).text)
+
+Errors: see `OpenAIError`. Without a key: `python -m chatgptlib --offline "Say hi."`.
+"""
+
+from .chat import create_chat_completion, create_chat_completion_stream
+from .client import OpenAIClient, __version__
+from .codec import JSONObject
+from .errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigError,
+    ConflictError,
+    DeserializeError,
+    HTTPError,
+    InternalServerError,
+    NotFoundError,
+    OpenAIError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTimeoutError,
+    StreamInterruptedError,
+    UnprocessableEntityError,
+)
+from .messages import (
+    Annotation,
+    ChatCompletionAudio,
+    ChatCompletionChoice,
+    ChatCompletionChunkChoice,
+    ChatCompletionDeleted,
+    ChatCompletionDelta,
+    ChatCompletionList,
+    ChatCompletionLogprobs,
+    ChatCompletionMessageList,
+    ChatCompletionUsage,
+    ChatMessage,
+    ChatRole,
+    CompletionTokensDetails,
+    ContentPart,
+    CreateChatCompletionChunk,
+    CreateChatCompletionRequest,
+    CreateChatCompletionResponse,
+    CustomToolCall,
+    FunctionCall,
+    Model,
+    PromptTokensDetails,
+    TokenLogprob,
+    ToolCall,
+    URLCitation,
+)
+from .sse import EventDecoder
+from .stream import ChatCompletionStream, ResponseAccumulator
+
+__all__ = [
+    "APIError",
+    "Annotation",
+    "AuthenticationError",
+    "BadRequestError",
+    "ChatCompletionAudio",
+    "ChatCompletionChoice",
+    "ChatCompletionChunkChoice",
+    "ChatCompletionDeleted",
+    "ChatCompletionDelta",
+    "ChatCompletionList",
+    "ChatCompletionLogprobs",
+    "ChatCompletionMessageList",
+    "ChatCompletionStream",
+    "ChatCompletionUsage",
+    "ChatMessage",
+    "ChatRole",
+    "CompletionTokensDetails",
+    "ConfigError",
+    "ConflictError",
+    "ContentPart",
+    "CreateChatCompletionChunk",
+    "CreateChatCompletionRequest",
+    "CreateChatCompletionResponse",
+    "CustomToolCall",
+    "DeserializeError",
+    "EventDecoder",
+    "FunctionCall",
+    "HTTPError",
+    "InternalServerError",
+    "JSONObject",
+    "Model",
+    "NotFoundError",
+    "OpenAIClient",
+    "OpenAIError",
+    "PermissionDeniedError",
+    "PromptTokensDetails",
+    "QuotaExceededError",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "ResponseAccumulator",
+    "StreamInterruptedError",
+    "TokenLogprob",
+    "ToolCall",
+    "URLCitation",
+    "UnprocessableEntityError",
+    "__version__",
+    "create_chat_completion",
+    "create_chat_completion_stream",
+]

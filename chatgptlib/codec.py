@@ -1,0 +1,358 @@
+"""One walk over type hints: dataclass to JSON, JSON to dataclass.
+
+    body = encode(request)                      # bytes, strict
+    answer = decode(SomeDataclass, json_value)  # lenient
+
+Writing is strict: what JSON has no word for is a `ConfigError` with the path to it.
+A field at None is not written, and a field called `extra` is written last, key by key.
+
+Reading is lenient: unknown keys go to `extra`, values are kept as they came, null is
+the field's default. Two things are errors: a required key that is missing, and
+something else than an object (or a list of them) where the class cannot do without.
+Where it can, because the hint says `| None`, the value goes to `extra` as it came.
+
+What a class needs is worked out once, when it is first met.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .errors import ConfigError, DeserializeError
+
+T = TypeVar("T")
+
+
+class JSONObject:
+    """What the nouns share: a dataclass that is a JSON object on the wire."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object as plain dicts and lists: what was set or came, nothing else.
+
+        Raises ConfigError for a value that JSON has no word for.
+        """
+        plain: dict[str, Any] = json.loads(_dump(self, _LENIENT))
+        return plain
+
+    @classmethod
+    def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
+        """The object that `data` holds. Raises DeserializeError if it cannot."""
+        return decode(cls, data)
+
+    # These two save `dataclass` from writing them anew for each class at import, and
+    # a repr without its thirty `None`s can be read.
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={value!r}"
+            for name in _field_names(type(self))
+            if (value := getattr(self, name)) is not None and not (name == "extra" and not value)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        names = _field_names(type(self))
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+
+# Writing
+
+
+def encode(value: Any) -> bytes:
+    """`value` as ASCII JSON: dataclasses, mappings, sequences, enums and JSON's own types.
+
+    Raises ConfigError, with the path, for anything else.
+    """
+    return _dump(value, _STRICT).encode("ascii")
+
+
+def members(value: Any) -> dict[str, Any]:
+    """The keys a dataclass instance puts on the wire, values as they are."""
+    own = getattr(value, "_members", None)
+    if own is not None:
+        result: dict[str, Any] = own()
+        return result
+    return plain_members(value)
+
+
+def plain_members(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance that are set, then its `extra`."""
+    found = {
+        name: item
+        for name in _field_names(type(value))
+        if (item := getattr(value, name)) is not None
+    }
+    extra = found.pop("extra", None)
+    if isinstance(extra, Mapping):
+        found.update(extra)
+    elif extra is not None:
+        found["extra"] = extra
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    """What `json` should write for a value of a type it does not know."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return members(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_STRICT = json.JSONEncoder(default=_as_json, allow_nan=False, separators=(",", ":"))
+_LENIENT = json.JSONEncoder(default=_as_json)  # what a server sent may hold -Infinity
+
+
+def _dump(value: Any, encoder: json.JSONEncoder) -> str:
+    try:
+        return encoder.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        try:
+            path, reason = _fault(value, "$") or ("$", str(error))
+        except RecursionError:
+            path, reason = "$", "nested too deeply, or inside itself"
+    raise ConfigError(f"cannot be sent as JSON: {path}: {reason}")
+
+
+def _fault(value: Any, path: str) -> tuple[str, str] | None:
+    """Where `value` is not JSON, and why. The slow walk, for the message only."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return None
+    if isinstance(value, float):
+        finite = value == value and value not in (float("inf"), float("-inf"))
+        return None if finite else (path, f"{value} is not a JSON number")
+    if isinstance(value, (list, tuple)):
+        faults = (_fault(item, f"{path}[{i}]") for i, item in enumerate(value))
+        return next(filter(None, faults), None)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, (str, int, float)) and key is not None:
+                return path, f"a key of type {type(key).__name__}; JSON keys are strings"
+            if fault := _fault(item, f"{path}.{key}"):
+                return fault
+        return None
+    try:
+        return _fault(_as_json(value), path)
+    except TypeError as error:
+        return path, str(error)
+
+
+_NAMES_OF: dict[type, tuple[str, ...]] = {}
+
+
+def _field_names(cls: Any) -> tuple[str, ...]:
+    """The fields that are part of the JSON: not those that the constructor does not take."""
+    names = _NAMES_OF.get(cls)
+    if names is None:
+        names = tuple(field.name for field in dataclasses.fields(cls) if field.init)
+        _NAMES_OF[cls] = names
+    return names
+
+
+# Reading
+
+
+def decode(into: type[T], value: Any) -> T:
+    """`value`, as `json.loads` gives it, as an instance of `into`.
+
+    `into` is a dataclass, or `dict` for the value as it is. Raises DeserializeError
+    with the path to what does not fit.
+    """
+    read: Callable[[Any], T] = decoder(into)
+    return read(dict(value) if isinstance(value, Mapping) else value)
+
+
+_READER_OF: dict[type, Callable[[Any], Any]] = {}
+
+
+def decoder(into: Any) -> Callable[[Any], Any]:
+    """The function that makes an `into` of a JSON value; made once per class."""
+    into = get_origin(into) or into
+    if into is dict:
+        return _read_dict
+    if not isinstance(into, type) or not dataclasses.is_dataclass(into):
+        raise ConfigError(f"cannot decode into {into!r}: give a dataclass, or dict")
+    reader = _READER_OF.get(into)
+    if reader is None:
+        reader = _READER_OF[into] = _object_reader(into, ())
+    return reader
+
+
+_Reader = Callable[[Any], Any]
+_JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+
+
+def _misfit(expected: str, value: Any) -> DeserializeError:
+    found = _JSON_NAMES.get(type(value), "number")
+    return DeserializeError(f"$: expected {expected}, got {found}")
+
+
+def _missing(cls: type, name: str) -> DeserializeError:
+    return DeserializeError(f"$.{name}: missing, and {cls.__name__} needs it", path=f"$.{name}")
+
+
+def _under(error: DeserializeError, step: str) -> DeserializeError:
+    """The same error, seen from one level further out."""
+    path = "$" + step + error.path[1:]
+    return DeserializeError(path + str(error)[len(error.path) :], path=path)
+
+
+def _read_dict(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise _misfit("object", value)
+    return value
+
+
+def _reader(hint: Any, outer: tuple[type, ...]) -> _Reader | None:
+    """The function that reads a value of type `hint`; None where it is kept as it came."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        if hint in outer:  # a class that holds itself: look its reader up when it is needed
+            return lambda value: decoder(hint)(value)
+        return _object_reader(hint, outer)
+    args = get_args(hint)
+    if get_origin(hint) in (list, Sequence) and args and (item := _reader(args[0], outer)):
+        return _list_reader(item)
+    if get_origin(hint) in (Union, types.UnionType):
+        members = [(get_origin(arg) or arg, _reader(arg, outer)) for arg in args]
+        if any(reader for _, reader in members):
+            return _union_reader(members)
+    return None
+
+
+def _list_reader(item: _Reader) -> _Reader:
+    def read(value: Any) -> Any:
+        if not isinstance(value, list):
+            raise _misfit("list", value)
+        try:
+            return [item(one) for one in value]
+        except DeserializeError:
+            pass
+        for index, one in enumerate(value):  # again, for the place
+            try:
+                item(one)
+            except DeserializeError as error:
+                raise _under(error, f"[{index}]") from None
+        raise AssertionError("the same values read well the second time")
+
+    return read
+
+
+def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
+    """Reads by JSON type: an object by the dataclass of the union, a list by its list."""
+    structured = [
+        (list if kind in (list, Sequence) else dict, reader) for kind, reader in members if reader
+    ]
+    plain = tuple(kind for kind, reader in members if not reader and isinstance(kind, type))
+
+    def read(value: Any) -> Any:
+        misfit = None
+        for kind, reader in structured:
+            if isinstance(value, kind):
+                try:
+                    return reader(value)
+                except DeserializeError as error:
+                    misfit = error
+        if isinstance(value, plain):
+            return value
+        raise misfit or _misfit(" or ".join(_JSON_NAMES[kind] for kind, _ in structured), value)
+
+    return read
+
+
+def _object_reader(cls: type, outer: tuple[type, ...]) -> _Reader:
+    """Write and compile the reader of one dataclass, the way `dataclass` makes `__init__`.
+
+    A loop over the fields would say the same in fewer lines and take half as long again
+    per object, and three objects are made for each chunk of a stream.
+    """
+    hints = get_type_hints(cls)
+    fields = dataclasses.fields(cls)
+    keeps_extra = "extra" in hints
+    wire = [field for field in fields if field.init and field.name != "extra"]
+    # The nouns are filled in directly. A class of the user's goes through its
+    # constructor, since it may be frozen, or check itself.
+    ours = issubclass(cls, JSONObject) and "__post_init__" not in vars(cls)
+    names: dict[str, Any] = {
+        "cls": cls,
+        "new": object.__new__,
+        "known": frozenset(field.name for field in wire),
+        "DeserializeError": DeserializeError,
+        "misfit": _misfit,
+        "missing": _missing,
+        "under": _under,
+    }
+    lines = [
+        "def read(data):",
+        " try: get = data.get",
+        " except AttributeError: raise misfit('object', data) from None",
+        " self = new(cls)" if ours else " made = {}",
+    ]
+    if keeps_extra:
+        lines += [
+            " if known.issuperset(data): extra = {}",
+            " else: extra = {key: data[key] for key in data if key not in known}",
+        ]
+    for field in wire:
+        target = f"self.{field.name}" if ours else f"made[{field.name!r}]"
+        names[f"read_{field.name}"] = reader = _reader(hints[field.name], (*outer, cls))
+        names[f"default_{field.name}"], default = _default(field)
+        optional = type(None) in get_args(hints[field.name])
+        lines += _field_lines(
+            field.name, target, default, optional, reader is not None, keeps_extra
+        )
+    if ours:
+        for field in fields:
+            if not field.init:
+                names[f"default_{field.name}"], default = _default(field)
+                lines.append(f" self.{field.name} = {default}")
+        lines += [" self.extra = extra", " return self"]
+    else:
+        lines += [" made['extra'] = extra"] if keeps_extra else []
+        lines += [" return cls(**made)"]
+    exec("\n".join(lines), names)  # all that is filled in is names of fields
+    read: _Reader = names["read"]
+    return read
+
+
+def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:
+    """The default of a field, and the code that gives it; no code where there is none."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory, f"default_{field.name}()"
+    if field.default is None:
+        return None, "None"
+    if field.default is not dataclasses.MISSING:
+        return field.default, f"default_{field.name}"
+    return None, ""
+
+
+def _field_lines(
+    name: str, target: str, default: str, optional: bool, structured: bool, keeps_extra: bool
+) -> list[str]:
+    """The code that reads one field: missing, null, read by a reader, or as it came."""
+    lines = [] if default else [f" if {name!r} not in data: raise missing(cls, {name!r})"]
+    if not structured and default in ("", "None"):
+        return [*lines, f" {target} = get({name!r})"]
+    null = default
+    if default != "None" and (optional or not default):
+        null = f"None if {name!r} in data else {default or None}"
+    lines += [f" value = get({name!r})"]
+    if structured and not default and not optional:  # null will not do: let the reader say so
+        lines += [" if True:"]
+    else:
+        lines += [f" if value is None: {target} = {null}", " else:"]
+    if not structured:
+        return [*lines, f"  {target} = value"]
+    lines += [f"  try: {target} = read_{name}(value)", "  except DeserializeError as error:"]
+    if optional and keeps_extra:
+        return [*lines, f"   {target} = None; extra[{name!r}] = value"]
+    return [*lines, f"   raise under(error, '.{name}') from None"]

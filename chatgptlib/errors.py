@@ -1,0 +1,333 @@
+"""Everything this library raises, and what each error carries.
+
+    OpenAIError
+    ├── ConfigError               set up or asked wrongly; nothing was sent
+    ├── HTTPError                 no complete answer arrived: connect, TLS, reset
+    │   ├── RequestTimeoutError       a connect, read or deadline limit ran out
+    │   └── StreamInterruptedError    the stream ended early: .partial
+    ├── APIError                  the server refused: .status_code .message .code .body
+    │   ├── BadRequestError 400, AuthenticationError 401, PermissionDeniedError 403,
+    │   │   NotFoundError 404, ConflictError 409, UnprocessableEntityError 422,
+    │   │   InternalServerError 5xx
+    │   └── RateLimitError 429        .retry_after
+    │       └── QuotaExceededError    the account is out of money: never retried
+    └── DeserializeError          the answer was not what the API promises: .body .path
+
+Only these leave the library. Every one of them pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .messages import CreateChatCompletionResponse
+
+
+class OpenAIError(Exception):
+    """The base of every error here.
+
+    `partial` is the response so far when the error ended a stream, else None.
+    `request_id` and `headers` are the server's, where it had answered.
+    """
+
+    partial: CreateChatCompletionResponse | None = None
+    request_id: str | None = None
+    headers: Mapping[str, str] | None = None
+
+
+class ConfigError(OpenAIError):
+    """The client was set up, or a request was put together, wrongly. Nothing was sent."""
+
+
+class HTTPError(OpenAIError):
+    """No complete answer arrived: the connection failed, or was lost on the way.
+
+    `may_retry` is True where the server can't have done the work yet, so that asking
+    again is free; the client has then done so, `max_retries` times.
+    """
+
+    may_retry: bool = False
+
+
+class RequestTimeoutError(HTTPError, TimeoutError):
+    """A connect, read or deadline limit ran out. The server may have done the work."""
+
+
+class StreamInterruptedError(HTTPError):
+    """A stream ended before its answer did. What had arrived is in `partial`."""
+
+
+class DeserializeError(OpenAIError):
+    """The server's answer was not what the API promises.
+
+    `body` is the text that came; `path` says where in it, as `$.choices[0].message`.
+    """
+
+    def __init__(self, message: str, *, body: str | None = None, path: str = "$") -> None:
+        super().__init__(message)
+        self.body = body
+        self.path = path
+
+
+class APIError(OpenAIError):
+    """The server refused, in words of its own.
+
+    `status_code` is the HTTP status: 200 when the refusal came inside a good answer or
+    a stream. `message`, `type`, `param` and `code` are what the server said, in
+    whatever JSON type it said it; `body` is all of it, parsed where it was JSON.
+    `retry_after` is how many seconds the server asks to wait, if it does.
+    https://platform.openai.com/docs/guides/error-codes
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status_code: int = 200,
+        message: str = "",
+        type: Any = None,
+        param: Any = None,
+        code: Any = None,
+        body: Any = None,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.status_code = status_code
+        self.message = message or text
+        self.type = type
+        self.param = param
+        self.code = code
+        self.body = body
+        self.request_id = request_id
+        self.headers = headers
+        self.retry_after = retry_after
+
+
+class BadRequestError(APIError):
+    """400: the request is not valid for this model or server."""
+
+
+class AuthenticationError(APIError):
+    """401: the key is missing, wrong or revoked."""
+
+
+class PermissionDeniedError(APIError):
+    """403: the key may not do this, or not from here."""
+
+
+class NotFoundError(APIError):
+    """404: no such model, completion or path."""
+
+
+class ConflictError(APIError):
+    """409: the request conflicts with another."""
+
+
+class UnprocessableEntityError(APIError):
+    """422: well-formed, but refused by the server's own checks."""
+
+
+class RateLimitError(APIError):
+    """429: too many requests or tokens; `retry_after` says how long to wait, if told."""
+
+
+class QuotaExceededError(RateLimitError):
+    """429 because the account has no quota left. Waiting does not help."""
+
+
+class InternalServerError(APIError):
+    """5xx: the server, or a gateway before it, failed."""
+
+
+_CLASS_OF_STATUS: dict[int, type[APIError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+# What servers write into `code` or `type`; it decides where the status does not,
+# which is so for an error inside a 200.
+_CLASS_OF_CODE: dict[str, type[APIError]] = {
+    "insufficient_quota": QuotaExceededError,
+    "billing_hard_limit_reached": QuotaExceededError,
+    "rate_limit_exceeded": RateLimitError,
+    "rate_limit_error": RateLimitError,
+    "too_many_requests": RateLimitError,
+    "invalid_api_key": AuthenticationError,
+    "authentication_error": AuthenticationError,
+    "permission_error": PermissionDeniedError,
+    "not_found_error": NotFoundError,
+    "model_not_found": NotFoundError,
+    "invalid_request_error": BadRequestError,
+    "context_length_exceeded": BadRequestError,
+    "server_error": InternalServerError,
+    "internal_error": InternalServerError,
+    "internal_server_error": InternalServerError,
+    "overloaded_error": InternalServerError,
+    "service_unavailable": InternalServerError,
+}
+
+_EXCERPT = 1000  # characters of a body quoted in a message; the whole is in `.body`
+
+
+def excerpt(text: str) -> str:
+    """The beginning of `text` on one line, for use in a message."""
+    line = " ".join(text[: 4 * _EXCERPT].split())
+    return line if len(line) <= _EXCERPT else line[:_EXCERPT] + "..."
+
+
+def api_error(
+    body: Any,
+    *,
+    status_code: int = 200,
+    where: str = "",
+    hint: str = "",
+    headers: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+    retry_after: float | None = None,
+) -> APIError:
+    """The error that `body` tells of: parsed JSON of any shape, or text.
+
+    Never raises, whatever is in `body`: servers differ, and proxies more so.
+    """
+    detail = _error_object(body)
+    message = _words(detail) or _words(body) or "no reason given"
+    kind, code = detail.get("type"), detail.get("code")
+    at = f" [{where}]" if where else ""
+    told = f" (request {request_id})" if request_id else ""
+    text = f"{status_code}: {message}{at}{told}" + (f". {hint}" if hint else "")
+    return _class_for(status_code, code, kind)(
+        text,
+        status_code=status_code,
+        message=message,
+        type=kind,
+        param=detail.get("param"),
+        code=code,
+        body=body,
+        request_id=request_id,
+        headers=headers,
+        retry_after=retry_after,
+    )
+
+
+def told_error(answer: Any) -> Any:
+    """What a 2xx answer says went wrong, in any of the shapes servers use; None if nothing.
+
+    `answer` is the parsed JSON of a whole answer or of one event of a stream.
+    """
+    if isinstance(answer, list):  # some gateways wrap the one error in a list
+        return next((told for item in answer if (told := told_error(item))), None)
+    if not isinstance(answer, dict):
+        return None
+    if answer.get("error"):
+        return answer
+    if isinstance(choices := answer.get("choices"), list):
+        for choice in choices:
+            if isinstance(choice, dict) and (
+                choice.get("error")
+                or choice.get("finish_reason") == "error"
+                or choice.get("native_finish_reason") == "error"
+            ):
+                return choice if choice.get("error") else _failed_choice(choice)
+        return None
+    if answer.get("type") == "error" or answer.get("object") == "error":
+        return answer
+    if answer.get("detail") or answer.get("errors"):
+        return answer
+    return None
+
+
+def _failed_choice(choice: dict[str, Any]) -> dict[str, Any]:
+    """An error object for a choice that only says that it failed."""
+    words = next((choice[key] for key in ("message", "delta") if _words(choice.get(key))), None)
+    reason = f"the server ended the answer with finish_reason 'error': {_words(words)}"
+    return {"error": {"message": reason.removesuffix(": ")}, "choice": choice}
+
+
+def _class_for(status_code: int, code: Any, kind: Any) -> type[APIError]:
+    by_code = next((_CLASS_OF_CODE[c] for c in (code, kind) if _is_known(c)), None)
+    if by_code is QuotaExceededError:
+        return by_code
+    if status_code < 400:
+        if by_code is not None:
+            return by_code
+        status_code = _as_status(code)
+    if status_code >= 500:
+        return InternalServerError
+    return _CLASS_OF_STATUS.get(status_code, APIError)
+
+
+def _is_known(code: Any) -> bool:
+    return isinstance(code, str) and code in _CLASS_OF_CODE
+
+
+def _as_status(code: Any) -> int:
+    """`code` where a server writes an HTTP status into it, as 429 or "429"; else 0."""
+    text = str(code) if isinstance(code, (int, str)) else ""
+    return int(text) if re.fullmatch("[45][0-9][0-9]", text) else 0
+
+
+def _error_object(body: Any) -> dict[str, Any]:
+    """The object in `body` that holds message, type, param and code."""
+    for _ in range(8):  # deeper wrapping than this is nobody's error format
+        if isinstance(body, list):
+            body = next((item for item in body if item), None)
+        elif isinstance(body, dict):
+            inner = body.get("error") or body.get("detail")
+            if not isinstance(inner, dict) and not _holds_object(inner):
+                return body
+            body = inner
+        else:
+            break
+    return body if isinstance(body, dict) else {}
+
+
+def _holds_object(value: Any) -> bool:
+    """A list whose objects are errors themselves, not the items of a validation report."""
+    return isinstance(value, list) and any(
+        isinstance(item, dict) and ("message" in item or "error" in item) for item in value
+    )
+
+
+def _words(value: Any, depth: int = 0) -> str:
+    """What `value` says, for people: the message in it, or its text."""
+    if value is None or value == "" or value == [] or value == {}:
+        return ""
+    if isinstance(value, str):
+        return _text_of_page(value) if value.lstrip()[:1] == "<" else excerpt(value)
+    if isinstance(value, list) and depth < 4:
+        return excerpt("; ".join(filter(None, (_words(item, depth + 1) for item in value))))
+    if isinstance(value, dict) and depth < 4:
+        # FastAPI's validation report: where, and what.
+        if isinstance(value.get("msg"), str) and isinstance(value.get("loc"), list):
+            return f"{'.'.join(map(str, value['loc']))}: {value['msg']}"
+        found = [
+            words
+            for key in ("error", "message", "detail", "title", "errors", "msg", "error_message")
+            if not isinstance(value.get(key), bool) and (words := _words(value.get(key), depth + 1))
+        ]
+        metadata = value.get("metadata")  # OpenRouter keeps the provider's own words here
+        if isinstance(metadata, dict) and (raw := _words(metadata.get("raw"), depth + 1)):
+            found.append(raw)
+        if found:
+            return excerpt(": ".join(dict.fromkeys(found)))
+    try:
+        return excerpt(json.dumps(value, ensure_ascii=False))
+    except (TypeError, ValueError, RecursionError):
+        return excerpt(repr(type(value)))
+
+
+def _text_of_page(page: str) -> str:
+    """The text of an HTML page, its tags, styles and scripts left out."""
+    page = re.sub(r"(?i)<(?:script|style)[^<>]*>[^<]*", " ", page[:100_000])
+    return excerpt(re.sub(r"<[^<>]*>", " ", page)) or excerpt(page)

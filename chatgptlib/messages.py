@@ -1,0 +1,488 @@
+"""The nouns of the API: requests, messages, responses, chunks, and the parts they hold.
+
+https://platform.openai.com/docs/api-reference/chat
+
+Rules that hold for all of them:
+
+- A field at None is not sent, so the server's default applies. `False`, `0`, `""` and
+  `[]` are sent. After reading, None means that the key was missing or null.
+- Keys a class does not name are in its `extra`, as they came or for the server to see.
+- Values are not checked or converted: a new role or finish reason is kept as it came.
+- `to_dict()` gives the JSON object, `from_dict()` reads one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from .codec import JSONObject, plain_members
+
+
+class _Word(str, Enum):  # not StrEnum, which Python 3.10 lacks
+    """A string with a name; any other string does as well."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class ChatRole(_Word):
+    """Who says a message."""
+
+    SYSTEM = "system"
+    DEVELOPER = "developer"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+    FUNCTION = "function"  # deprecated
+
+
+class Model(_Word):
+    """Names of models in use. https://platform.openai.com/docs/models"""
+
+    GPT_5_6_SOL = "gpt-5.6-sol"
+    GPT_5_6_TERRA = "gpt-5.6-terra"
+    GPT_5_6_LUNA = "gpt-5.6-luna"
+    GPT_5_5 = "gpt-5.5"
+    GPT_5_4 = "gpt-5.4"
+    GPT_5_4_MINI = "gpt-5.4-mini"
+    GPT_5_4_NANO = "gpt-5.4-nano"
+    GPT_5_2 = "gpt-5.2"
+    GPT_5_1 = "gpt-5.1"
+    GPT_5 = "gpt-5"
+    GPT_5_MINI = "gpt-5-mini"
+    GPT_5_NANO = "gpt-5-nano"
+    GPT_4_1 = "gpt-4.1"
+    GPT_4_1_MINI = "gpt-4.1-mini"
+    GPT_4_1_NANO = "gpt-4.1-nano"
+    GPT_4O = "gpt-4o"
+    GPT_4O_MINI = "gpt-4o-mini"
+    GPT_4_TURBO = "gpt-4-turbo"
+    GPT_4 = "gpt-4"
+    GPT_3_5_TURBO = "gpt-3.5-turbo"
+    O4_MINI = "o4-mini"
+    O3 = "o3"
+    O3_MINI = "o3-mini"
+    O1 = "o1"
+
+
+# A message and what is in it
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class FunctionCall(JSONObject):
+    """The function a model wants called. `arguments` is the text it wrote: often JSON."""
+
+    name: str | None = None
+    arguments: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class CustomToolCall(JSONObject):
+    """The custom tool a model wants called, with free text for it."""
+
+    name: str | None = None
+    input: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ToolCall(JSONObject):
+    """One call in an assistant's message, or a piece of one in a stream."""
+
+    id: str | None = None
+    type: str | None = None  # "function" or "custom"
+    function: FunctionCall | None = None
+    custom: CustomToolCall | None = None
+    index: int | None = None  # in a stream only: which call this is a piece of
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ContentPart(JSONObject):
+    """A part of a message's content; `type` says which of the others is set.
+
+    https://platform.openai.com/docs/api-reference/chat/create#chat-create-messages
+    """
+
+    type: str | None = None  # "text", "image_url", "input_audio", "file" or "refusal"
+    text: str | None = None
+    image_url: dict[str, Any] | None = None  # url, detail
+    input_audio: dict[str, Any] | None = None  # data in base64, format
+    file: dict[str, Any] | None = None  # file_id, or filename and file_data
+    refusal: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class URLCitation(JSONObject):
+    """Where a piece of the text comes from; indexes count characters of the message."""
+
+    start_index: int | None = None
+    end_index: int | None = None
+    url: str | None = None
+    title: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Annotation(JSONObject):
+    """A note on a message that was made with web search."""
+
+    type: str | None = None  # "url_citation"
+    url_citation: URLCitation | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionAudio(JSONObject):
+    """A spoken answer. To refer to it later, a message needs its `id` alone."""
+
+    id: str | None = None
+    data: str | None = None  # base64, in the format the request asked for
+    transcript: str | None = None
+    expires_at: int | None = None  # Unix time, in seconds
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatMessage(JSONObject):
+    """One message of a chat, to the server or from it.
+
+    An answer's message goes back into the next request as it is.
+    """
+
+    role: ChatRole | str = ChatRole.ASSISTANT
+    content: str | Sequence[ContentPart | Mapping[str, Any]] | None = None
+    name: str | None = None  # tells participants of one role apart
+    tool_calls: list[ToolCall] | None = None  # from the assistant
+    tool_call_id: str | None = None  # to the assistant: the call this answers
+    refusal: str | None = None
+    annotations: list[Annotation] | None = None
+    audio: ChatCompletionAudio | None = None
+    function_call: FunctionCall | None = None  # deprecated
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def system(cls, text: str) -> ChatMessage:
+        """Instructions that hold for the whole chat."""
+        return cls(ChatRole.SYSTEM, text)
+
+    @classmethod
+    def developer(cls, text: str) -> ChatMessage:
+        """Instructions, under the name that newer OpenAI models give them."""
+        return cls(ChatRole.DEVELOPER, text)
+
+    @classmethod
+    def user(cls, text: str) -> ChatMessage:
+        """What the person says."""
+        return cls(ChatRole.USER, text)
+
+    @classmethod
+    def assistant(cls, text: str) -> ChatMessage:
+        """What the model said, or is to be taken as having said."""
+        return cls(ChatRole.ASSISTANT, text)
+
+    @classmethod
+    def tool(cls, tool_call_id: str, content: str) -> ChatMessage:
+        """The result of the tool call with that id."""
+        return cls(ChatRole.TOOL, content, tool_call_id=tool_call_id)
+
+    @property
+    def text(self) -> str:
+        """The text of the message: its content, or its parts of type text. Never raises."""
+        return text_of(self.content)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning that some servers send beside the answer; "" where there is none."""
+        return _reasoning(self.extra)
+
+    def _members(self) -> dict[str, Any]:
+        found = plain_members(self)
+        if (self.tool_calls or self.function_call) and self.content is None:
+            found.setdefault("content", None)  # many servers refuse a call without the key
+        return found
+
+
+def text_of(content: Any) -> str:
+    """The text in a message's or a delta's content, which is text or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, (list, tuple)):
+        return ""
+    texts = (
+        part.get("text") if isinstance(part, Mapping) else getattr(part, "text", None)
+        for part in content
+    )
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _reasoning(extra: Mapping[str, Any]) -> str:
+    texts = (extra.get("reasoning_content"), extra.get("reasoning"))
+    return next((text for text in texts if isinstance(text, str)), "")
+
+
+# The request
+
+
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
+class CreateChatCompletionRequest(JSONObject):
+    """The body of `POST /chat/completions`, with all the parameters it documents.
+
+    https://platform.openai.com/docs/api-reference/chat/create
+
+    A parameter left at None is not sent. What this class does not name goes into
+    `extra` and is sent last. A misspelt parameter is a TypeError; a value that JSON
+    has no word for is a ConfigError when the request is sent.
+    """
+
+    model: str  # a name, or a member of Model
+    messages: Sequence[ChatMessage | Mapping[str, Any]]
+
+    # What the answer is like
+    max_completion_tokens: int | None = None  # reasoning tokens count too
+    max_tokens: int | None = None  # deprecated by OpenAI; what most other servers know
+    temperature: float | None = None  # 0 to 2
+    top_p: float | None = None  # 0 to 1
+    frequency_penalty: float | None = None  # -2 to 2
+    presence_penalty: float | None = None  # -2 to 2
+    logit_bias: Mapping[str, int] | Mapping[int, int] | None = None  # token id: -100 to 100
+    stop: str | Sequence[str] | None = None  # up to 4
+    n: int | None = None  # choices, 1 to 128
+    seed: int | None = None  # deprecated
+    reasoning_effort: str | None = None  # "none", "minimal", "low" ... "max"
+    verbosity: str | None = None  # "low", "medium" or "high"
+    response_format: Any = None  # {"type": "json_object"}, or a schema
+    modalities: Sequence[str] | None = None  # "text", "audio"
+    audio: Mapping[str, Any] | None = None  # voice, format
+    prediction: Mapping[str, Any] | None = None  # text that the answer will repeat
+    logprobs: bool | None = None
+    top_logprobs: int | None = None  # 0 to 20, with logprobs
+
+    # Tools
+    tools: Sequence[Any] | None = None
+    tool_choice: str | Mapping[str, Any] | None = None  # "none", "auto", "required", or one
+    parallel_tool_calls: bool | None = None
+    web_search_options: Mapping[str, Any] | None = None
+    functions: Sequence[Mapping[str, Any]] | None = None  # deprecated
+    function_call: str | Mapping[str, Any] | None = None  # deprecated
+
+    # How it is served
+    stream: bool | None = None  # set by the function called
+    stream_options: Mapping[str, Any] | None = None  # {"include_usage": True}
+    store: bool | None = None
+    metadata: Mapping[str, str] | None = None  # up to 16 pairs
+    service_tier: str | None = None  # "auto", "default", "flex", "scale", "priority", "fast"
+    prompt_cache_key: str | None = None
+    prompt_cache_options: Mapping[str, Any] | None = None
+    prompt_cache_retention: str | None = None  # deprecated
+    safety_identifier: str | None = None  # up to 64 characters
+    moderation: Mapping[str, Any] | None = None
+    user: str | None = None  # deprecated
+
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+# The response
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class TokenLogprob(JSONObject):
+    """A token, its log probability, and the likeliest tokens in its place."""
+
+    token: str | None = None
+    logprob: float | None = None
+    bytes: list[int] | None = None  # of the token in UTF-8
+    top_logprobs: list[TokenLogprob] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionLogprobs(JSONObject):
+    """The log probabilities of a choice's tokens."""
+
+    content: list[TokenLogprob] | None = None
+    refusal: list[TokenLogprob] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class CompletionTokensDetails(JSONObject):
+    """What the tokens of an answer were."""
+
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+    text_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class PromptTokensDetails(JSONObject):
+    """What the tokens of a prompt were."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+    text_tokens: int | None = None
+    image_tokens: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionUsage(JSONObject):
+    """The tokens a call is billed for. In a stream the last one told holds for all of it."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionChoice(JSONObject):
+    """One answer of the `n` asked for."""
+
+    index: int | None = None
+    message: ChatMessage = field(default_factory=ChatMessage)
+    finish_reason: str | None = None  # "stop", "length", "tool_calls", "content_filter" ...
+    logprobs: ChatCompletionLogprobs | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class CreateChatCompletionResponse(JSONObject):
+    """A whole answer.
+
+    https://platform.openai.com/docs/api-reference/chat/object
+
+    `request_id` and `headers` are those of the HTTP response, for support requests and
+    rate limits; they are no part of the JSON.
+    """
+
+    choices: list[ChatCompletionChoice]
+    id: str | None = None
+    object: str | None = None  # "chat.completion"
+    created: int | None = None  # Unix time, in seconds
+    model: str | None = None
+    usage: ChatCompletionUsage | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None  # deprecated
+    metadata: dict[str, str] | None = None
+    moderation: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    request_id: str | None = field(default=None, init=False, compare=False)
+    headers: Mapping[str, str] = field(default_factory=dict, init=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice; "" where there is none. Never raises."""
+        return self.choices[0].message.text if self.choices else ""
+
+
+# The chunks of a stream
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionDelta(JSONObject):
+    """What a chunk adds to the message of a choice."""
+
+    role: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None  # deprecated
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The text this adds; "" where there is none. Never raises."""
+        return text_of(self.content)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning this adds, where a server sends it; "" where there is none."""
+        return _reasoning(self.extra)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionChunkChoice(JSONObject):
+    """What a chunk adds to one choice."""
+
+    index: int | None = None
+    delta: ChatCompletionDelta = field(default_factory=ChatCompletionDelta)
+    finish_reason: str | None = None  # on the choice's last chunk
+    logprobs: ChatCompletionLogprobs | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class CreateChatCompletionChunk(JSONObject):
+    """A piece of a streamed answer. `choices` may be empty, as beside the usage.
+
+    https://platform.openai.com/docs/api-reference/chat-streaming
+    """
+
+    choices: list[ChatCompletionChunkChoice] = field(default_factory=list)
+    id: str | None = None
+    object: str | None = None  # "chat.completion.chunk"
+    created: int | None = None  # Unix time, in seconds
+    model: str | None = None
+    usage: ChatCompletionUsage | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None  # deprecated
+    moderation: dict[str, Any] | None = None
+    obfuscation: str | None = None  # padding, against eavesdroppers who count bytes
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The text this adds to the first choice; "" where there is none. Never raises."""
+        for choice in self.choices:
+            if not choice.index:
+                return choice.delta.text
+        return ""
+
+
+# Stored completions
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionList(JSONObject):
+    """A page of stored completions."""
+
+    data: list[CreateChatCompletionResponse]
+    object: str | None = None  # "list"
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionMessageList(JSONObject):
+    """A page of the messages of a stored completion; each one's id is in its `extra`."""
+
+    data: list[ChatMessage]
+    object: str | None = None  # "list"
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class ChatCompletionDeleted(JSONObject):
+    """What is left of a stored completion."""
+
+    id: str | None = None
+    object: str | None = None  # "chat.completion.deleted"
+    deleted: bool | None = None
+    extra: dict[str, Any] = field(default_factory=dict)

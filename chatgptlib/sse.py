@@ -1,0 +1,114 @@
+"""Server-sent events: bytes in, events out. No I/O.
+
+    decoder = EventDecoder()
+    for data in anything_that_yields_bytes:
+        for name, payload in decoder.feed(data): ...
+    for name, payload in decoder.close(): ...
+
+An event is its name (from `event:`, else "") and its data. `id`, `retry` and comments
+are passed over. Lines that are no server-sent events are kept in `stray`: where a page,
+or a whole answer, stands in place of a stream, they are what the server said. Once an
+event has come, no more than some are kept.
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+_BOM = b"\xef\xbb\xbf"
+_STRAY_LIMIT = 65536  # characters
+
+
+class EventDecoder:
+    """Turns any split of the same bytes into the same events, in time linear in the bytes.
+
+    Lines are cut from bytes, at LF, CR and CRLF alone: a character may be split between
+    two reads, and JSON may hold line separators that `str.splitlines` would cut at.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []  # the start of a line whose end has not come
+        self._after_cr = False  # a "\n" that comes next belongs to a line end already seen
+        self._begun = False  # past the place where a byte order mark may stand
+        self._at_line = False  # a line begins with the next byte, and none of the above holds
+        self._inside = False  # an event has begun
+        self._name = ""
+        self._data: list[str] = []
+        self._stray: list[str] = []
+        self._stray_left = _STRAY_LIMIT
+        self.any_came = False  # an event has come
+        self.closed = False
+
+    @property
+    def stray(self) -> str:
+        """The lines that were no server-sent events, as text."""
+        return "\n".join(self._stray)
+
+    def feed(self, data: bytes) -> list[tuple[str, str]]:
+        """Take some bytes; return the name and data of each event they complete."""
+        if not self._at_line or data[-1:] != b"\n" or b"\r" in data:
+            data = self._whole_lines(data)
+        events: list[tuple[str, str]] = []
+        # These are whole lines, so no character is cut, and a bad one stays in its line.
+        blocks = data.decode("utf-8", "replace").split("\n\n")
+        unfinished = blocks.pop()
+        for block in blocks:
+            if block[:6] == "data: " and "\n" not in block and not self._inside:
+                if len(block) > 6:  # by far the most events are one such line
+                    events.append(("", block[6:]))
+                continue
+            for line in block.split("\n"):
+                self._take(line, events)
+            self._take("", events)
+        if unfinished:
+            for line in unfinished[:-1].split("\n"):
+                self._take(line, events)
+        if events:
+            self.any_came = True
+        return events
+
+    def close(self) -> list[tuple[str, str]]:
+        """The body is over; return the event it ended in without a blank line, if any."""
+        self.closed = True
+        return self.feed(b"\n\n")
+
+    def _whole_lines(self, data: bytes) -> bytes:
+        """The lines that these bytes complete, each ended by LF; what is left is kept."""
+        if self._after_cr and data:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        if b"\r" in data:
+            self._after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        end = data.rfind(b"\n") + 1
+        if not end:
+            if data:
+                self._pieces.append(data)  # joined once, when the line ends
+                self._at_line = False
+            return b""
+        lines = b"".join([*self._pieces, data[:end]])
+        self._pieces = [data[end:]] if end < len(data) else []
+        self._at_line = not self._pieces and not self._after_cr
+        if not self._begun:
+            self._begun = True
+            lines = lines.removeprefix(_BOM)
+        return lines
+
+    def _take(self, line: str, events: list[tuple[str, str]]) -> None:
+        if not line:  # the event is over
+            if data := "\n".join(self._data):
+                events.append((self._name, data))
+            self._inside, self._name, self._data = False, "", []
+            return
+        self._inside = True
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            self._data.append(value)
+        elif field == "event":
+            self._name = value
+        elif field == "error":  # how llama.cpp told errors until 2025
+            self._name = "error"
+            self._data.append(value)
+        elif field not in ("", "id", "retry") and (self._stray_left > 0 or not self.any_came):
+            self._stray.append(line)
+            self._stray_left -= len(line)

@@ -1,0 +1,653 @@
+"""Chunks added up into a response (no I/O), and the stream object the user holds.
+
+    for chunk in stream: ...            # or stream.text_deltas()
+    response = stream.response()        # what the call would have given without a stream
+
+A stream ended well if `[DONE]` came, or if every choice seen has its finish reason.
+Any other end is a `StreamInterruptedError`, with the response so far.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+from .client import not_json, told_in_answer
+from .codec import decode, decoder
+from .errors import (
+    ConfigError,
+    DeserializeError,
+    OpenAIError,
+    StreamInterruptedError,
+    excerpt,
+    told_error,
+)
+from .messages import (
+    ChatCompletionChoice,
+    ChatCompletionChunkChoice,
+    ChatCompletionLogprobs,
+    ChatCompletionUsage,
+    ChatMessage,
+    ChatRole,
+    CreateChatCompletionChunk,
+    CreateChatCompletionResponse,
+    ToolCall,
+)
+from .sse import EventDecoder
+from .transport import Answer
+
+C = TypeVar("C")
+
+
+# Adding up
+
+
+class ResponseAccumulator:
+    """Adds chunks up into the response that the call would have given without a stream.
+
+        total = ResponseAccumulator()
+        for chunk in chunks:
+            total.add(chunk)
+        response = total.response()     # at any time: the response so far
+
+    Text and arguments are appended; of ids, names and roles the first that is not empty
+    holds; of usage, finish reasons and the like the last. Choices are told apart by
+    their index, however they arrive.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False  # well, and with all of the answer
+        self._choices: dict[int, _Choice] = {}
+        self._id: str | None = None
+        self._created: int | None = None
+        self._model: str | None = None
+        self._service_tier: str | None = None
+        self._system_fingerprint: str | None = None
+        self._moderation: dict[str, Any] | None = None
+        self._usage: ChatCompletionUsage | None = None
+        self._extra: dict[str, Any] = {}
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The indexes of the choices that have no finish reason yet."""
+        return sorted(i for i, choice in self._choices.items() if choice.finish_reason is None)
+
+    @property
+    def has_choices(self) -> bool:
+        """Some of an answer has arrived."""
+        return bool(self._choices)
+
+    def add(self, chunk: CreateChatCompletionChunk) -> None:
+        """Take the next chunk."""
+        # Called for every chunk: what most chunks do not have is passed over quickly.
+        if not self._id:
+            self._id = chunk.id
+        if not self._created:
+            self._created = chunk.created
+        if not self._model:
+            self._model = chunk.model
+        if chunk.service_tier is not None:
+            self._service_tier = chunk.service_tier
+        if chunk.system_fingerprint is not None:
+            self._system_fingerprint = chunk.system_fingerprint
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chunk.moderation is not None:
+            self._moderation = chunk.moderation
+        if chunk.extra:
+            self._extra.update(chunk.extra)
+        for choice in chunk.choices:
+            index = choice.index
+            if type(index) is not int:
+                index = 0
+            so_far = self._choices.get(index)
+            if so_far is None:
+                so_far = self._choices[index] = _Choice()
+            so_far.add(choice)
+
+    def response(self) -> CreateChatCompletionResponse:
+        """The response so far."""
+        return CreateChatCompletionResponse(
+            id=self._id,
+            object="chat.completion",
+            created=self._created,
+            model=self._model,
+            choices=[choice.whole(index) for index, choice in sorted(self._choices.items())],
+            usage=self._usage,
+            service_tier=self._service_tier,
+            system_fingerprint=self._system_fingerprint,
+            moderation=self._moderation,
+            extra=dict(self._extra),
+        )
+
+
+class _Choice:
+    """One choice, as far as it has come."""
+
+    __slots__ = (
+        "calls",
+        "content",
+        "extra",
+        "finish_reason",
+        "function_call",
+        "logprobs",
+        "message_extra",
+        "refusal",
+        "role",
+    )
+
+    def __init__(self) -> None:
+        self.role: str | None = None
+        self.content: list[Any] = []  # text, and parts from servers that send such
+        self.refusal: list[str] = []
+        self.calls = _Calls()
+        self.function_call: _Call | None = None
+        self.finish_reason: str | None = None
+        self.logprobs: dict[str, list[Any]] = {}
+        self.extra: dict[str, Any] = {}
+        self.message_extra: dict[str, Any] = {}
+
+    def add(self, choice: ChatCompletionChunkChoice) -> None:
+        delta = choice.delta
+        if delta.content is not None:
+            self.content.append(delta.content)
+        if delta.role and not self.role:
+            self.role = delta.role
+        if delta.refusal is not None:
+            self.refusal.append(delta.refusal)
+        if delta.tool_calls:
+            for piece in delta.tool_calls:
+                self.calls.add(piece)
+        if delta.function_call is not None:
+            if self.function_call is None:
+                self.function_call = _Call()
+            self.function_call.add(ToolCall(function=delta.function_call))
+        if delta.extra:
+            _merge(self.message_extra, delta.extra)
+        if choice.finish_reason is not None:
+            self.finish_reason = choice.finish_reason
+        if choice.logprobs is not None:
+            for key, value in choice.logprobs.to_dict().items():
+                if isinstance(value, list):
+                    self.logprobs.setdefault(key, []).extend(value)
+        if choice.extra:
+            self.extra.update(choice.extra)
+
+    def whole(self, index: int) -> ChatCompletionChoice:
+        message: dict[str, Any] = dict(_settled(self.message_extra))
+        message["role"] = self.role or ChatRole.ASSISTANT.value
+        message["tool_calls"] = self.calls.whole() or None
+        if self.function_call is not None:
+            message["function_call"] = self.function_call.whole().get("function")
+        message["refusal"] = _text(self.refusal) or None
+        message["content"] = content = _content(self.content)
+        if content == "" and (message["tool_calls"] or message["refusal"]):
+            message["content"] = None  # as beside calls in a whole answer
+        return ChatCompletionChoice(
+            index=index,
+            message=decode(ChatMessage, message),
+            finish_reason=self.finish_reason,
+            logprobs=decode(ChatCompletionLogprobs, self.logprobs) if self.logprobs else None,
+            extra=dict(self.extra),
+        )
+
+
+class _Calls:
+    """The tool calls of one choice. Servers number and name their pieces in many ways."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+        self._by_id: dict[str, _Call] = {}
+        self._by_index: dict[int, _Call] = {}  # the last with that index
+
+    def add(self, piece: ToolCall) -> None:
+        """Add a piece to the call it belongs to.
+
+        A known id says which. Else the index does, unless another call has it: some
+        servers number every call 0. With neither, it goes on with the last call.
+        """
+        named = piece.id if isinstance(piece.id, str) and piece.id else None
+        index = piece.index if type(piece.index) is int else None
+        call = self._by_id.get(named) if named else None
+        if call is None:
+            call = self._calls[-1] if self._calls and index is None else None
+            if index is not None:
+                call = self._by_index.get(index)
+            if call is not None and (call.id if named else call.is_complete_beside(piece)):
+                call = None  # it is another one, which this piece does not go on with
+            if named and index is None and call is not None and call.parts:
+                call = None
+        if call is None:
+            call = _Call()
+            call.index = index
+            self._calls.append(call)
+        if named:
+            self._by_id[named] = call
+        if index is not None:
+            self._by_index[index] = call
+        call.add(piece)
+
+    def whole(self) -> list[dict[str, Any]]:
+        return [call.whole() for call in sorted(self._calls, key=lambda call: call.index or 0)]
+
+
+class _Call:
+    """One tool call, as far as it has come."""
+
+    __slots__ = ("extra", "id", "index", "name", "part_extra", "parts", "type")
+
+    def __init__(self) -> None:
+        self.index: int | None = None
+        self.id: str | None = None
+        self.type: str | None = None
+        self.name: str | None = None
+        self.parts: list[str] = []  # of the arguments, or of a custom tool's input
+        self.extra: dict[str, Any] = {}
+        self.part_extra: dict[str, Any] = {}
+
+    def add(self, piece: ToolCall) -> None:
+        self.id = self.id or piece.id
+        self.type = self.type or piece.type or ("custom" if piece.custom else None)
+        _merge(self.extra, piece.extra)
+        for called in (piece.function, piece.custom):
+            if called is None:
+                continue
+            self.name = self.name or called.name
+            text: Any = called.input if called is piece.custom else called.arguments  # type: ignore[union-attr]
+            if text is not None:
+                # Some servers send the arguments as an object, all at once.
+                self.parts.append(text if isinstance(text, str) else json.dumps(text))
+            _merge(self.part_extra, called.extra)
+
+    def is_complete_beside(self, piece: ToolCall) -> bool:
+        """`piece`, which has no id, begins another call: it has a name and arguments of
+        its own, while the arguments here are whole already."""
+        function = piece.function
+        if function is None or not function.name or not function.arguments or not self.name:
+            return False
+        try:
+            json.loads("".join(self.parts))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def whole(self) -> dict[str, Any]:
+        kind = "custom" if self.type == "custom" else "function"
+        key = "input" if kind == "custom" else "arguments"
+        called = {**_settled(self.part_extra), "name": self.name, key: _text(self.parts)}
+        return {**_settled(self.extra), "id": self.id, "type": self.type or kind, kind: called}
+
+
+# Keys whose text names something. Other text in a delta is a piece of a longer one.
+_NAMES = frozenset({"id", "type", "role", "name", "format", "object", "model", "status"})
+
+
+def _merge(so_far: dict[str, Any], added: Mapping[str, Any]) -> None:
+    """Add the keys of a delta that this library does not know, by what they hold."""
+    for key, value in added.items():
+        if value is None:
+            continue
+        before = so_far.get(key)
+        if isinstance(value, str) and key not in _NAMES:
+            if isinstance(before, _Pieces):
+                before.append(value)
+            else:
+                so_far[key] = _Pieces([value])
+        elif isinstance(value, str):
+            so_far[key] = before or value
+        elif isinstance(value, dict):
+            if not isinstance(before, dict):
+                before = so_far[key] = {}
+            _merge(before, value)
+        elif isinstance(value, list):
+            if type(before) is not list:
+                before = so_far[key] = []
+            for item in value:
+                _merge_item(before, item)
+        else:
+            so_far[key] = value
+
+
+def _merge_item(items: list[Any], item: Any) -> None:
+    """Add an item of a list, to the item of the same index where they are numbered."""
+    if not isinstance(item, dict):
+        items.append(item)
+        return
+    index = item.get("index")
+    same = None
+    if type(index) is int:
+        same = next((i for i in items if isinstance(i, dict) and i.get("index") == index), None)
+    if same is None:
+        same = {}
+        items.append(same)
+    _merge(same, item)
+
+
+class _Pieces(list[str]):
+    """Text that is still being added to."""
+
+
+def _settled(value: Any) -> Any:
+    """What `_merge` has gathered, as plain JSON."""
+    if isinstance(value, _Pieces):
+        return _text(value)
+    if isinstance(value, dict):
+        return {key: _settled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_settled(item) for item in value]
+    return value
+
+
+def _content(pieces: list[Any]) -> Any:
+    """The content of a message from that of its deltas: text, or a list of parts."""
+    if not pieces:
+        return None
+    if all(isinstance(piece, str) for piece in pieces):
+        return _text(pieces)
+    parts: list[Any] = []
+    for piece in pieces:
+        for part in piece if isinstance(piece, list) else [piece]:
+            if isinstance(part, str):
+                part = {"type": "text", "text": part}
+            last = parts[-1] if parts else None
+            if last is not None and _is_text(part) and _is_text(last):
+                parts[-1] = {**last, "text": _text([last["text"], part["text"]])}
+            else:
+                parts.append(part)
+    return parts
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text"
+
+
+_SPLIT_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+
+def _text(pieces: Iterable[Any]) -> str:
+    """Pieces of text as one; a character that was split between two of them is whole again.
+
+    Servers that cut text by UTF-16 units send each half as an escape of its own.
+    """
+    text = "".join(piece if isinstance(piece, str) else json.dumps(piece) for piece in pieces)
+    if text.isascii():
+        return text
+    return _SPLIT_CHARACTER.sub(
+        lambda halves: halves[0].encode("utf-16", "surrogatepass").decode("utf-16"), text
+    )
+
+
+# Reading
+
+
+class ChatCompletionStream(Generic[C]):
+    """The chunks of an answer, as they arrive: an iterator, and a context manager.
+
+    The server has accepted the request when this exists. Left before its end, it closes
+    its connection: at the end of a `with` block, by `close()`, or when it is forgotten.
+
+    Iterating raises StreamInterruptedError when the stream ends early, APIError when the
+    server tells of an error in it, RequestTimeoutError when it falls silent or the
+    deadline runs out, DeserializeError for what is no chunk. Each has the response so
+    far as `partial`.
+    https://platform.openai.com/docs/api-reference/chat-streaming
+    """
+
+    def __init__(self, answer: Answer, into: type[C]) -> None:
+        self._answer = answer
+        self._total = ResponseAccumulator()
+        self._chunks: Iterator[C] = _chunks(answer, answer.pieces(), self._total, decoder(into))
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the request, to quote to its support."""
+        return self._answer.request_id
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the HTTP response."""
+        return self._answer.headers
+
+    def __iter__(self) -> Iterator[C]:
+        if self._left:
+            raise self._cut()
+        return self._chunks  # not `self`: a `for` loop saves a call for each chunk
+
+    def __next__(self) -> C:
+        for chunk in iter(self):
+            return chunk
+        raise StopIteration
+
+    @property
+    def _left(self) -> bool:
+        """Closed, or failed, before its end."""
+        return self._answer.closed and not self._total.ended
+
+    def text_deltas(self) -> Iterator[str]:
+        """The text of the first choice alone, piece by piece, no character ever split."""
+        half = ""
+        for chunk in self:
+            text: Any
+            if isinstance(chunk, dict):
+                text = decode(CreateChatCompletionChunk, chunk).text
+            else:
+                text = getattr(chunk, "text", None)
+                if not isinstance(text, str):
+                    raise ConfigError(f"text_deltas() needs {type(chunk).__name__}.text")
+            text = half + text
+            half = ""
+            if "\ud800" <= text[-1:] <= "\udbff":  # its other half is in the next chunk
+                text, half = text[:-1], text[-1]
+            if text:
+                yield _text([text])
+        if half:
+            yield half
+
+    def response(self) -> CreateChatCompletionResponse:
+        """Read what is left and return the whole answer, as a call without a stream would.
+
+        Raises what iterating raises; an answer that is not whole is never returned.
+        """
+        for _ in self:
+            pass
+        response = self._total.response()
+        response.request_id, response.headers = self.request_id, self.headers
+        return response
+
+    def close(self) -> None:
+        """Leave the stream and free its connection.
+
+        Returns at once, and may be called from any thread: one that waits for the next
+        chunk is woken, with StreamInterruptedError.
+        """
+        self._answer.close()
+
+    def __enter__(self) -> ChatCompletionStream[C]:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _cut(self) -> StreamInterruptedError:
+        error = StreamInterruptedError(
+            f"the stream was closed, or failed, before its end [{self._answer.where}]"
+        )
+        error.partial = self._total.response()
+        error.headers, error.request_id = self.headers, self.request_id
+        return error
+
+
+def collected(answer: Answer, body: bytes) -> CreateChatCompletionResponse:
+    """The response in the body of an answer that came as a stream, unasked."""
+    total = ResponseAccumulator()
+    for _ in _chunks(answer, iter([body]), total, decoder(dict)):
+        pass
+    return total.response()
+
+
+_DONE: dict[str, Any] = {}  # known by identity
+_STRAY = "no event"  # the name, which no server can send, of a body without events
+_parse = json.JSONDecoder().raw_decode
+
+
+def _chunks(
+    answer: Answer,
+    pieces: Iterator[bytes],
+    total: ResponseAccumulator,
+    read: Callable[[Any], C],
+) -> Iterator[C]:
+    """The chunks of a stream, added up in `total` on their way.
+
+    A function of its own, not a method: a generator that held the stream would keep it,
+    and its connection, alive after the user has forgotten it.
+    """
+    events = EventDecoder()
+    read_chunk = decoder(CreateChatCompletionChunk)
+    typed: Any = read
+    done = False
+    try:
+        # None stands for the end of the body, which may complete an event too.
+        for piece in chain(pieces, (None,)):
+            for name, data in _at_end(events) if piece is None else events.feed(piece):
+                try:
+                    value, end = _parse(data)
+                except (ValueError, RecursionError):
+                    value, end = None, -1
+                if name or end != len(data) or type(value) is not dict:
+                    value = _unusual(name, data, events.closed, answer)
+                    if value is _DONE:
+                        done = True
+                        break
+                    if not value:
+                        continue
+                if "error" in value or "choices" not in value:
+                    _raise_if_told(value, answer)
+                chunk = read_chunk(value)
+                for choice in chunk.choices:
+                    if choice.finish_reason is not None or choice.extra:
+                        value = _looked_at(value, chunk, total, answer)
+                        chunk = read_chunk(value)
+                        break
+                total.add(chunk)
+                yield chunk if typed is read_chunk else read(value)
+            if done:
+                break
+        _check_end(done, events, total, answer)
+        total.ended = True
+        answer.finish()
+    except OpenAIError as error:
+        error.partial = total.response()
+        error.headers, error.request_id = answer.headers, answer.request_id
+        raise
+    finally:
+        answer.close()
+
+
+def _at_end(events: EventDecoder) -> list[tuple[str, str]]:
+    """The event that the end of the body completes; or a body that held none, as one."""
+    found = events.close()
+    if not found and not events.any_came and (stray := events.stray.strip()):
+        return [(_STRAY, stray)]
+    return found
+
+
+def _looked_at(
+    value: dict[str, Any],
+    chunk: CreateChatCompletionChunk,
+    total: ResponseAccumulator,
+    answer: Answer,
+) -> dict[str, Any]:
+    """The JSON of a chunk in which a choice ends, or holds what most do not.
+
+    Raises the error that it tells of; makes a chunk of it if it is a whole completion.
+    """
+    if told := told_error(value):
+        total.add(chunk)
+        raise told_in_answer(told, answer)
+    if any("message" in choice.extra for choice in chunk.choices):
+        return _as_chunk(value)
+    return value
+
+
+def _unusual(name: str, data: str, cut: bool, answer: Answer) -> dict[str, Any] | None:
+    """What an event says that is not simply a JSON object; None where it says nothing.
+
+    `cut`: the body ended in it, so what can't be read is no fault but the end.
+    """
+    text = data.strip()
+    if text == "[DONE]":
+        return _DONE
+    if not text or text.startswith(":"):  # a comment, wrapped into an event by a proxy
+        return None
+    value = _json_of(text)
+    if value is None and "\n" in text:  # an event for each line, which lost its blank lines
+        lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
+        value = _json_of(lines[0]) if len(lines) == 1 else None
+    if name == "error":
+        told = value if told_error(value) else {"error": value or text}
+        raise told_in_answer(told, answer)
+    if isinstance(value, dict):
+        return value
+    if value is not None:
+        _raise_if_told(value, answer)
+    if name is _STRAY:
+        raise not_json(answer, text.encode("utf-8", "replace"))
+    if cut and value is None:
+        return None
+    shown = answer.redacted(text)
+    raise DeserializeError(
+        f"an event of the stream is no JSON object: {excerpt(shown)} [{answer.where}]", body=shown
+    )
+
+
+def _json_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _raise_if_told(value: Any, answer: Answer) -> None:
+    if told := told_error(value):
+        raise told_in_answer(told, answer)
+
+
+def _as_chunk(value: dict[str, Any]) -> dict[str, Any]:
+    """A whole completion, sent in answer to a streaming request, as one chunk."""
+    choices = []
+    for choice in value["choices"]:
+        choice = dict(choice)
+        message = choice.pop("message", None)
+        if isinstance(message, dict) and not choice.get("delta"):
+            calls = message.get("tool_calls")
+            if isinstance(calls, list):
+                message = {**message, "tool_calls": [_numbered(*pair) for pair in enumerate(calls)]}
+            choice["delta"] = message
+        choices.append(choice)
+    return {**value, "object": "chat.completion.chunk", "choices": choices}
+
+
+def _numbered(index: int, call: Any) -> Any:
+    return {"index": index, **call} if isinstance(call, dict) else call
+
+
+def _check_end(
+    done: bool, events: EventDecoder, total: ResponseAccumulator, answer: Answer
+) -> None:
+    """Raise unless the stream, whose body is over, or which said that it is, ended well."""
+    if total.has_choices and (done or not total.unfinished):
+        return
+    if stray := events.stray.strip():  # perhaps an error, told outside of any event
+        _raise_if_told(_json_of(stray), answer)
+    if total.has_choices:
+        choices = ", ".join(map(str, total.unfinished))
+        reason = f"no [DONE] came, and no finish reason for choice {choices}"
+    else:
+        extra = total.response().extra
+        reason = "it held no answer" + (f", only {excerpt(json.dumps(extra))}" if extra else "")
+    raise StreamInterruptedError(
+        f"the stream ended early: {answer.redacted(reason)} [{answer.where}]"
+    )

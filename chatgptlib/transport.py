@@ -1,0 +1,663 @@
+"""One request out, one answer in. The only module that knows `requests`.
+
+    template = transport.prepare("POST", url, headers)       # once
+    answer = transport.send(template, body, headers, ...)    # every time
+    answer.read()  or  for data in answer.pieces(): ...
+
+`requests` is imported when the first request is made, since importing it takes longer
+than the rest of a short script. All its exceptions, and those of what lies under it,
+are turned into ours here and nowhere else.
+
+A session of the user's own is used as `requests` documents it. Without one, requests
+go straight to an `HTTPAdapter`, which spares each of them the work that gives the same
+result every time: merging settings, looking at the environment, cookies, redirects.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    ConfigError,
+    DeserializeError,
+    HTTPError,
+    OpenAIError,
+    RequestTimeoutError,
+    StreamInterruptedError,
+    excerpt,
+)
+
+if TYPE_CHECKING:
+    import requests
+    from requests.adapters import HTTPAdapter
+
+_IDLE_SECONDS = 30.0  # after which servers and routers may have forgotten a connection
+_LOST_SECONDS = 1.0  # lost within this, a request was hardly worked on
+_GRACE_SECONDS = 0.05  # for the end of a body whose last event has come
+_READ_SIZE = 65536
+_LINE_LIMIT = 65536  # bytes, of the lines between the chunks of a body
+_ERROR_BODY_LIMIT = 1_000_000
+
+# What `requests` looks at for proxies and CA bundles.
+_ENVIRONMENT = (
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+)
+
+
+class Line:
+    """The connection that one request uses, and what ended it.
+
+    It lets others cut the connection while a thread waits for the server: a deadline,
+    or `close()` in another thread.
+    """
+
+    def __init__(self) -> None:
+        self.sock: Any = None  # None where it is not ours to know: mocks, a user's session
+        self.reused = False  # it had served a request before
+        self.sent_at: float | None = None
+        self.chunks: Callable[[], Iterator[bytes]] | None = None  # reads a chunked body
+        self.expired = False  # cut by the deadline
+        self.over = False  # nothing is left to cut
+        self._timer: threading.Timer | None = None
+
+    def start_deadline(self, seconds: float) -> None:
+        """Cut the connection `seconds` from now, unless `end()` comes first."""
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def use(self, sock: Any) -> None:
+        """From now on it is this socket."""
+        self.sock = sock
+        if self.expired:
+            self.cut()
+
+    def cut(self) -> None:
+        """Wake whoever reads from the connection, now."""
+        import socket
+
+        if self.sock is None or self.over:
+            return
+        try:
+            # Not `self.sock.shutdown`: on TLS that changes the object under its reader.
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        except (OSError, TypeError):
+            pass  # it is gone already
+
+    def end(self) -> None:
+        """The connection is another's from here on; leave it alone."""
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expire(self) -> None:
+        if not self.over:
+            self.expired = True
+            self.cut()
+
+
+_at_work = threading.local()  # .line: that of the request this thread is sending
+
+
+@functools.cache
+def _watched(connection_class: type[Any]) -> type[Any]:
+    """A connection of `urllib3` that shows its socket to the line of its request."""
+    import http.client
+
+    class WatchedResponse(http.client.HTTPResponse):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            line: Line = _at_work.line
+            line.chunks = self.chunks
+
+        def chunks(self) -> Iterator[bytes]:
+            """The body of a chunked answer, each piece of it as soon as it is there.
+
+            `read1` of this class and of urllib3 do the same at two and at five times the
+            cost, and urllib3's `stream` waits for the whole of a chunk and its line end.
+            https://www.rfc-editor.org/rfc/rfc9112.html#name-chunked-transfer-coding
+            """
+            incoming = self.fp
+            broken = http.client.IncompleteRead(b"")
+            while True:
+                line = incoming.readline(_LINE_LIMIT)
+                try:
+                    size = int(line, 16)
+                except ValueError:  # there may be more after a semicolon
+                    size = int(line.partition(b";")[0], 16)
+                if size <= 0:
+                    break
+                while size:
+                    data = incoming.read1(size)
+                    if not data:
+                        raise broken
+                    size -= len(data)
+                    yield data
+                if incoming.readline(_LINE_LIMIT) != b"\r\n":
+                    raise broken
+            while (line := incoming.readline(_LINE_LIMIT)) not in (b"\r\n", b"\n"):
+                if size or not line:
+                    raise broken
+            self.close()  # this answer; the connection is free
+
+    class WatchedConnection(connection_class):  # type: ignore[misc]
+        is_watched = True
+        response_class = WatchedResponse
+
+        def connect(self) -> None:
+            super().connect()
+            line: Line = _at_work.line
+            line.reused = False
+            line.use(self.sock)
+
+        def request(self, *args: Any, **kwargs: Any) -> None:
+            line: Line = _at_work.line
+            if self.sock is not None and line.sock is None:
+                line.reused = True
+                line.use(self.sock)
+            super().request(*args, **kwargs)
+            line.sent_at = time.monotonic()
+
+    return WatchedConnection
+
+
+class Transport:
+    """The connections of a client and of those made from it; for any number of threads."""
+
+    def __init__(
+        self,
+        session: requests.Session | None,
+        verify: bool | str | None,
+        proxies: Mapping[str, str] | None,
+    ) -> None:
+        self._session = session
+        self._verify = verify
+        self._proxies = dict(proxies or {})
+        # By process, so that a fork never shares a socket. A pool is replaced rather
+        # than emptied: requests under way in other threads keep theirs to their end.
+        self._pools: dict[int, _Pool] = {}
+
+    @property
+    def session(self) -> requests.Session | None:
+        """The user's session, if it is one."""
+        return self._session
+
+    def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
+        """The part of a request that is the same every time."""
+        import requests
+
+        try:
+            return requests.Request(method, url, headers=dict(headers)).prepare()
+        except Exception as error:
+            raise ConfigError(f"not a usable URL: {url!r}: {error}") from None
+
+    def send(
+        self,
+        template: requests.PreparedRequest,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        timeout: Any,
+        seconds_left: float | None,
+        secrets: tuple[str, ...],
+    ) -> Answer:
+        """Send one request and return the answer, its body unread, whatever its status.
+
+        Raises ConfigError for what can't be sent and HTTPError when no answer came. A
+        kept-alive connection that turns out to be dead is replaced without a word.
+        """
+        line = Line()
+        if seconds_left is not None:
+            line.start_deadline(seconds_left)
+            timeout = _at_most(timeout[0], seconds_left), _at_most(timeout[1], seconds_left)
+        request = template.copy()
+        request.body = body
+        request.headers.update(headers)
+        if body is not None:
+            request.headers["Content-Length"] = str(len(body))
+        while True:
+            try:
+                if self._session is not None:
+                    response = self._send_through_session(self._session, request, timeout)
+                else:
+                    pool = self._pool()
+                    _at_work.line = line
+                    response = pool.adapter.send(
+                        request, stream=True, timeout=timeout, **pool.settings(request)
+                    )
+                return Answer(response, line, self, secrets)
+            except Exception as error:
+                failure = error
+            except BaseException:  # Ctrl-C while waiting
+                line.end()
+                raise
+            quick = line.sent_at is None or time.monotonic() - line.sent_at < _LOST_SECONDS
+            if not (line.reused and quick and not line.expired and _is_lost(failure)):
+                break
+            self._pools.pop(os.getpid(), None)  # its other connections are as old
+            line.reused, line.sock, line.sent_at, line.chunks = False, None, None, None
+        line.end()
+        # Raised here, not where it was caught: there Python would chain the original
+        # to it as well, whose text may hold what ours must not.
+        raise _translated(failure, request, line, timeout, quick, secrets) from _safe(
+            failure, secrets
+        )
+
+    def close(self) -> None:
+        """Close the connections that are idle; those in use close at the end of their use."""
+        for pid, pool in list(self._pools.items()):
+            if pid == os.getpid():
+                pool.adapter.close()
+        self._pools.clear()
+
+    def used(self) -> None:
+        """A connection has just been used to its end."""
+        if pool := self._pools.get(os.getpid()):
+            pool.used_at = time.monotonic()
+
+    def _pool(self) -> _Pool:
+        pid, now = os.getpid(), time.monotonic()
+        pool = self._pools.get(pid)
+        if pool is not None and now - pool.used_at > _IDLE_SECONDS:
+            self._pools.pop(pid, None)
+            pool = None
+        if pool is None:
+            # Of several threads that come here at once, one's pool is everybody's.
+            pool = self._pools.setdefault(pid, _Pool(self._verify, self._proxies))
+        pool.used_at = now
+        return pool
+
+    def _send_through_session(
+        self, session: requests.Session, request: requests.PreparedRequest, timeout: Any
+    ) -> requests.Response:
+        from requests.utils import default_user_agent
+
+        headers = dict(request.headers)
+        headers.pop("Content-Length", None)
+        headers.pop("Accept-Encoding", None)  # the session's own
+        if session.headers.get("User-Agent") not in (None, default_user_agent()):
+            headers.pop("User-Agent", None)
+        verify = self._verify
+        if verify is None and session.verify is not True:
+            verify = session.verify  # else a CA bundle of the environment would win
+        return session.request(
+            request.method or "GET",
+            request.url or "",
+            data=request.body,
+            headers=headers,
+            auth=session.auth or _leave_alone,  # without one, ~/.netrc would be asked
+            timeout=timeout,
+            allow_redirects=False,
+            proxies=self._proxies,
+            verify=verify,
+            stream=True,
+        )
+
+
+def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An `auth` for `requests` that changes nothing."""
+    return request
+
+
+class _Pool:
+    """An adapter and its connections, with what the environment says about the way out."""
+
+    def __init__(self, verify: bool | str | None, proxies: dict[str, str]) -> None:
+        from requests.adapters import HTTPAdapter
+
+        # Far more than any program has threads: a connection is never thrown away.
+        self.adapter: HTTPAdapter = HTTPAdapter(pool_maxsize=1000)
+        self.used_at = time.monotonic()
+        self._verify = verify
+        self._proxies = proxies
+        self._settings: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def settings(self, request: requests.PreparedRequest) -> dict[str, Any]:
+        """`verify` and `proxies` for this request, as a session would find them.
+
+        Looked up anew only when the host or the environment is another.
+        """
+        host = request.url.split("/", 3)[2] if request.url else ""
+        key = (host, *map(os.environ.get, _ENVIRONMENT))
+        found = self._settings.get(key)  # type: ignore[arg-type]
+        if found is None:
+            found = self._settings[key] = self._look_up(request)  # type: ignore[index]
+        return found
+
+    def _look_up(self, request: requests.PreparedRequest) -> dict[str, Any]:
+        import requests
+
+        with requests.Session() as session:
+            merged = session.merge_environment_settings(
+                request.url or "", dict(self._proxies), True, self._verify, None
+            )
+        found: dict[str, Any] = {"verify": merged["verify"], "proxies": merged["proxies"]}
+        pool: Any
+        if hasattr(self.adapter, "get_connection_with_tls_context"):
+            pool = self.adapter.get_connection_with_tls_context(request, **found)
+        else:  # requests before 2.32
+            pool = self.adapter.get_connection(request.url or "", found["proxies"])
+        if not getattr(pool.ConnectionCls, "is_watched", False):
+            pool.ConnectionCls = _watched(pool.ConnectionCls)
+        return found
+
+
+class Answer:
+    """The server's answer to one request: status and headers now, the body when read.
+
+    Its connection serves the next request once the body has been read to its end, and
+    is closed if the body is left before that.
+    """
+
+    def __init__(
+        self,
+        response: requests.Response,
+        line: Line,
+        transport: Transport,
+        secrets: tuple[str, ...],
+    ) -> None:
+        self.status_code = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.where = f"{response.request.method} {shown_url(response.request.url or '')}"
+        self._response = response
+        self._line = line
+        self._transport = transport
+        self._secrets = secrets
+        self._source: Iterator[bytes] | None = None
+        self._reading = False
+        self.closed = False
+        self._released = False
+        self._release_lock = threading.Lock()
+        if line.sock is None:  # a session's: what urllib3 tells of it
+            line.sock = getattr(getattr(response.raw, "connection", None), "sock", None)
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for this request, to quote to its support."""
+        return self.headers.get("x-request-id")
+
+    @property
+    def reason(self) -> str:
+        """The words beside the status code."""
+        return self._response.reason or ""
+
+    def read(self) -> bytes:
+        """The whole body. Raises HTTPError if it breaks off."""
+        try:
+            body = self._response.content
+        except Exception as error:
+            failure = error
+        else:
+            if not self._line.expired:
+                self._end()
+                return body
+            failure = TimeoutError()
+        self.close()
+        raise self._broken(failure, HTTPError) from _safe(failure, self._secrets)
+
+    def read_error(self) -> str:
+        """The body of a refusal, as text: as much of it as came, up to a megabyte."""
+        found = bytearray()
+        try:
+            for data in self.pieces():
+                found += data
+                if len(found) > _ERROR_BODY_LIMIT:
+                    break
+        except OpenAIError:
+            pass  # half of an explanation is better than none
+        self.close()
+        return self.redacted(found.decode("utf-8-sig", "replace"))
+
+    def redacted(self, text: str) -> str:
+        """`text` without the key, for the server that repeats it in its answer."""
+        return _redacted(text, self._secrets)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body, in the pieces in which it arrives, each as soon as it is there.
+
+        Raises StreamInterruptedError if it breaks off, RequestTimeoutError if it stops.
+        """
+        if self._source is None:
+            self._source = _arriving(self._response, self._line)
+        source = self._source
+        while True:
+            failure: Exception | None = None
+            data = b""
+            self._reading = True
+            try:
+                if not self.closed:
+                    data = next(source, b"")
+            except Exception as error:
+                failure = error
+            finally:
+                self._reading = False
+            if failure or self.closed or self._line.expired:
+                break
+            if not data:
+                self._end()
+                return
+            yield data
+        self.close()
+        raise self._broken(failure, StreamInterruptedError) from (
+            _safe(failure, self._secrets) if failure else None
+        )
+
+    def finish(self) -> None:
+        """The last event has come. Take the end of the body too, if it is at hand, so
+        that the connection serves again; else close it."""
+        sock = self._line.sock
+        if self._source is not None and sock is not None:
+            stop = time.monotonic() + _GRACE_SECONDS
+            try:
+                before = sock.gettimeout()
+                sock.settimeout(_GRACE_SECONDS)
+                try:
+                    while next(self._source, b""):
+                        if time.monotonic() > stop:
+                            break
+                    else:
+                        self._end()
+                finally:
+                    sock.settimeout(before)
+            except Exception:
+                pass  # no end at hand
+        self.close()
+
+    def close(self) -> None:
+        """Leave the answer. Returns at once, and may be called from any thread: one that
+        waits for the body is woken."""
+        self.closed = True
+        if not self._line.over:
+            if self._line.sock is not None:
+                self._line.cut()
+            elif shutdown := getattr(self._response.raw, "shutdown", None):
+                try:
+                    shutdown()
+                except Exception:
+                    pass  # there is nothing to shut down
+        if not self._reading:  # else that thread does it, as soon as it is awake
+            self._release()
+
+    def __del__(self) -> None:
+        if not self._released:
+            self.close()
+
+    def _end(self) -> None:
+        """The body is over; its connection is free for others."""
+        self._line.end()
+        if release := getattr(self._response.raw, "release_conn", None):
+            release()
+        self._transport.used()
+
+    def _release(self) -> None:
+        with self._release_lock:
+            if self._released:
+                return
+            self._released = True
+        self._line.end()
+        try:
+            self._response.close()
+        except Exception:
+            pass  # closing what is broken
+
+    def _broken(self, error: Exception | None, kind: type[HTTPError]) -> OpenAIError:
+        """The error for a body that did not come to its end."""
+        from requests.exceptions import ContentDecodingError
+        from urllib3.exceptions import DecodeError
+
+        made: OpenAIError
+        if self._line.expired:
+            made = RequestTimeoutError(f"the deadline ran out while the answer came [{self.where}]")
+        elif self.closed and error is None:
+            made = kind(f"closed before the answer was complete [{self.where}]")
+        elif error is not None and _is_timeout(error):
+            made = RequestTimeoutError(f"the server fell silent in its answer [{self.where}]")
+        elif isinstance(error, (ContentDecodingError, DecodeError)):
+            made = DeserializeError(f"the answer could not be decompressed [{self.where}]")
+        else:
+            made = kind(
+                f"the connection was lost in the middle of the answer: "
+                f"{_redacted(_innermost(error), self._secrets)} [{self.where}]"
+            )
+        made.headers, made.request_id = self.headers, self.request_id
+        return made
+
+
+def _arriving(response: requests.Response, line: Line) -> Iterator[bytes]:
+    """The body of a response as it arrives, decompressed, never waiting for more of it.
+
+    `iter_content` would wait for a piece to be full where the body is not chunked, and
+    for the end of each chunk, however slowly it comes, where it is.
+    """
+    raw, headers = response.raw, response.headers
+    if getattr(response, "_content_consumed", False):  # a hook of the session's has read it
+        return iter([response.content])
+    chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+    if chunked and line.chunks is not None and "content-encoding" not in headers:
+        return line.chunks()
+    if hasattr(raw, "read1"):
+        return iter(lambda: raw.read1(_READ_SIZE, decode_content=True) or b"", b"")
+    return response.iter_content(1)
+
+
+# From their exceptions to ours
+
+
+def shown_url(url: str) -> str:
+    """`url` as messages show it: without its query, which may hold a key."""
+    return url.partition("?")[0]
+
+
+def _translated(
+    error: Exception,
+    request: requests.PreparedRequest,
+    line: Line,
+    timeout: Any,
+    quick: bool,
+    secrets: tuple[str, ...],
+) -> OpenAIError:
+    """The error of ours for a request that got no answer."""
+    import ssl
+
+    from requests import exceptions as theirs
+
+    where = f"[{request.method} {shown_url(request.url or '')}]"
+    reason = _redacted(_innermost(error), secrets)
+    made: HTTPError
+    if line.expired:
+        return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
+    if isinstance(error, (theirs.InvalidURL, theirs.InvalidSchema, theirs.MissingSchema,
+                          theirs.InvalidHeader, UnicodeError)):  # fmt: skip
+        return ConfigError(f"cannot be sent: {reason} {where}")
+    if isinstance(error, OSError) and not isinstance(error, theirs.RequestException):
+        return ConfigError(f"cannot be sent: {reason} {where}")  # no such CA bundle
+    if isinstance(error, theirs.ConnectTimeout):
+        made = RequestTimeoutError(f"no connection within {timeout[0]:g} s {where}")
+        made.may_retry = True
+    elif _is_timeout(error):
+        made = RequestTimeoutError(f"no answer within {timeout[1]:g} s {where}")
+    elif any(isinstance(link, ssl.SSLCertVerificationError) for link in _chain(error)):
+        made = HTTPError(
+            f"the server's certificate was not accepted: {reason} {where}. For a company's own "
+            "CA set REQUESTS_CA_BUNDLE, or verify='/path/to/ca.pem'"
+        )
+    elif isinstance(error, theirs.SSLError):
+        made = HTTPError(f"no TLS connection: {reason} {where}")
+        made.may_retry = True
+    elif isinstance(error, theirs.ProxyError):
+        made = HTTPError(f"no connection through the proxy: {reason} {where}")
+        made.may_retry = True
+    elif line.sent_at is None and not _is_lost(error):
+        made = HTTPError(f"no connection: {reason} {where}")
+        made.may_retry = isinstance(error, theirs.ConnectionError)
+    elif _is_lost(error):
+        made = HTTPError(f"the connection was lost before an answer came: {reason} {where}")
+        made.may_retry = quick
+    else:
+        made = HTTPError(f"no usable answer: {reason} {where}")
+    return made
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that it was made from, however `requests` wrapped it."""
+    seen: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting and len(seen) < 50:
+        link = waiting.pop(0)
+        if isinstance(link, BaseException) and not any(link is other for other in seen):
+            seen.append(link)
+            yield link
+            waiting += [*link.args, getattr(link, "reason", None), link.__cause__, link.__context__]
+
+
+def _is_timeout(error: BaseException) -> bool:
+    from urllib3.exceptions import ReadTimeoutError
+
+    kinds = (TimeoutError, ReadTimeoutError)
+    return any(isinstance(link, kinds) for link in _chain(error))
+
+
+def _is_lost(error: BaseException) -> bool:
+    """The other side hung up: without a word, or in the middle of our request."""
+    from ssl import SSLEOFError
+
+    kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, SSLEOFError)
+    return any(isinstance(link, kinds) for link in _chain(error))
+
+
+def _innermost(error: BaseException | None) -> str:
+    """What went wrong, in the words of whoever saw it first."""
+    if error is None:
+        return "nobody knows why"
+    links = list(_chain(error))
+    by_system = (link for link in links if isinstance(link, OSError) and link.errno)
+    link = next(by_system, None) or next((link for link in reversed(links) if str(link)), error)
+    words = link.strerror if isinstance(link, OSError) and link.strerror else str(link)
+    return f"{type(link).__name__}: {excerpt(words)}".removesuffix(": ")
+
+
+def _redacted(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _safe(error: BaseException, secrets: tuple[str, ...]) -> BaseException | None:
+    """`error` to be chained as a cause; None if a text in its chain holds a secret."""
+    for link in _chain(error):
+        if any(secret in f"{link} {link!r}" for secret in secrets):
+            return None
+        if getattr(link, "request", None) is not None:
+            link.request = None  # type: ignore[attr-defined]  # its headers hold the key
+    return error
+
+
+def _at_most(limit: float | None, seconds: float) -> float:
+    return seconds if limit is None else min(limit, seconds)

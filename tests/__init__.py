@@ -1,0 +1,34 @@
+"""The tests, and the one place through which they take the library.
+
+`lib.NAME` is any top-level name of the library, whichever of its modules holds it. The
+same suite tests a copy in one file: name its module in CHATGPTLIB_UNDER_TEST.
+"""
+
+import importlib
+import os
+import pkgutil
+
+_root = importlib.import_module(os.environ.get("CHATGPTLIB_UNDER_TEST", "chatgptlib"))
+
+
+class Library:
+    """The names of all the library's modules in one place, as a single file has them."""
+
+    def __init__(self):
+        self.modules = [_root]
+        for found in pkgutil.iter_modules(getattr(_root, "__path__", [])):
+            if found.name != "__main__":
+                self.modules.append(importlib.import_module(f"{_root.__name__}.{found.name}"))
+
+    @property
+    def name(self):
+        return _root.__name__
+
+    def __getattr__(self, name):
+        for module in self.modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(name)
+
+
+lib = Library()

@@ -1,0 +1,55 @@
+"""What every test has: an environment without settings of the person who runs it."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from . import lib
+from .wire import Wire
+
+# The same examples every time, however busy the machine; and no files left behind.
+settings.register_profile(
+    "gate",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("gate")
+
+QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch, tmp_path):
+    for name in (
+        "OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID",
+        "OPENAI_PROJECT_ID", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy",
+        "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def ask():
+    """Ask a server that gives these replies; `ask.waits` are the waits between tries."""
+    opened = []
+
+    def client_for(*replies, **settings):
+        wire = Wire(*replies)
+        opened.append(wire)
+        client = lib.OpenAIClient("sk-secret-key", base_url=wire.url, **settings)
+        opened.append(client)
+        client.waits = []
+        client.sleep = client.waits.append
+        client.wire = wire
+        return client
+
+    yield client_for
+    for thing in reversed(opened):
+        thing.__exit__(None, None, None)
+
+
+@pytest.fixture
+def question():
+    return dict(QUESTION)

@@ -1,0 +1,237 @@
+"""The two functions: what goes out, what comes back, what is refused before sending."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import responses
+
+from . import lib
+from .wire import chunk, completion, http, sse, streamed
+
+URL = "https://api.openai.com/v1/chat/completions"
+
+
+@pytest.fixture
+def mocked():
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def client():
+    with lib.OpenAIClient("sk-secret-key", max_retries=0) as client:
+        yield client
+
+
+def test_a_request_is_posted_and_its_answer_returned(mocked, client):
+    mocked.post(URL, json=completion("Hi!"), headers={"X-Request-Id": "req_1"})
+    request = lib.CreateChatCompletionRequest(
+        model=lib.Model.GPT_4O_MINI,
+        messages=[lib.ChatMessage.system("Be brief."), {"role": "user", "content": "Hi"}],
+        temperature=0.7,
+        extra={"top_k": 5},
+    )
+    response = lib.create_chat_completion(client, request)
+    sent = mocked.calls[0].request
+    assert json.loads(sent.body) == {
+        "model": "gpt-4o-mini",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hi"},
+        ],
+        "temperature": 0.7,
+        "top_k": 5,
+    }
+    assert sent.headers["Authorization"] == "Bearer sk-secret-key"
+    assert response.text == "Hi!"
+    assert response.usage.total_tokens == 3
+    assert response.request_id == "req_1"
+    assert response.headers["x-request-id"] == "req_1"
+
+
+def test_the_answers_message_goes_into_the_next_request(mocked, client, question):
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    mocked.post(URL, json=completion(None, tool_calls=[call], reasoning_content="hm"))
+    message = lib.create_chat_completion(client, question).choices[0].message
+    lib.create_chat_completion(client, {"model": "m", "messages": [message]})
+    assert json.loads(mocked.calls[1].request.body)["messages"] == [
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "hm"}
+    ]
+
+
+@dataclass
+class MyRequest:
+    model: str
+    messages: list
+    top_k: int | None = None
+    seed: int | None = None
+
+
+@dataclass
+class MyAnswer:
+    id: str
+    choices: list
+
+
+def test_any_dataclass_or_mapping_is_a_request_and_any_dataclass_an_answer(mocked, client):
+    mocked.post(URL, json=completion())
+    answer = lib.create_chat_completion(client, MyRequest("m", [], top_k=3), into=MyAnswer)
+    assert json.loads(mocked.calls[0].request.body) == {"model": "m", "messages": [], "top_k": 3}
+    assert answer == MyAnswer("chatcmpl-1", completion()["choices"])
+    assert lib.create_chat_completion(client, {"model": "m"}, into=dict) == completion()
+
+
+@pytest.mark.parametrize("function", ["create_chat_completion", "create_chat_completion_stream"])
+@pytest.mark.parametrize("request_", [None, 5, "Hi", [], MyRequest])
+def test_what_is_no_request_is_refused(client, function, request_):
+    with pytest.raises(lib.ConfigError, match="a dataclass or a mapping"):
+        getattr(lib, function)(client, request_)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (float("nan"), "nan is not a JSON number"),
+        (b"0.5", "bytes has no JSON form"),
+        (object(), "object has no JSON form"),
+    ],
+)
+def test_what_json_cannot_say_is_refused_with_its_path_before_sending(mocked, client, value, words):
+    mocked.assert_all_requests_are_fired = False
+    mocked.post(URL, json=completion())
+    request = lib.CreateChatCompletionRequest(model="m", messages=[], temperature=value)
+    with pytest.raises(lib.ConfigError) as caught:
+        lib.create_chat_completion(client, request)
+    assert str(caught.value) == f"cannot be sent as JSON: $.temperature: {words}"
+    assert not mocked.calls
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lib.CreateChatCompletionRequest(model="m", messages=[], stream=True),
+        lib.CreateChatCompletionRequest(model="m", messages=[], extra={"stream": True}),
+        {"model": "m", "messages": [], "stream": True},
+    ],
+    ids=["field", "extra", "mapping"],
+)
+def test_a_stream_asked_of_the_other_function_is_refused(client, request_):
+    with pytest.raises(lib.ConfigError, match="create_chat_completion_stream"):
+        lib.create_chat_completion(client, request_)
+
+
+@pytest.mark.parametrize("stream", [None, False, True])
+def test_the_stream_function_sets_the_flag_and_leaves_the_request_alone(ask, stream):
+    client = ask(streamed(chunk("a", finish_reason="stop")))
+    request = lib.CreateChatCompletionRequest(model="m", messages=[], stream=stream)
+    lib.create_chat_completion_stream(client, request).close()
+    assert client.wire.requests[0].json == {"model": "m", "messages": [], "stream": True}
+    assert client.wire.requests[0].headers["accept"] == "text/event-stream"
+    assert request.stream is stream
+
+
+def test_a_class_that_cannot_be_read_into_is_refused_before_sending(client, question):
+    for function in (lib.create_chat_completion, lib.create_chat_completion_stream):
+        with pytest.raises(lib.ConfigError, match="cannot decode into"):
+            function(client, question, into=str)
+
+
+def test_a_refusal_has_the_servers_words_and_the_request_id(mocked, client, question):
+    for status, name in ((400, "BadRequestError"), (401, "AuthenticationError")):
+        body = {"error": {"message": "Model m is gone", "type": "t", "param": "model", "code": "c"}}
+        mocked.post(URL, json=body, status=status, headers={"x-request-id": "req_9"})
+        for function in (lib.create_chat_completion, lib.create_chat_completion_stream):
+            with pytest.raises(getattr(lib, name)) as caught:
+                function(client, question)
+            error = caught.value
+            assert str(error) == (f"{status}: Model m is gone [POST {URL}] (request req_9)")
+            assert (error.type, error.param, error.code) == ("t", "model", "c")
+            assert (error.message, error.body) == ("Model m is gone", body)
+            assert (error.status_code, error.request_id) == (status, "req_9")
+            assert error.headers["X-Request-ID"] == "req_9"
+        mocked.reset()
+
+
+def test_a_stream_through_a_mock_is_a_stream(mocked, client, question):
+    mocked.post(URL, body=sse(chunk("a"), chunk("b", finish_reason="stop")))
+    assert list(lib.create_chat_completion_stream(client, question).text_deltas()) == ["a", "b"]
+
+
+def test_an_unasked_stream_is_added_up(ask, question):
+    client = ask(
+        http(sse(chunk("a", role="assistant"), chunk("b", finish_reason="stop")), "200 OK",
+             "Content-Type: application/json")
+    )  # fmt: skip
+    assert lib.create_chat_completion(client, question).text == "ab"
+
+
+def test_an_unasked_stream_that_is_cut_is_an_error(ask, question):
+    client = ask(http(sse(chunk("a"), done=False)))
+    with pytest.raises(lib.StreamInterruptedError) as caught:
+        lib.create_chat_completion(client, question)
+    assert caught.value.partial.text == "a"
+
+
+def test_a_byte_order_mark_before_the_json_is_no_matter(ask, question):
+    client = ask(http(b"\xef\xbb\xbf" + json.dumps(completion()).encode()))
+    assert lib.create_chat_completion(client, question).text == "Hi!"
+
+
+def test_white_space_before_the_json_is_no_matter(ask, question):
+    client = ask(http(b"\n\n  \r\n" + json.dumps(completion()).encode()))
+    assert lib.create_chat_completion(client, question).text == "Hi!"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"<html><h1>Welcome</h1></html>", "is HTML: <html><h1>Welcome</h1></html>"),
+        (b'{"choices": [{"mess', 'is broken or cut JSON: {"choices": [{"mess'),
+        (b"upstream says no", "is not JSON: upstream says no"),
+        (b"[" * 200_000, "is broken or cut JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"null", "$: expected object, got null"),
+        (b"[]", "$: expected object, got list"),
+        (b'"text"', "$: expected object, got string"),
+        (b"{}", "$.choices: missing"),
+        (b'{"choices": null}', "$.choices: expected list, got null"),
+        (b'{"choices": "none"}', "$.choices: expected list, got string"),
+        (b'{"choices": [null]}', "$.choices[0]: expected object, got null"),
+    ],
+    ids=repr,
+)
+def test_a_good_status_with_no_answer_is_a_deserialize_error(ask, question, body, words):
+    client = ask(http(body, "200 OK", "Content-Type: text/x", "x-request-id: req_5"))
+    with pytest.raises(lib.DeserializeError) as caught:
+        lib.create_chat_completion(client, question)
+    assert words in str(caught.value)
+    assert caught.value.request_id == "req_5"
+    assert caught.value.headers["content-type"] == "text/x"
+    assert caught.value.body == body.decode("utf-8", "replace")
+    assert len(client.wire.requests) == 1, "the server has done its work: not tried again"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "busy", "code": "rate_limit_exceeded"}},
+        {"error": "busy"},
+        {"error": {"message": "busy"}, "choices": None},
+        {"error": {"message": "busy"}, "choices": completion()["choices"]},
+        [{"error": {"message": "busy"}}],
+        {"choices": [{"error": {"message": "busy"}, "message": {}}]},
+        {"choices": [{"finish_reason": "error", "message": {"content": "busy"}}]},
+        {"object": "error", "message": "busy"},
+        {"type": "error", "message": "busy"},
+        {"detail": "busy"},
+    ],
+    ids=str,
+)
+def test_an_error_told_in_a_good_answer_is_raised(ask, question, body):
+    client = ask(http(body, "200 OK", "x-request-id: req_5"))
+    with pytest.raises(lib.APIError, match="busy") as caught:
+        lib.create_chat_completion(client, question)
+    assert (caught.value.status_code, caught.value.request_id) == (200, "req_5")

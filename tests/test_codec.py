@@ -1,0 +1,263 @@
+"""Writing is strict and says where; reading is lenient and loses nothing."""
+
+import json
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from . import lib
+
+
+def sent(value):
+    return json.loads(lib.encode(value))
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+    y: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    points: list[Point]
+    centre: Point | None = None
+    tag: str = "none"
+    sides: int | None = 3
+
+
+@dataclass
+class Tree:
+    value: int
+    branches: list["Tree"] = field(default_factory=list)
+
+
+# Writing
+
+
+def test_what_is_none_is_not_written_and_what_is_false_or_empty_is():
+    request = lib.CreateChatCompletionRequest(
+        model="", messages=[], temperature=0, stream=False, stop="", tools=[]
+    )
+    assert sent(request) == {
+        "model": "", "messages": [], "temperature": 0, "stream": False, "stop": "", "tools": [],
+    }  # fmt: skip
+
+
+def test_extra_is_written_last_and_wins():
+    assert sent(Point(1, extra={"x": 2, "z": None})) == {"x": 2, "z": None}
+
+
+def test_nones_in_a_mapping_are_written_since_the_user_wrote_them():
+    assert sent({"temperature": None}) == {"temperature": None}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Colour.RED, "red"),
+        (lib.ChatRole.USER, "user"),
+        ((1, 2), [1, 2]),
+        (MappingProxyType({"a": 1}), {"a": 1}),
+        (OrderedDict(a=1), {"a": 1}),
+        ({50256: -100}, {"50256": -100}),
+        ("\ud83d", "\ud83d"),
+    ],
+    ids=repr,
+)
+def test_what_json_has_a_word_for_is_written(value, expected):
+    assert sent(value) == expected
+
+
+def test_the_body_is_ascii():
+    assert lib.encode({"a": "é👋\u2028"}) == b'{"a":"\\u00e9\\ud83d\\udc4b\\u2028"}'
+
+
+def circle():
+    value: list = []
+    value.append(value)
+    return value
+
+
+def nested(depth):
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (float("nan"), "$.extra_key: nan is not a JSON number"),
+        (float("-inf"), "$.extra_key: -inf is not a JSON number"),
+        (b"bytes", "$.extra_key: bytes has no JSON form"),
+        ({"a": [1, {2}]}, "$.extra_key.a[1]: set has no JSON form"),
+        ([Point(1, y=object())], "$.extra_key[0].y: object has no JSON form"),
+        (deque([1]), "$.extra_key: deque has no JSON form"),
+        (Point, "$.extra_key: type has no JSON form"),
+        ({(1, 2): 3}, "$.extra_key: a key of type tuple; JSON keys are strings"),
+        (circle(), "nested too deeply, or inside itself"),
+        (nested(100_000), "nested too deeply, or inside itself"),
+    ],
+    ids=["nan", "inf", "bytes", "set", "object", "deque", "class", "key", "circle", "deep"],
+)
+def test_what_json_has_no_word_for_is_refused_with_its_place(value, words):
+    with pytest.raises(lib.ConfigError) as caught:
+        lib.encode({"extra_key": value})
+    assert words in str(caught.value)
+
+
+# Reading
+
+
+def test_unknown_keys_are_kept_at_every_level():
+    data = {
+        "choices": [
+            {"index": 0, "seen": 1, "message": {"role": "assistant", "content": "a", "mood": "ok",
+             "tool_calls": [{"id": "1", "sig": 2, "function": {"name": "f", "x": [3]}}]}},
+        ],
+        "provider": "p",
+        "usage": {"total_tokens": 1, "cost": 0.1},
+        "extra": {"extra": 1},
+    }  # fmt: skip
+    response = lib.CreateChatCompletionResponse.from_dict(data)
+    assert response.extra == {"provider": "p", "extra": {"extra": 1}}
+    assert response.choices[0].message.extra == {"mood": "ok"}
+    assert response.to_dict()["choices"][0]["message"].pop("content") == "a"
+    assert response.to_dict() == data
+
+
+def test_values_are_kept_as_they_came():
+    response = lib.CreateChatCompletionResponse.from_dict(
+        {"choices": [], "created": "soon", "id": 7, "model": None}
+    )
+    assert (response.created, response.id, response.model) == ("soon", 7, None)
+
+
+def test_reading_does_not_change_what_is_read():
+    data = {"choices": [{"index": 0, "delta": None, "x": 1}], "usage": None}
+    before = json.dumps(data)
+    lib.CreateChatCompletionChunk.from_dict(data)
+    assert json.dumps(data) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        ([], "$: expected object, got list"),
+        ({}, "$.choices: missing"),
+        ({"choices": None}, "$.choices: expected list, got null"),
+        ({"choices": {}}, "$.choices: expected list, got object"),
+        ({"choices": [None]}, "$.choices[0]: expected object, got null"),
+        ({"choices": [{}, 5]}, "$.choices[1]: expected object, got number"),
+        ({"choices": [{"message": []}]}, "$.choices[0].message: expected object, got list"),
+        ({"choices": [{"message": "Hi"}]}, "$.choices[0].message: expected object, got string"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_an_answer_cannot_do_without_is_an_error_with_its_path(data, place):
+    with pytest.raises(lib.DeserializeError) as caught:
+        lib.decode(lib.CreateChatCompletionResponse, data)
+    assert place in str(caught.value)
+    assert caught.value.path == place.partition(": ")[0]
+
+
+def test_what_an_answer_can_do_without_is_kept_when_it_does_not_fit():
+    data = {"choices": [{"logprobs": "none", "message": {"tool_calls": [1], "content": [["a"]]}}],
+            "usage": 5}  # fmt: skip
+    response = lib.CreateChatCompletionResponse.from_dict(data)
+    assert response.usage is None
+    assert response.extra == {"usage": 5}
+    assert response.choices[0].extra == {"logprobs": "none"}
+    assert response.choices[0].message.extra == {"tool_calls": [1], "content": [["a"]]}
+    assert response.text == ""
+
+
+def test_null_is_the_default_where_the_hint_allows_no_none():
+    choice = lib.ChatCompletionChunkChoice.from_dict({"delta": None})
+    assert choice.delta == lib.ChatCompletionDelta()
+    assert lib.CreateChatCompletionChunk.from_dict({"choices": None}).choices == []
+
+
+def test_a_class_of_the_users_is_read_through_its_constructor():
+    shape = lib.decode(
+        Shape, {"name": "s", "points": [{"x": 1, "z": 2}], "unknown": 1, "sides": None}
+    )
+    assert shape == Shape("s", [Point(1, extra={"z": 2})], sides=None)
+    assert lib.decode(Shape, {"name": "s", "points": [], "tag": None}).tag == "none"
+
+
+def test_a_class_may_hold_itself():
+    tree = lib.decode(Tree, {"value": 1, "branches": [{"value": 2, "branches": [{"value": 3}]}]})
+    assert tree.branches[0].branches[0].value == 3
+
+
+def test_a_key_the_users_class_needs_is_named_when_it_is_missing():
+    with pytest.raises(lib.DeserializeError, match=r"\$\.points\[1\]\.x: missing, and Point"):
+        lib.decode(Shape, {"name": "s", "points": [{"x": 1}, {}]})
+
+
+def test_dict_gives_the_json_as_it_came():
+    data = {"a": [1]}
+    assert lib.decode(dict, data) is not None
+    assert lib.decode(dict[str, Any], data) == data
+
+
+@pytest.mark.parametrize("into", [str, int, list, Point(1), "Point"])
+def test_what_cannot_be_read_into_is_refused(into):
+    with pytest.raises(lib.ConfigError, match="cannot decode into"):
+        lib.decoder(into)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+keys = st.sampled_from(
+    ["choices", "index", "message", "delta", "content", "role", "tool_calls", "function", "usage",
+     "logprobs", "extra", "id", "error", "name", "arguments", "x"]
+)  # fmt: skip
+shaped = st.recursive(
+    json_values,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=6),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(keys, shaped, max_size=6))
+def test_reading_and_writing_again_gives_back_what_came(data):
+    chunk = lib.CreateChatCompletionChunk.from_dict
+    try:
+        first = chunk(data)
+    except lib.DeserializeError:
+        return
+    assert chunk(first.to_dict()) == first
+    for key in data.keys() - {"choices"}:
+        if data[key] is not None:
+            assert key in first.to_dict()
+
+
+@given(shaped)
+def test_any_json_reads_or_is_a_deserialize_error(value):
+    for cls in (lib.CreateChatCompletionResponse, lib.CreateChatCompletionChunk, lib.ChatMessage):
+        try:
+            read = lib.decode(cls, value)
+        except lib.DeserializeError as error:
+            read = error
+        assert isinstance(read, cls) or read.path.startswith("$")

@@ -1,0 +1,202 @@
+"""Errors: the right class, the server's own words, and whole when pickled."""
+
+import pickle
+
+import pytest
+
+from . import lib
+
+TREE = {
+    "OpenAIError": Exception,
+    "ConfigError": "OpenAIError",
+    "HTTPError": "OpenAIError",
+    "RequestTimeoutError": "HTTPError",
+    "StreamInterruptedError": "HTTPError",
+    "APIError": "OpenAIError",
+    "BadRequestError": "APIError",
+    "AuthenticationError": "APIError",
+    "PermissionDeniedError": "APIError",
+    "NotFoundError": "APIError",
+    "ConflictError": "APIError",
+    "UnprocessableEntityError": "APIError",
+    "InternalServerError": "APIError",
+    "RateLimitError": "APIError",
+    "QuotaExceededError": "RateLimitError",
+    "DeserializeError": "OpenAIError",
+}
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_the_tree_of_errors_is_the_documented_one(name):
+    parent = TREE[name]
+    parent = getattr(lib, parent) if isinstance(parent, str) else parent
+    assert getattr(lib, name).__bases__[0] is parent
+    assert getattr(lib, name).__doc__
+
+
+def test_a_timeout_is_also_pythons():
+    assert issubclass(lib.RequestTimeoutError, TimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (400, "BadRequestError"), (401, "AuthenticationError"), (403, "PermissionDeniedError"),
+        (404, "NotFoundError"), (409, "ConflictError"), (422, "UnprocessableEntityError"),
+        (429, "RateLimitError"), (500, "InternalServerError"), (502, "InternalServerError"),
+        (529, "InternalServerError"), (402, "APIError"), (418, "APIError"), (302, "APIError"),
+    ],
+)  # fmt: skip
+def test_the_status_decides_the_class(status, name):
+    error = lib.api_error({"error": {"message": "no", "type": "x"}}, status_code=status)
+    assert type(error) is getattr(lib, name)
+    assert error.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ({"code": "insufficient_quota"}, "QuotaExceededError"),
+        ({"type": "insufficient_quota"}, "QuotaExceededError"),
+        ({"code": "rate_limit_exceeded"}, "RateLimitError"),
+        ({"type": "overloaded_error"}, "InternalServerError"),
+        ({"code": "invalid_api_key"}, "AuthenticationError"),
+        ({"code": 429}, "RateLimitError"),
+        ({"code": "503"}, "InternalServerError"),
+        ({"code": 400}, "BadRequestError"),
+        ({"code": "new_code"}, "APIError"),
+        ({"code": {"a": 1}, "type": [2]}, "APIError"),
+        ({"code": True, "type": 4.5}, "APIError"),
+    ],
+)
+def test_inside_a_200_the_code_decides_the_class(told, name):
+    error = lib.api_error({"error": {"message": "no", **told}})
+    assert type(error) is getattr(lib, name)
+    assert (error.status_code, error.code, error.type) == (200, told.get("code"), told.get("type"))
+
+
+def test_an_exhausted_quota_is_told_from_a_rate_limit():
+    error = lib.api_error({"error": {"code": "insufficient_quota"}}, status_code=429)
+    assert type(error) is lib.QuotaExceededError
+
+
+WORDS = "the pump is broken"
+BODIES = [
+    {"error": {"message": WORDS, "type": "t", "param": "p", "code": "c"}},
+    {"error": WORDS},
+    {"error": WORDS, "status": 500},
+    {"error": {"message": {"deep": WORDS}}},
+    {"error": {"message": [WORDS, 5]}},
+    {"error": {"message": None, "other": WORDS}},
+    {"error": {"error": {"message": WORDS}}},
+    {"error": [{"message": WORDS}]},
+    {"error": [WORDS]},
+    {"error": {"message": "Provider returned error", "metadata": {"raw": WORDS}}},
+    {"error": "Bad Request", "message": WORDS},
+    {"error": True, "message": WORDS},
+    [{"error": {"message": WORDS}}],
+    [WORDS],
+    {"detail": WORDS},
+    {"detail": [{"loc": ["body", "model"], "msg": WORDS, "type": "missing"}]},
+    {"detail": {"error": {"message": WORDS}}},
+    {"detail": {"message": WORDS}},
+    {"message": WORDS},
+    {"object": "error", "message": WORDS, "code": 40303},
+    {"errors": [{"message": WORDS}]},
+    {"title": "Oops", "detail": WORDS},
+    {"fault": {"faultstring": WORDS}},
+    WORDS,
+    f"<html><head><style>a {{}}</style></head><body><h1>502</h1>{WORDS}</body></html>",
+    f"upstream: {WORDS}\n",
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=str)
+def test_the_servers_words_are_in_the_text_whatever_the_shape(body):
+    error = lib.api_error(body, status_code=500, where="POST http://host/v1", request_id="req_1")
+    assert WORDS in str(error)
+    assert WORDS in error.message
+    assert "500" in str(error)
+    assert "req_1" in str(error)
+    assert "POST http://host/v1" in str(error)
+    assert error.body == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, "", {}, [], 0, True, 4.5, {"error": None}, {"error": {}}, {"error": 5}, [[[]]],
+     {"error": {"message": "", "code": [], "type": {}}}, {"detail": [{"loc": 5, "msg": []}]},
+     {"error": {"metadata": 5, "message": 7}}, "<", "<<<<", "<script>"],
+    ids=repr,
+)  # fmt: skip
+def test_no_body_is_too_odd(body):
+    error = lib.api_error(body, status_code=500)
+    assert type(error) is lib.InternalServerError
+    assert str(error).startswith("500: ")
+    assert error.message
+
+
+def deeply(key, depth=5000):
+    value = {key: WORDS}
+    for _ in range(depth):
+        value = {key: value}
+    return value
+
+
+@pytest.mark.parametrize("key", ["error", "message", "detail", "x"])
+def test_deep_nesting_is_no_trouble(key):
+    assert lib.api_error(deeply(key), status_code=500).status_code == 500
+
+
+def test_a_long_page_is_quoted_in_part():
+    assert len(str(lib.api_error("x" * 100_000, status_code=500))) < 2000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"error": "busy"},
+        {"error": {"message": "busy"}, "choices": []},
+        [{"error": {"message": "busy"}}],
+        {"choices": [{"error": {"message": "busy"}}]},
+        {"choices": [{"finish_reason": "error", "delta": {"content": "busy"}}]},
+        {"choices": [{"finish_reason": None, "native_finish_reason": "error"}]},
+        {"type": "error", "message": "busy"},
+        {"object": "error", "message": "busy"},
+        {"detail": "busy"},
+    ],
+    ids=str,
+)
+def test_an_error_told_in_a_good_answer_is_found(answer):
+    assert lib.told_error(answer)
+    assert lib.api_error(lib.told_error(answer)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None, 5, "error", [], {}, {"error": None}, {"error": ""}, {"error": {}}, {"error": False},
+        {"choices": [{"error": None, "finish_reason": "stop"}]}, {"choices": [None, 5, []]},
+        {"choices": 5}, {"type": "ping"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_error_is_found_where_none_is_told(answer):
+    assert not lib.told_error(answer)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_errors_pickle_with_all_they_carry(protocol):
+    partial = lib.CreateChatCompletionResponse([lib.ChatCompletionChoice(index=0)])
+    errors = [getattr(lib, name)("text") for name in TREE]
+    errors.append(
+        lib.api_error({"error": {"message": "m", "code": 1}}, status_code=429, retry_after=3.0,
+                      headers={"a": "b"}, request_id="r")
+    )  # fmt: skip
+    errors.append(lib.DeserializeError("text", body="b", path="$.a"))
+    for error in errors:
+        error.partial = partial
+        same = pickle.loads(pickle.dumps(error, protocol))
+        assert type(same) is type(error)
+        assert str(same) == str(error)
+        assert vars(same) == vars(error)

@@ -1,0 +1,177 @@
+"""The nouns: what is set is sent, what came is kept, and properties never raise."""
+
+import copy
+import pickle
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+
+from . import lib
+
+NOUNS = [
+    value
+    for module in lib.modules
+    for value in vars(module).values()
+    if isinstance(value, type) and is_dataclass(value) and issubclass(value, lib.JSONObject)
+]
+
+
+def test_a_misspelt_parameter_is_a_type_error_when_the_request_is_built():
+    with pytest.raises(TypeError, match="temprature"):
+        lib.CreateChatCompletionRequest(model="m", messages=[], temprature=0.5)
+
+
+def test_a_request_without_model_or_messages_is_a_type_error():
+    with pytest.raises(TypeError, match="messages"):
+        lib.CreateChatCompletionRequest(model="m")
+
+
+def test_every_parameter_of_the_api_is_a_field():
+    names = {field.name for field in fields(lib.CreateChatCompletionRequest)} - {"extra"}
+    assert names == {
+        "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs",
+        "max_completion_tokens", "max_tokens", "messages", "metadata", "modalities", "model",
+        "moderation", "n", "parallel_tool_calls", "prediction", "presence_penalty",
+        "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort",
+        "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream",
+        "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user",
+        "verbosity", "web_search_options",
+    }  # fmt: skip
+
+
+def test_roles_and_models_are_strings():
+    assert lib.ChatRole.SYSTEM == "system"
+    assert str(lib.ChatRole.TOOL) == f"{lib.ChatRole.TOOL}" == "tool"
+    assert lib.Model.GPT_4O_MINI == "gpt-4o-mini"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (lib.ChatMessage(lib.ChatRole.USER, "a"), {"role": "user", "content": "a"}),
+        (lib.ChatMessage.system("a"), {"role": "system", "content": "a"}),
+        (lib.ChatMessage.developer("a"), {"role": "developer", "content": "a"}),
+        (lib.ChatMessage.user("a"), {"role": "user", "content": "a"}),
+        (lib.ChatMessage.assistant(""), {"role": "assistant", "content": ""}),
+        (
+            lib.ChatMessage.tool("call_1", "4"),
+            {"role": "tool", "content": "4", "tool_call_id": "call_1"},
+        ),
+        (
+            lib.ChatMessage.user("a").to_dict() | {"x": 1},
+            {"role": "user", "content": "a", "x": 1},
+        ),
+        (
+            lib.ChatMessage("user", [lib.ContentPart("text", text="a"), {"type": "image_url"}]),
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]},
+        ),
+    ],
+)
+def test_a_message_is_sent_as_the_api_writes_it(message, expected):
+    message = lib.ChatMessage.from_dict(message) if isinstance(message, dict) else message
+    assert message.to_dict() == expected
+
+
+@pytest.mark.parametrize("part", ["tool_calls", "function_call"])
+def test_a_call_is_sent_with_its_null_content(part):
+    call = {"name": "f", "arguments": "{}"}
+    came = {
+        "role": "assistant",
+        "content": None,
+        part: [{"id": "1", "type": "function", "function": call}] if part == "tool_calls" else call,
+    }
+    assert lib.ChatMessage.from_dict(came).to_dict() == came
+
+
+def test_a_received_message_goes_back_with_what_the_provider_added():
+    came = {
+        "role": "assistant",
+        "content": "4",
+        "reasoning_content": "2 and 2",
+        "tool_calls": [
+            {
+                "id": "1",
+                "type": "function",
+                "function": {"name": "f", "arguments": "{}", "strict": True},
+                "extra_content": {"google": {"thought_signature": "abc"}},
+            }
+        ],
+    }
+    assert lib.ChatMessage.from_dict(came | {"refusal": None, "audio": None}).to_dict() == came
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("a", "a"),
+        (None, ""),
+        (5, ""),
+        ([{"type": "text", "text": "a"}, {"type": "refusal"}, {"type": "text", "text": "b"}], "ab"),
+        ([{"type": "thinking", "thinking": [1]}, {"text": None}, {"text": {}}], ""),
+    ],
+)
+def test_text_is_the_text_there_is_and_never_raises(content, text):
+    message = lib.ChatMessage.from_dict({"role": "assistant", "content": content})
+    response = lib.CreateChatCompletionResponse([lib.ChatCompletionChoice(message=message)])
+    assert (message.text, response.text) == (text, text)
+
+
+def test_text_of_nothing_is_empty():
+    assert lib.CreateChatCompletionResponse([]).text == ""
+    assert lib.CreateChatCompletionChunk().text == ""
+
+
+def test_text_of_a_chunk_is_that_of_the_first_choice():
+    chunk = lib.CreateChatCompletionChunk.from_dict(
+        {
+            "choices": [
+                {"index": 1, "delta": {"content": "b"}},
+                {"index": 0, "delta": {"content": "a"}},
+            ]
+        }
+    )
+    assert chunk.text == "a"
+    del chunk.choices[1]
+    assert chunk.text == ""
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_reasoning_is_read_under_either_name(key):
+    assert lib.ChatMessage.from_dict({"role": "assistant", key: "hm"}).reasoning == "hm"
+    assert lib.ChatCompletionDelta.from_dict({key: "hm"}).reasoning == "hm"
+    assert lib.ChatMessage.user("a").reasoning == ""
+
+
+@pytest.mark.parametrize("cls", NOUNS, ids=lambda cls: cls.__name__)
+def test_every_noun_is_slotted_documented_and_equal_to_its_copies(cls):
+    required = {
+        f.name: [] for f in fields(cls) if f.name in ("choices", "data", "messages", "model")
+    }
+    noun = cls(**required)
+    noun.extra["a"] = [1]
+    assert not hasattr(noun, "__dict__")
+    assert cls.__doc__
+    for other in (copy.copy(noun), copy.deepcopy(noun), pickle.loads(pickle.dumps(noun))):
+        assert other == noun
+    assert noun != cls(**required)
+    assert noun != "noun"
+    assert cls(**required).extra == {}, "defaults are not shared"
+
+
+def test_a_repr_shows_what_is_set():
+    message = lib.ChatMessage.user("a")
+    assert repr(message) == "ChatMessage(role=<ChatRole.USER: 'user'>, content='a')"
+
+
+def test_dataclasses_replace_works():
+    request = lib.CreateChatCompletionRequest(model="m", messages=[])
+    assert replace(request, temperature=0.5).to_dict() == {
+        "model": "m", "messages": [], "temperature": 0.5,
+    }  # fmt: skip
+
+
+def test_request_id_and_headers_are_no_part_of_the_json():
+    response = lib.CreateChatCompletionResponse.from_dict({"choices": [], "request_id": "stored"})
+    assert response.request_id is None
+    response.request_id, response.headers = "req_1", {"a": "b"}
+    assert response.to_dict() == {"choices": [], "request_id": "stored"}

@@ -1,0 +1,618 @@
+"""Streams: at either end the whole answer, or an error that holds what arrived."""
+
+import gzip
+import json
+import random
+
+import pytest
+
+from . import lib
+from .wire import chunk, completion, http, sse, streamed
+
+# Adding up
+
+
+def added(*chunks):
+    total = lib.ResponseAccumulator()
+    for data in chunks:
+        total.add(lib.CreateChatCompletionChunk.from_dict(data))
+    return total.response()
+
+
+def message_of(*deltas):
+    return added(*({"choices": [{"index": 0, "delta": d}]} for d in deltas)).choices[0].message
+
+
+def test_the_sum_of_nothing_has_no_choices():
+    assert added().choices == []
+
+
+def test_the_head_of_the_response_is_the_first_that_is_not_empty():
+    azure = {"id": "", "object": "", "created": 0, "model": "", "choices": [],
+             "prompt_filter_results": [{"prompt_index": 0}]}  # fmt: skip
+    response = added(azure, chunk("a"), {"id": "x", "choices": []})
+    assert response.to_dict() == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "a"}}],
+        "prompt_filter_results": [{"prompt_index": 0}],
+    }
+
+
+def test_usage_is_the_last_one_told_never_a_sum():
+    usage = [{"total_tokens": n} for n in (1, 2, 3)]
+    response = added(*({"choices": [], "usage": u} for u in [*usage, None]))
+    assert response.usage.total_tokens == 3
+
+
+def test_choices_are_told_apart_by_index_in_whatever_order_they_come():
+    response = added(
+        chunk("b", index=1),
+        chunk("a", index=0),
+        {"choices": [chunk("B", index=1)["choices"][0], chunk("A", index=0)["choices"][0]]},
+        chunk(index=1, finish_reason="stop"),
+        chunk("c", index=250_000_000),
+        {"choices": [{"delta": {"content": "!"}}, {"index": None, "delta": {"content": "?"}}]},
+    )
+    assert [(c.index, c.message.text, c.finish_reason) for c in response.choices] == [
+        (0, "aA!?", None),
+        (1, "bB", "stop"),
+        (250_000_000, "c", None),
+    ]
+
+
+@pytest.mark.parametrize("index", ["0", [], {}, 1.5, True])
+def test_an_index_that_is_no_number_is_the_first_choice(index):
+    assert added({"choices": [{"index": index, "delta": {"content": "a"}}]}).text == "a"
+
+
+def test_a_delta_may_be_missing_or_null():
+    response = added({"choices": [{"index": 0}]}, {"choices": [{"index": 0, "delta": None}]})
+    assert response.choices[0].message.to_dict() == {"role": "assistant"}
+
+
+def test_role_and_refusal():
+    message = message_of({"role": "assistant", "content": "", "refusal": None},
+                         {"refusal": "I "}, {"refusal": "won't"})  # fmt: skip
+    assert message.to_dict() == {"role": "assistant", "refusal": "I won't"}
+
+
+def test_content_in_parts_is_joined_by_their_type():
+    message = message_of(
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
+        {"content": "It "},
+        {"content": [{"type": "text", "text": "is"}]},
+        {"content": " 4"},
+    )
+    assert message.text == "It is 4"
+    assert len(message.content) == 2
+
+
+def test_logprobs_are_added_up():
+    response = added(
+        {"choices": [{"index": 0, "logprobs": {"content": [{"token": "a", "logprob": -0.1}]}}]},
+        {"choices": [{"index": 0, "logprobs": None}]},
+        {"choices": [{"index": 0, "logprobs": {"content": None, "refusal": []}}]},
+        {"choices": [{"index": 0, "logprobs": {"content": [{"token": "b", "bytes": None}]}}]},
+    )
+    assert [t.token for t in response.choices[0].logprobs.content] == ["a", "b"]
+    assert response.choices[0].logprobs.refusal == []
+
+
+def test_provider_fields_of_every_level_are_added_up():
+    response = added(
+        {"choices": [{"index": 0, "delta": {"reasoning_content": "Let ", "thinking": {"id": "1", "text": "x"}},
+          "content_filter_results": {}}], "provider": "P", "timings": {"ms": 1}},
+        {"choices": [{"index": 0, "delta": {"reasoning_content": "me", "thinking": {"id": "1", "text": "y"},
+          "annotations": [{"type": "url_citation", "url_citation": {"url": "u", "new": 1}}],
+          "reasoning_details": [{"index": 0, "type": "reasoning.text", "text": "a"}], "count": 1}}]},
+        {"choices": [{"index": 0, "delta": {"reasoning_content": None, "count": 2,
+          "reasoning_details": [{"index": 0, "type": "reasoning.text", "text": "b"},
+                                {"index": 1, "type": "reasoning.text", "text": "c"}, "odd"]},
+          "content_filter_results": {"hate": 1}}], "provider": "P", "timings": {"ms": 2}},
+    )  # fmt: skip
+    assert response.extra == {"provider": "P", "timings": {"ms": 2}}
+    assert response.choices[0].extra == {"content_filter_results": {"hate": 1}}
+    message = response.choices[0].message
+    assert message.reasoning == "Let me"
+    assert message.annotations[0].url_citation.extra == {"new": 1}
+    assert message.extra == {
+        "reasoning_content": "Let me",
+        "thinking": {"id": "1", "text": "xy"},
+        "reasoning_details": [
+            {"index": 0, "type": "reasoning.text", "text": "ab"},
+            {"index": 1, "type": "reasoning.text", "text": "c"},
+            "odd",
+        ],
+        "count": 2,
+    }
+
+
+def test_streamed_audio_is_added_up():
+    message = message_of({"audio": {"id": "a1", "transcript": "He"}},
+                         {"audio": {"id": "a1", "data": "QUJD", "transcript": "y"}},
+                         {"audio": {"data": "REVG", "expires_at": 5}})  # fmt: skip
+    assert message.audio.to_dict() == {
+        "id": "a1", "data": "QUJDREVG", "transcript": "Hey", "expires_at": 5,
+    }  # fmt: skip
+
+
+def call(index=..., id=..., name=..., arguments=..., **more):
+    function = {"name": name, "arguments": arguments}
+    piece = {"index": index, "id": id, **more}
+    piece = {key: value for key, value in piece.items() if value is not ...}
+    piece["function"] = {key: value for key, value in function.items() if value is not ...}
+    return piece
+
+
+TOOL_CALLS = [
+    pytest.param([[call(0, "1", "f", "", type="function")], [call(0, arguments='{"a":')],
+                  [call(0, arguments="1}")]], [("1", "f", '{"a":1}')], id="as-openai"),
+    pytest.param([[call(0, "1", "f", '{"a":'), call(1, "2", "g", "{")],
+                  [call(1, arguments="}"), call(0, arguments="1}")]],
+                 [("1", "f", '{"a":1}'), ("2", "g", "{}")], id="parallel-and-interleaved"),
+    pytest.param([[call(1, "2", "g", "{}")], [call(0, "1", "f", "{}")]],
+                 [("1", "f", "{}"), ("2", "g", "{}")], id="out-of-order"),
+    pytest.param([[call(id="1", name="f", arguments="{")], [call(arguments="}")],
+                  [call(id="2", name="g", arguments="{")], [call(arguments="}")]],
+                 [("1", "f", "{}"), ("2", "g", "{}")], id="index-missing"),
+    pytest.param([[call(None, "1", "f", "{")], [call(None, None, None, "}")]],
+                 [("1", "f", "{}")], id="index-null"),
+    pytest.param([[call(0, "1", "f", "{}")], [call(0, "2", "g", "{}")]],
+                 [("1", "f", "{}"), ("2", "g", "{}")], id="all-indexes-zero"),
+    pytest.param([[call(0, "1", "f", "{")], [call(0, "2", "g", "{")], [call(0, "1", arguments="}")],
+                  [call(0, "2", arguments="}")]],
+                 [("1", "f", "{}"), ("2", "g", "{}")], id="all-indexes-zero-interleaved"),
+    pytest.param([[call(0, "1", "f", "{", type="function")], [call(0, "1", "f", "}", type="function")],
+                  [call(0, "1", "f", "", type="function")]],
+                 [("1", "f", "{}")], id="id-type-and-name-repeated"),
+    pytest.param([[call(0, "1", "f", "{")], [call(0, "", "", "}")], [call(0, None, None, None)]],
+                 [("1", "f", "{}")], id="empty-and-null-change-nothing"),
+    pytest.param([[call(0, "1", "f", None)]], [("1", "f", "")], id="arguments-null"),
+    pytest.param([[call(0, "1", "f")]], [("1", "f", "")], id="arguments-missing"),
+    pytest.param([[call(0, None, "f", "{")], [call(0, "1", None, "}")]],
+                 [("1", "f", "{}")], id="id-comes-late"),
+    pytest.param([[call(0, "1", "f"), call(0, arguments="{"), call(0, arguments="}")]],
+                 [("1", "f", "{}")], id="several-pieces-in-one-delta"),
+    pytest.param([[call(name="f", arguments='{"a": 1}')], [call(name="g", arguments='{"b": 2}')],
+                  [call(name="g", arguments='{"b": 3}')]],
+                 [(None, "f", '{"a": 1}'), (None, "g", '{"b": 2}'), (None, "g", '{"b": 3}')],
+                 id="whole-calls-without-id-or-index"),
+    pytest.param([[call(0, None, "f", "{}")], [call(0, None, "f", "{}")]],
+                 [(None, "f", "{}"), (None, "f", "{}")], id="whole-calls-all-at-index-zero-without-ids"),
+    pytest.param([[call(0, None, "f", '{"a"')], [call(0, None, "f", ":1}")], [call(0, None, "f", "")]],
+                 [(None, "f", '{"a":1}')], id="name-repeated-without-id"),
+    pytest.param([[call(0, "1", "f", {"a": 1})]], [("1", "f", '{"a": 1}')], id="arguments-as-an-object"),
+    pytest.param([[call(0, "1", "f", '{"a": tru')]], [("1", "f", '{"a": tru')], id="cut-arguments-stay-text"),
+    pytest.param([[call("0", 5, "f", "{}")]], [(5, "f", "{}")], id="odd-types"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("deltas", "expected"), TOOL_CALLS)
+def test_tool_calls_are_put_together(deltas, expected):
+    calls = message_of(*({"tool_calls": d} for d in deltas)).tool_calls
+    assert [(c.id, c.function.name, c.function.arguments) for c in calls] == expected
+    assert all(c.type == "function" and c.index is None for c in calls)
+
+
+def test_custom_tool_calls_are_put_together():
+    message = message_of(
+        {
+            "tool_calls": [
+                {"index": 0, "id": "1", "type": "custom", "custom": {"name": "c", "input": "a"}}
+            ]
+        },
+        {"tool_calls": [{"index": 0, "custom": {"input": "b"}}]},
+    )
+    assert message.tool_calls[0].to_dict() == {
+        "id": "1", "type": "custom", "custom": {"name": "c", "input": "ab"},
+    }  # fmt: skip
+
+
+def test_the_old_function_call_is_put_together():
+    message = message_of(
+        {"function_call": {"name": "f", "arguments": "{"}}, {"function_call": {"arguments": "}"}}
+    )
+    assert message.function_call.to_dict() == {"name": "f", "arguments": "{}"}
+
+
+def test_provider_fields_of_a_tool_call_are_kept():
+    message = message_of(
+        {
+            "tool_calls": [
+                call(0, "1", "f", "{", extra_content={"google": {"thought_signature": "s"}})
+            ]
+        },
+        {"tool_calls": [{"index": 0, "function": {"arguments": "}", "strict": True}}]},
+    )
+    assert message.tool_calls[0].extra == {"extra_content": {"google": {"thought_signature": "s"}}}
+    assert message.tool_calls[0].function.extra == {"strict": True}
+
+
+# A stream and the whole answer are the same
+
+
+def cut(text, size):
+    return [text[i : i + size] for i in range(0, len(text), size)]
+
+
+def streamed_message(message, index=0, size=3):
+    """The chunks in which a server would send a message."""
+    deltas = [{"role": message["role"], "content": None}]
+    for key, value in message.items():
+        if key == "tool_calls":
+            for number, one in enumerate(value):
+                head = one | {"index": number, "function": one["function"] | {"arguments": ""}}
+                deltas.append({"tool_calls": [head]})
+                deltas += [
+                    {"tool_calls": [{"index": number, "function": {"arguments": piece}}]}
+                    for piece in cut(one["function"]["arguments"], size)
+                ]
+        elif isinstance(value, str) and key != "role":
+            deltas += [{key: piece} for piece in cut(value, size)]
+        elif value is not None and key != "role":
+            deltas.append({key: value})
+    return [
+        {**completion_head(), "choices": [{"index": index, "delta": d, "finish_reason": None}]}
+        for d in deltas
+    ]
+
+
+def completion_head():
+    return {"id": "chatcmpl-1", "created": 1700000000, "model": "m", "service_tier": "default",
+            "system_fingerprint": "fp", "object": "chat.completion.chunk"}  # fmt: skip
+
+
+def tool_call(id, name, arguments):
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+WHOLE = [
+    pytest.param({"role": "assistant", "content": "Grüße 👋🏽, Welt"}, "stop", id="text"),
+    pytest.param({"role": "assistant", "content": None, "refusal": "I won't."}, "stop", id="refusal"),
+    pytest.param({"role": "assistant", "content": None, "tool_calls": [
+        tool_call("1", "f", '{"a": 1}'), tool_call("2", "g", "{}")]}, "tool_calls", id="parallel-tool-calls"),
+    pytest.param({"role": "assistant", "content": "4", "reasoning_content": "2 and 2 is"}, "stop",
+                 id="provider-field"),
+    pytest.param({"role": "assistant", "content": "As X says", "annotations": [
+        {"type": "url_citation", "url_citation": {"url": "u", "start_index": 0, "end_index": 2, "title": "t"}}]},
+        "stop", id="annotations"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "reason"), WHOLE)
+def test_a_stream_gives_the_same_response_as_the_whole_answer(ask, question, message, reason):
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3,
+             "completion_tokens_details": {"reasoning_tokens": 1, "new": 2}}  # fmt: skip
+    head = completion_head() | {"object": "chat.completion"}
+    logprobs = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}],
+                "refusal": None}  # fmt: skip
+    whole = {**head, "provider": "P", "usage": usage, "choices": [
+        {"index": i, "message": message, "finish_reason": reason, "logprobs": logprobs} for i in (0, 1)
+    ]}  # fmt: skip
+    first, second = streamed_message(message), streamed_message(message, 1)
+    chunks = [c for pair in zip(second, first, strict=True) for c in pair]
+    for c in chunks:
+        c["provider"] = "P"
+    for c in chunks[:2]:
+        c["choices"][0]["logprobs"] = logprobs
+    for index in (0, 1):
+        chunks.append(
+            {
+                **completion_head(),
+                "choices": [{"index": index, "delta": {}, "finish_reason": reason}],
+            }
+        )
+    chunks.append({**completion_head(), "choices": [], "usage": usage})
+    client = ask(http(whole), streamed(*chunks))
+    expected = lib.create_chat_completion(client, question)
+    assert lib.create_chat_completion_stream(client, question).response() == expected
+
+
+# Both ends
+
+ENDED = [
+    pytest.param(streamed(chunk("a"), chunk("b")), id="done-without-finish-reason"),
+    pytest.param(streamed(chunk("a"), chunk("b", finish_reason="stop"), done=False),
+                 id="finish-reason-without-done"),
+    pytest.param(streamed(chunk("a"), chunk("b", finish_reason="length"), framing="close"),
+                 id="close-delimited"),
+    pytest.param(streamed(chunk("a"), chunk("b"), framing="length"), id="length-delimited"),
+    pytest.param(streamed(b": OPENROUTER PROCESSING\n\n", chunk("a"), b"data: : ping\n\ndata: \n\n:\n\n",
+                          chunk("b")), id="keep-alives"),
+    pytest.param(streamed(chunk("a"), chunk("b"), b"data: [DONE]\n\ndata: junk\n\n", done=False),
+                 id="bytes-after-done"),
+    pytest.param(streamed(chunk("a"), chunk("b"), b"data: [DONE]", done=False), id="done-without-line-end"),
+    pytest.param(streamed(chunk("a"), b"data: " + json.dumps(chunk("b", finish_reason="stop")).encode(),
+                          done=False), id="last-event-without-blank-line"),
+    pytest.param(streamed(chunk("a"), chunk("b", finish_reason="stop"),
+                          b"event: done\ndata: {}\n\n", done=False), id="event-done"),
+    pytest.param(streamed(b"data: %s\ndata: [DONE]\n\n" % json.dumps(chunk("ab")).encode(),
+                          chunk(""), done=True), id="done-in-the-event-of-a-chunk"),
+    pytest.param(streamed({"id": "", "choices": [], "prompt_filter_results": []}, chunk("a"), chunk("b")),
+                 id="azure-first-chunk"),
+    pytest.param(streamed({"choices": [{"index": 0}]}, {"choices": [{"index": 0, "delta": None}]},
+                          chunk("a"), chunk("b")), id="delta-missing-or-null"),
+    pytest.param(streamed(chunk("ab"), {"choices": [], "usage": {"total_tokens": 3}}), id="usage-chunk"),
+    pytest.param(streamed(chunk("ab"), {"choices": [{"index": 0, "delta": {}}], "usage": {"total_tokens": 3}}),
+                 id="usage-chunk-with-a-choice"),
+    pytest.param(streamed(*({**chunk(c), "usage": {"total_tokens": 3}} for c in "ab")),
+                 id="usage-on-every-chunk"),
+    pytest.param(streamed(completion("ab"), done=False), id="whole-completion-as-an-event"),
+    pytest.param(http(completion("ab")), id="whole-completion"),
+    pytest.param(http(json.dumps(completion("ab"), indent=2).encode()), id="whole-pretty-completion"),
+    pytest.param(http(completion("a" + "b" * 100_000)), id="whole-long-completion"),
+    pytest.param(http(gzip.compress(sse(chunk("a"), chunk("b"))), "200 OK", "Content-Encoding: gzip"),
+                 id="compressed"),
+    pytest.param(http((gzip.compress(sse(chunk("a"), chunk("b"))),), "200 OK", "Content-Encoding: gzip",
+                      framing="chunked"), id="compressed-and-chunked"),
+    pytest.param(http(sse(chunk("a"), chunk("b")), "200 OK", "Content-Type: application/json"),
+                 id="content-type-lies"),
+    pytest.param(http(sse(chunk("a"), chunk("b")).replace(b"\n", b"\r\n"), framing="chunked"), id="crlf"),
+    pytest.param(http(sse(chunk("a"), chunk("b")).replace(b"data: ", b"data:"), framing="chunked"),
+                 id="no-space"),
+    pytest.param(http(b"\xef\xbb\xbf" + sse(chunk("a"), chunk("b"))), id="byte-order-mark"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", ENDED)
+def test_a_stream_with_an_end_is_a_whole_answer(ask, question, raw):
+    stream = lib.create_chat_completion_stream(ask(raw), question)
+    text = "".join(stream.text_deltas())
+    assert text.startswith("ab")
+    response = stream.response()
+    assert response.text == text
+    assert response == stream.response()
+    assert list(stream) == []
+
+
+TOOLS = [tool_call("1", "f", "{}"), tool_call("2", "g", "{}")]
+
+
+def test_a_whole_completion_keeps_its_tool_calls(ask, question):
+    stream = lib.create_chat_completion_stream(
+        ask(http(completion(None, tool_calls=TOOLS))), question
+    )
+    (only,) = stream
+    assert [c.index for c in only.choices[0].delta.tool_calls] == [0, 1]
+    assert only.object == "chat.completion.chunk"
+    assert [c.to_dict() for c in stream.response().choices[0].message.tool_calls] == TOOLS
+
+
+CUT = [
+    pytest.param(streamed(chunk("a"), chunk("b"), done=False), "ab", "choice 0", id="no-end"),
+    pytest.param(streamed(chunk("a", finish_reason="stop"), chunk("b", index=1), done=False), "a",
+                 "choice 1", id="one-choice-of-two"),
+    pytest.param(streamed(chunk("a"), b'data: {"choices": [{"del', done=False), "a", "choice 0",
+                 id="cut-in-an-event"),
+    pytest.param(streamed(chunk("a"), b"data: [DON", done=False), "a", "choice 0", id="cut-in-done"),
+    pytest.param(streamed(chunk("ab"), done=False, framing="close"), "ab", "choice 0", id="close-delimited"),
+    pytest.param(streamed(done=False), "", "held no answer", id="nothing"),
+    pytest.param(streamed(done=False, framing="close"), "", "held no answer", id="nothing-close-delimited"),
+    pytest.param(streamed(b": ping\n\n", done=False), "", "held no answer", id="only-keep-alives"),
+    pytest.param(streamed(), "", "held no answer", id="only-done"),
+    pytest.param(streamed({"choices": [], "prompt_filter_results": [5]}), "",
+                 'only {"prompt_filter_results": [5]}', id="only-azures-first-chunk"),
+    pytest.param(http((sse(chunk("a"), done=False),), framing="chunked")[:-7], "a", "lost", id="broken-chunking"),
+    pytest.param(http(b"x" * 10_000).replace(b"x" * 10_000, sse(chunk("a"), chunk("b"))[:-40]), "a", "lost",
+                 id="shorter-than-its-content-length"),
+    pytest.param(http(gzip.compress(sse(chunk("a"), chunk("b")) * 5)[:60], "200 OK", "Content-Encoding: gzip"),
+                 None, "", id="cut-compression"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "text", "words"), CUT)
+def test_a_stream_without_an_end_is_interrupted_and_holds_what_came(
+    ask, question, raw, text, words
+):
+    from .wire import CLOSE, Reply
+
+    stream = lib.create_chat_completion_stream(ask(Reply(raw, CLOSE)), question)
+    with pytest.raises(lib.StreamInterruptedError, match=r"stream|lost") as caught:
+        list(stream)
+    assert words in str(caught.value)
+    assert "/v1/chat/completions" in str(caught.value)
+    if text is not None:
+        assert caught.value.partial.text == text
+    with pytest.raises(lib.StreamInterruptedError) as again:
+        stream.response()
+    assert again.value.partial == caught.value.partial
+
+
+ERROR = {"error": {"message": "busy", "code": "rate_limit_exceeded"}}
+TOLD = [
+    pytest.param(sse(chunk("a"), ERROR), "RateLimitError", id="an-object"),
+    pytest.param(sse(chunk("a"), {"error": "busy"}), "APIError", id="a-string"),
+    pytest.param(sse(chunk("a"), [ERROR]), "RateLimitError", id="a-list"),
+    pytest.param(sse(chunk("a"), {**chunk("b"), **ERROR}), "RateLimitError", id="beside-choices"),
+    pytest.param(sse(chunk("a"), {"choices": [{"index": 0, "error": {"message": "busy", "code": 502}}]}),
+                 "InternalServerError", id="in-a-choice"),
+    pytest.param(sse(chunk("a"), chunk("busy", finish_reason="error")), "APIError", id="a-finish-reason"),
+    pytest.param(sse(chunk("a"), {"type": "error", "message": "busy"}), "APIError", id="a-type"),
+    pytest.param(sse(chunk("a"), {"object": "error", "message": "busy", "code": 50001}), "APIError",
+                 id="an-object-named-error"),
+    pytest.param(sse(chunk("a"), b'event: error\ndata: {"message": "busy"}\n\n'), "APIError", id="an-event"),
+    pytest.param(sse(chunk("a"), b"event: error\ndata: busy\n\n"), "APIError", id="an-event-of-text"),
+    pytest.param(sse(chunk("a"), b'event: error\ndata: {"error": {"mess', done=False).replace(b"mess", b"busy"),
+                 "APIError", id="an-event-that-is-cut"),
+    pytest.param(sse(chunk("a"), b'error: {"code": 500, "message": "busy"}\n\n'), "InternalServerError",
+                 id="a-field"),
+    pytest.param(sse(chunk("a"), b"error: busy\n\n"), "APIError", id="a-field-of-text"),
+    pytest.param(sse(chunk("a"), json.dumps(ERROR).encode() + b"\n", done=False), "RateLimitError", id="raw"),
+    pytest.param(sse(chunk("a"), b"data: " + json.dumps(ERROR, indent=2).replace("\n", "\ndata: ").encode()
+                     + b"\n\n"), "RateLimitError", id="over-several-data-lines"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "name"), TOLD)
+def test_an_error_told_in_a_stream_is_raised_with_what_had_come(ask, question, body, name):
+    client = ask(http(body, "200 OK", "x-request-id: req_7"))
+    stream = lib.create_chat_completion_stream(client, question)
+    with pytest.raises(lib.APIError, match="busy") as caught:
+        list(stream)
+    error = caught.value
+    assert type(error) is getattr(lib, name)
+    assert error.partial.text.startswith("a")
+    assert (error.status_code, error.request_id) == (200, "req_7")
+    with pytest.raises(lib.StreamInterruptedError):
+        stream.response()
+
+
+INSTEAD = [
+    pytest.param(json.dumps(ERROR).encode(), "RateLimitError", "busy", id="an-error"),
+    pytest.param(json.dumps(ERROR, indent=4).encode(), "RateLimitError", "busy", id="a-pretty-error"),
+    pytest.param(json.dumps([ERROR]).encode(), "RateLimitError", "busy", id="a-list-of-errors"),
+    pytest.param(b'{"detail": "busy"}', "APIError", "busy", id="a-detail"),
+    pytest.param(b"<html><h1>busy</h1></html>", "DeserializeError", "is HTML: <html><h1>busy", id="a-page"),
+    pytest.param(b"busy", "DeserializeError", "is not JSON: busy", id="text"),
+    pytest.param(b'{"choices": [{"mess', "DeserializeError", "broken or cut JSON", id="a-cut-completion"),
+    pytest.param(b"[1, 2]", "DeserializeError", "", id="a-list"),
+    pytest.param(b"[" * 100_000, "DeserializeError", "", id="deep-nesting"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "name", "words"), INSTEAD)
+def test_what_comes_in_place_of_a_stream_is_told(ask, question, body, name, words):
+    stream = lib.create_chat_completion_stream(ask(http(body)), question)
+    with pytest.raises(getattr(lib, name)) as caught:
+        list(stream)
+    assert words in str(caught.value)
+    assert caught.value.partial.choices == []
+
+
+NO_CHUNK = [
+    pytest.param(b"data: hello there\n\n", "hello there", id="text"),
+    pytest.param(b"data: {broken}\n\n", "{broken}", id="broken-json"),
+    pytest.param(b'data: {"choices": []}{"choices": []}\n\n', "}{", id="two-glued-together"),
+    pytest.param(b"data: 5\n\n", "5", id="a-number"),
+    pytest.param(b"data: [1]\n\n", "[1]", id="a-list"),
+    pytest.param(b"data: " + b"[" * 100_000 + b"\n\n", "[[[", id="deep-list"),
+    pytest.param(b"data: " + b'{"a":' * 100_000 + b"\n\n", '{"a":', id="deep-object"),
+    pytest.param(b'data: {"choices": 5}\n\n', "$.choices: expected list", id="choices-a-number"),
+    pytest.param(b'data: {"choices": [5]}\n\n', "$.choices[0]: expected object", id="choice-a-number"),
+    pytest.param(b'data: {"choices": [{"delta": "a"}]}\n\n', "$.choices[0].delta: expected object",
+                 id="delta-a-string"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "words"), NO_CHUNK)
+def test_an_event_that_is_no_chunk_is_an_error_never_skipped(ask, question, event, words):
+    client = ask(http(sse(chunk("a"), event, chunk("b")), "200 OK", "x-request-id: req_7"))
+    stream = lib.create_chat_completion_stream(client, question)
+    with pytest.raises(lib.DeserializeError) as caught:
+        list(stream)
+    assert words in str(caught.value)
+    assert caught.value.partial.text == "a"
+    assert caught.value.request_id == "req_7"
+
+
+# Characters
+
+
+def halves(character):
+    """The two escapes in which a server sends a character that it cut in two."""
+    return [
+        json.loads(f'"\\u{unit:04x}"')
+        for unit in memoryview(character.encode("utf-16-le")).cast("H")
+    ]
+
+
+def test_a_character_split_over_two_deltas_is_whole_again(ask, question):
+    first, second = halves("👋")
+    raw = streamed(chunk("a" + first), chunk(), chunk(second + "b"), chunk(first), chunk(second))
+    for take in (
+        lambda s: "".join(s.text_deltas()),
+        lambda s: s.response().text,
+    ):
+        stream = lib.create_chat_completion_stream(ask(raw), question)
+        assert take(stream).encode() == "a👋b👋".encode()
+
+
+def test_no_piece_of_text_ends_in_half_a_character(ask, question):
+    first, second = halves("👋")
+    raw = streamed(chunk("a" + first), chunk(second + "b"), chunk(first), chunk("c"), chunk(first))
+    pieces = list(lib.create_chat_completion_stream(ask(raw), question).text_deltas())
+    assert pieces == ["a", "👋b", first + "c", first]
+
+
+def test_a_partial_has_its_characters_whole(ask, question):
+    first, second = halves("👋")
+    raw = streamed(chunk(first), chunk(second), done=False)
+    with pytest.raises(lib.StreamInterruptedError) as caught:
+        list(lib.create_chat_completion_stream(ask(raw), question))
+    assert caught.value.partial.text == "👋"
+
+
+def test_other_text_of_a_delta_has_its_characters_whole():
+    first, second = halves("👋")
+    message = message_of(*({"refusal": h, "reasoning_content": h, "tool_calls": [call(0, arguments=h)]}
+                           for h in (first, second)))  # fmt: skip
+    assert (message.refusal, message.reasoning) == ("👋", "👋")
+    assert message.tool_calls[0].function.arguments == "👋"
+
+
+# The object
+
+
+def test_chunks_can_be_read_as_json_or_into_another_class(ask, question):
+    client = ask(streamed(chunk("a"), chunk("b")))
+    assert list(lib.create_chat_completion_stream(client, question, into=dict)) == [
+        chunk("a"),
+        chunk("b"),
+    ]
+    stream = lib.create_chat_completion_stream(client, question, into=dict)
+    assert list(stream.text_deltas()) == ["a", "b"]
+    assert stream.response().text == "ab"
+    stream = lib.create_chat_completion_stream(client, question, into=lib.ChatCompletionDeleted)
+    assert [c.id for c in stream] == ["chatcmpl-1", "chatcmpl-1"]
+    stream = lib.create_chat_completion_stream(client, question, into=lib.ChatCompletionDeleted)
+    with pytest.raises(lib.ConfigError, match="text"):
+        list(stream.text_deltas())
+    stream.close()
+
+
+def test_a_stream_has_the_headers_of_its_answer(ask, question):
+    raw = http(sse(chunk("a")), "200 OK", "x-request-id: req_1", "X-RateLimit-Left: 5")
+    stream = lib.create_chat_completion_stream(ask(raw), question)
+    assert stream.request_id == "req_1"
+    assert stream.headers["x-ratelimit-left"] == "5"
+    assert stream.response().request_id == "req_1"
+
+
+def test_a_stream_is_read_on_from_where_it_was_left(ask, question):
+    stream = lib.create_chat_completion_stream(ask(streamed(*map(chunk, "abc"))), question)
+    assert next(stream).text == "a"
+    for piece in stream:
+        assert piece.text == "b"
+        break
+    assert list(stream.text_deltas()) == ["c"]
+    assert stream.response().text == "abc"
+
+
+def test_an_answer_left_early_is_never_passed_off_as_whole(ask, question):
+    client = ask(streamed(*map(chunk, "abc")))
+    with lib.create_chat_completion_stream(client, question) as stream:
+        next(stream)
+    for read in (stream.response, lambda: next(stream), lambda: list(stream.text_deltas())):
+        with pytest.raises(lib.StreamInterruptedError, match="closed") as caught:
+            read()
+        assert caught.value.partial.text == "a"
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Oops", "301 Moved"])
+def test_a_refusal_is_raised_at_the_call(ask, question, status):
+    client = ask(http({"error": {"message": "no"}}, status), max_retries=0)
+    with pytest.raises(lib.APIError, match="no"):
+        lib.create_chat_completion_stream(client, question)
+
+
+def test_every_split_of_the_body_gives_the_same_answer(ask, question):
+    raw = sse(chunk("Grüße "), b": ping\r\n\r\n", chunk("👋"), chunk(finish_reason="stop"))
+    rng = random.Random(5)
+    for _ in range(20):
+        cuts = sorted(rng.sample(range(1, len(raw)), 8))
+        pieces = tuple(raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True))
+        client = ask(http(pieces, framing="chunked"))
+        assert lib.create_chat_completion_stream(client, question).response().text == "Grüße 👋"

@@ -1,0 +1,222 @@
+"""A server that sends exact bytes and ends in exact ways.
+
+    with Wire(Reply(b"HTTP/1.1 200 OK\\r\\n...", end=RESET)) as wire:
+        ...  # talk to wire.url; wire.requests holds what came
+
+Replies are used in order, one per request, on whichever connection it comes. When they
+are used up, the last one is used again.
+"""
+
+import json
+import socket
+import struct
+import threading
+from dataclasses import dataclass, field
+
+KEEP = "keep"  # wait for the next request on this connection
+CLOSE = "close"  # a clean end: everything sent arrives, then the connection is over
+RESET = "reset"  # the connection dies with an error on the other side
+SILENCE = "silence"  # nothing more comes, and the connection stays open
+
+
+@dataclass
+class Reply:
+    """Bytes, in one or several writes, and how it goes on after them.
+
+    `hold`, an event, is waited for before the last write.
+    """
+
+    writes: bytes | list
+    end: str = KEEP
+    hold: threading.Event | None = None
+
+
+@dataclass
+class Request:
+    line: str
+    headers: dict
+    body: bytes
+    connection: int
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass
+class Wire:
+    replies: list
+    requests: list = field(default_factory=list)
+    connections: int = 0  # how many were made
+
+    def __init__(self, *replies, accept=True):
+        self.replies = [Reply(r) if isinstance(r, (bytes, list)) else r for r in replies]
+        self.requests = []
+        self.connections = 0
+        self._used = 0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._open = set()
+        self._threads = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.closed_by_client = threading.Event()  # a client hung up
+        if accept:
+            self._start(self._accept)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._stop.set()
+        self._cut(self._listener)
+        for conn in list(self._open):
+            self._cut(conn)
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def drop_connections(self):
+        """Close every connection, as a server does that has waited long enough."""
+        with self._lock:
+            for conn in list(self._open):
+                self._cut(conn)
+
+    def _start(self, target, *args):
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _cut(self, sock):
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def _accept(self):
+        while not self._stop.is_set():
+            try:
+                conn, _ = self._listener.accept()
+            except OSError:
+                return
+            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self.connections += 1
+                number = self.connections
+                self._open.add(conn)
+            self._start(self._serve, conn, number)
+
+    def _serve(self, conn, number):
+        try:
+            with conn, conn.makefile("rb") as incoming:
+                while request := read_request(incoming, number):
+                    with self._lock:
+                        self.requests.append(request)
+                        reply = self.replies[min(self._used, len(self.replies) - 1)]
+                        self._used += 1
+                    if not self._send(conn, reply):
+                        return
+                self.closed_by_client.set()
+        except OSError:
+            self.closed_by_client.set()
+        finally:
+            self._open.discard(conn)
+
+    def _send(self, conn, reply):
+        """Send one reply; whether the connection goes on."""
+        if callable(reply):
+            reply = reply(self.requests[-1])
+        writes = reply.writes if isinstance(reply.writes, list) else [reply.writes]
+        for i, data in enumerate(writes):
+            if reply.hold and i == len(writes) - 1:
+                reply.hold.wait(10)
+            conn.sendall(data)
+        if reply.end == RESET:
+            # Closing with a linger of 0 sends a reset in place of a clean end.
+            conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return False
+        if reply.end == SILENCE:
+            # Until the client hangs up, or the test is over.
+            if not conn.recv(1):
+                self.closed_by_client.set()
+            return False
+        return reply.end == KEEP
+
+
+def read_request(incoming, number):
+    line = incoming.readline().decode("latin-1").rstrip("\r\n")
+    if not line:
+        return None
+    headers = {}
+    while (header := incoming.readline().decode("latin-1").rstrip("\r\n")) != "":
+        name, _, value = header.partition(":")
+        headers[name.lower()] = value.strip()
+    body = incoming.read(int(headers.get("content-length", 0)))
+    return Request(line, headers, body, number)
+
+
+def http(body=b"", status="200 OK", *headers, framing="length"):
+    """The bytes of an HTTP response. `framing`: length, chunked, or close.
+
+    `body`: bytes, a tuple of them (a chunk each), or what is to be JSON.
+    """
+    if not isinstance(body, (bytes, tuple)):
+        body = json.dumps(body).encode()
+    pieces = body if isinstance(body, tuple) else (body,)
+    lines = [f"HTTP/1.1 {status}", *headers]
+    if framing == "length":
+        lines.append(f"Content-Length: {sum(map(len, pieces))}")
+    elif framing == "chunked":
+        lines.append("Transfer-Encoding: chunked")
+        pieces = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces if piece]
+        pieces += [b"0\r\n\r\n"]
+    else:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + b"".join(pieces)
+
+
+def sse(*values, done=True):
+    """The bytes of events, one for each value: JSON, or bytes as they are."""
+    events = [
+        value if isinstance(value, bytes) else b"data: %s\n\n" % json.dumps(value).encode()
+        for value in values
+    ]
+    return b"".join([*events, b"data: [DONE]\n\n"] if done else events)
+
+
+def streamed(*values, done=True, framing="chunked", headers=()):
+    """A whole streamed response."""
+    body = sse(*values, done=done)
+    return http(body, "200 OK", "Content-Type: text/event-stream", *headers, framing=framing)
+
+
+def chunk(content=None, *, index=0, finish_reason=None, **delta):
+    """A chunk with one choice."""
+    if content is not None:
+        delta["content"] = content
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": "m",
+        "choices": [{"index": index, "delta": delta, "finish_reason": finish_reason}],
+    }
+
+
+def completion(content="Hi!", **message):
+    """A whole completion with one choice."""
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": content, **message},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    }
