@@ -60,6 +60,7 @@ from .messages import (
     ToolCall,
     URLCitation,
 )
+from .offline import OfflineServer
 from .sse import EventDecoder
 from .stream import ChatCompletionStream, ResponseAccumulator
 
@@ -96,6 +97,7 @@ __all__ = [
     "JSONObject",
     "Model",
     "NotFoundError",
+    "OfflineServer",
     "OpenAIClient",
     "OpenAIError",
     "PermissionDeniedError",

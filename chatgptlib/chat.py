@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 from .client import EVENT_STREAM, OpenAIClient, answer_json, send, with_answer
-from .codec import decoder, encode, members
+from .codec import T, decoder, encode, members
 from .errors import ConfigError, DeserializeError
 from .messages import (
     CreateChatCompletionChunk,
@@ -19,8 +19,6 @@ from .messages import (
 )
 from .stream import ChatCompletionStream, collected
 from .transport import Answer
-
-T = TypeVar("T")
 
 _COMPLETIONS = "chat/completions"
 

@@ -1,0 +1,99 @@
+"""The package as a whole: cheap to import, complete in its names, layered as it says."""
+
+import ast
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from . import lib
+
+pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the package itself")
+
+FOLDER = Path(lib.modules[0].__file__).parent
+LADDER = [
+    "errors", "codec", "messages", "sse", "transport", "client", "stream", "chat", "offline",
+]  # fmt: skip
+
+
+def trees():
+    return {path.stem: ast.parse(path.read_text("utf-8")) for path in FOLDER.glob("*.py")}
+
+
+def test_importing_loads_nothing_heavy():
+    code = (
+        "import sys, dataclasses; before = set(sys.modules); import chatgptlib; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {"requests", "urllib3", "http.client", "http.server", "ssl", "sqlite3", "asyncio",
+             "email", "socket", "argparse"}  # fmt: skip
+    assert not heavy & set(loaded)
+
+
+def test_all_names_every_public_name():
+    root = lib.modules[0]
+    imported = {
+        name for name in vars(root)
+        if not name.startswith("_") and not isinstance(getattr(root, name), type(root))
+    }  # fmt: skip
+    assert set(root.__all__) == imported | {"__version__"}
+    assert sorted(root.__all__) == sorted(set(root.__all__))
+
+
+def test_every_public_name_is_documented():
+    root = lib.modules[0]
+    for name in set(root.__all__) - {"__version__"}:
+        thing = getattr(root, name)
+        assert thing.__doc__, name
+        if isinstance(thing, type):
+            for method, value in vars(thing).items():
+                if callable(value) and not method.startswith("_"):
+                    assert value.__doc__, f"{name}.{method}"
+
+
+def test_a_module_imports_only_from_modules_above_it():
+    for name, tree in trees().items():
+        if name not in LADDER:
+            assert name in ("__init__", "__main__")
+            continue
+        for node in tree.body:  # what runs on import; hints may look both ways
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert LADDER.index(node.module) < LADDER.index(name), (name, node.module)
+
+
+def test_every_relative_import_can_be_dropped_when_the_modules_become_one_file():
+    for name, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.module, f"{name} imports a whole module"
+                assert all(alias.asname is None and alias.name != "*" for alias in node.names)
+
+
+def test_no_two_modules_have_a_top_level_name_in_common():
+    owners = {}
+    for module in LADDER:
+        tree = trees()[module]
+        for node in tree.body:
+            names = []
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names = [node.name]
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            for name in names:
+                assert owners.setdefault(name, module) == module, name
+
+
+def test_the_version_is_told_once():
+    try:
+        assert version("chatgptlib") == lib.__version__
+    except PackageNotFoundError:
+        pytest.skip("the package is not installed")
+    changelog = FOLDER.parent / "CHANGELOG.md"
+    if changelog.exists():
+        assert f"## {lib.__version__} " in changelog.read_text("utf-8")
