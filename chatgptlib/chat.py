@@ -98,7 +98,13 @@ def create_chat_completion_stream(
     body["stream"] = True
     decoder(into)  # a class that can't be read into is refused before anything is sent
     answer = send(client, "POST", _COMPLETIONS, encode(body), accept=EVENT_STREAM)
-    return ChatCompletionStream(answer, into)
+    n, options = body.get("n"), body.get("stream_options")
+    return ChatCompletionStream(
+        answer,
+        into,
+        choices=n if isinstance(n, int) else 1,
+        usage=isinstance(options, Mapping) and options.get("include_usage") is True,
+    )
 
 
 def _body(request: Any) -> dict[str, Any]:

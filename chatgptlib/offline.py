@@ -79,12 +79,11 @@ class OfflineServer:
         if not 0 <= delay <= threading.TIMEOUT_MAX:
             raise ValueError(f"delay must be 0 or more seconds, not {delay!r}")
         self.requests: list[OfflineRequest] = []
-        self.delay = delay
-        self.closing = threading.Event()
         self._api_key = api_key
+        self._delay = delay
         self._replies = _offline_script(() if replies is None else replies)
         self._lock = threading.Lock()  # an iterator is not for two threads at once
-        self._numbers = count(1)
+        self._closing = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -97,9 +96,9 @@ class OfflineServer:
 
     def start(self) -> OfflineServer:
         """Listen on a free port and answer in the background. Returns the server itself."""
-        if self._server is not None or self.closing.is_set():
+        if self._server is not None or self._closing.is_set():
             raise RuntimeError("an offline server starts only once")
-        self._server = _offline_http_server(self)
+        self._server = _offline_http_server(self._answer_to, self._closing, self._delay)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_OFFLINE_POLL,), daemon=True
         )
@@ -108,7 +107,7 @@ class OfflineServer:
 
     def close(self) -> None:
         """Stop: when this returns, the port, the connections and the threads are gone."""
-        self.closing.set()
+        self._closing.set()
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -124,8 +123,8 @@ class OfflineServer:
         shown = f"url={self.url!r}" if self._server else "not started"
         return f"{type(self).__name__}({shown})"
 
-    def answer_to(self, request: OfflineRequest) -> bytes | list[bytes]:
-        """A body, or the events of a stream. Not for users: the HTTP side asks for it."""
+    def _answer_to(self, request: OfflineRequest) -> bytes | list[bytes]:
+        """What goes back: a body, or the events of a stream. Raises _OfflineRefusal."""
         self.requests.append(request)
         _check_offline_request(request, self._api_key)
         body = request.body
@@ -169,8 +168,8 @@ def _offline_script(replies: Any) -> Iterator[Any]:
             said: Any = [answer, *_offline_chunks(answer, True)]
         except _OfflineRefusal as refusal:
             _, said = refusal.args
-        except (AttributeError, LookupError) as error:
-            raise TypeError(f"this reply is no answer in the API's format: {reply!r}") from error
+        except (AttributeError, LookupError, TypeError) as error:
+            raise TypeError(f"this is no reply: {reply!r}: {error}") from error
         _offline_json(said)  # a TypeError for what JSON has no word for
     return iter(list(replies))
 
@@ -189,7 +188,7 @@ def _offline_answer(reply: Any, body: dict[str, Any], reason: str | None = None)
         reply = {"content": reply}
     if not isinstance(reply, dict):
         kinds = "a text, a dict, a status, (status, body) or a function"
-        raise TypeError(f"a reply must be {kinds}, not {reply!r}")
+        raise TypeError(f"a reply must be {kinds}, not {type(reply).__name__}")
     if "choices" in reply:
         return reply
     message = {"role": "assistant", "content": None, "refusal": None, **reply}
@@ -316,20 +315,22 @@ def _check_offline_request(request: OfflineRequest, api_key: str | None) -> None
     body = request.body
     if not isinstance(body, dict):
         raise _offline_refusal(400, "the body of the request is not a JSON object")
+
+    def wrong(param: str, words: str) -> _OfflineRefusal:
+        return _offline_refusal(400, f"{param}: {words}", param=param)
+
     if not isinstance(body.get("model"), str) or not body["model"]:
-        raise _offline_refusal(400, "model: a request names one", param="model")
+        raise wrong("model", "a request names one")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise _offline_refusal(400, "messages: a request has at least one", param="messages")
+        raise wrong("messages", "a request has a list of them, at least one")
     for i, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            place = f"messages[{i}]"
-            raise _offline_refusal(400, f"{place}: expected an object with a role", param=place)
+            raise wrong(f"messages[{i}]", "expected an object with a role")
     for name, most in (("n", 128), ("max_tokens", None), ("max_completion_tokens", None)):
         value = body.get(name)
         if value is not None and (type(value) is not int or not 1 <= value <= (most or value)):
-            span = f"from 1 to {most}" if most else "from 1"
-            raise _offline_refusal(400, f"{name}: expected an integer {span}", param=name)
+            raise wrong(name, "expected an integer from 1" + (f" to {most}" if most else ""))
 
 
 def _offline_json(value: Any) -> bytes:
@@ -339,8 +340,12 @@ def _offline_json(value: Any) -> bytes:
         return json.dumps(value).encode()
 
 
-def _offline_http_server(owner: OfflineServer) -> ThreadingHTTPServer:
-    """The HTTP side of `owner`, listening. Made in here, for `http.server` is slow to import."""
+def _offline_http_server(
+    answer_to: Callable[[OfflineRequest], bytes | list[bytes]],
+    closing: threading.Event,
+    delay: float,
+) -> ThreadingHTTPServer:
+    """A server that listens. Its classes are in here, for `http.server` is slow to import."""
     import socket
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
     from socketserver import TCPServer
@@ -348,7 +353,7 @@ def _offline_http_server(owner: OfflineServer) -> ThreadingHTTPServer:
     numbers = count(1)
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version = default_request_version = "HTTP/1.1"
         disable_nagle_algorithm = True
         server_version, sys_version = "chatgptlib-offline", ""
 
@@ -367,7 +372,7 @@ def _offline_http_server(owner: OfflineServer) -> ThreadingHTTPServer:
                 self.close_connection = True  # nobody is left to be answered
                 return
             try:
-                answer = owner.answer_to(self.arrived(content))
+                answer = answer_to(self.arrived(content))
             except _OfflineRefusal as refusal:
                 status, body = refusal.args
                 self.send_body(status, _offline_json(body))
@@ -375,16 +380,14 @@ def _offline_http_server(owner: OfflineServer) -> ThreadingHTTPServer:
                 _, body = _offline_refusal(500, f"{type(error).__name__}: {error}").args
                 self.send_body(500, _offline_json(body), {"x-should-retry": "false"})
             else:
-                if isinstance(answer, bytes):
-                    self.send_body(200, answer)
-                else:
+                if isinstance(answer, list):
                     self.send_events(answer)
+                else:
+                    self.send_body(200, answer)
 
         def arrived(self, content: bytes) -> OfflineRequest:
-            headers: dict[str, str] = {}
-            for name, value in self.headers.items():
-                name = name.lower()
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            given = self.headers
+            headers = {name.lower(): ", ".join(given.get_all(name, [])) for name in given}
             try:
                 body = json.loads(content)
             except (ValueError, RecursionError):
@@ -412,7 +415,7 @@ def _offline_http_server(owner: OfflineServer) -> ThreadingHTTPServer:
             coding = {"Transfer-Encoding": "chunked"} if chunked else {}
             self.send_head(200, {"Content-Type": "text/event-stream", **coding})
             for number, event in enumerate(events):
-                if number and owner.closing.wait(owner.delay):
+                if number and closing.wait(delay):
                     self.close_connection = True
                     return
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event) if chunked else event)

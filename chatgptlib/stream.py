@@ -20,6 +20,7 @@ from .codec import decode, decoder
 from .errors import (
     ConfigError,
     DeserializeError,
+    HTTPError,
     OpenAIError,
     StreamInterruptedError,
     excerpt,
@@ -56,9 +57,14 @@ class ResponseAccumulator:
     Text and arguments are appended; of ids, names and roles the first that is not empty
     holds; of usage, finish reasons and the like the last. Choices are told apart by
     their index, however they arrive.
+
+    `choices` is how many were asked for, `usage` whether it was: without them the
+    response is not complete.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, choices: int = 1, usage: bool = False) -> None:
+        self._asked = choices
+        self._asked_usage = usage
         self.ended = False  # well, and with all of the answer
         self._choices: dict[int, _Choice] = {}
         self._id: str | None = None
@@ -71,9 +77,15 @@ class ResponseAccumulator:
         self._extra: dict[str, Any] = {}
 
     @property
-    def unfinished(self) -> list[int]:
-        """The indexes of the choices that have no finish reason yet."""
-        return sorted(i for i, choice in self._choices.items() if choice.finish_reason is None)
+    def missing(self) -> list[str]:
+        """What a complete response would have and this one has not yet."""
+        unfinished = sorted(i for i, one in self._choices.items() if one.finish_reason is None)
+        missing = [f"the finish reason of choice {index}" for index in unfinished]
+        if len(self._choices) < self._asked:
+            missing.append(f"{self._asked - len(self._choices)} of {self._asked} choices")
+        if self._asked_usage and self._usage is None:
+            missing.append("the usage")
+        return missing
 
     @property
     def has_choices(self) -> bool:
@@ -396,9 +408,11 @@ class ChatCompletionStream(Generic[C]):
     https://platform.openai.com/docs/api-reference/chat-streaming
     """
 
-    def __init__(self, answer: Answer, into: type[C]) -> None:
+    def __init__(
+        self, answer: Answer, into: type[C], *, choices: int = 1, usage: bool = False
+    ) -> None:
         self._answer = answer
-        self._total = ResponseAccumulator()
+        self._total = ResponseAccumulator(choices=choices, usage=usage)
         self._chunks: Iterator[C] = _chunks(answer, answer.pieces(), self._total, decoder(into))
 
     @property
@@ -539,6 +553,9 @@ def _chunks(
         total.ended = True
         answer.finish()
     except OpenAIError as error:
+        if isinstance(error, HTTPError) and not answer.left and not total.missing:
+            total.ended = True  # all of it is here; it does not matter how the body ended
+            return
         error.partial = total.response()
         error.headers, error.request_id = answer.headers, answer.request_id
         raise
@@ -638,13 +655,12 @@ def _check_end(
     done: bool, events: EventDecoder, total: ResponseAccumulator, answer: Answer
 ) -> None:
     """Raise unless the stream, whose body is over, or which said that it is, ended well."""
-    if total.has_choices and (done or not total.unfinished):
+    if total.has_choices and (done or not total.missing):
         return
     if stray := events.stray.strip():  # perhaps an error, told outside of any event
         _raise_if_told(_json_of(stray), answer)
     if total.has_choices:
-        choices = ", ".join(map(str, total.unfinished))
-        reason = f"no [DONE] came, and no finish reason for choice {choices}"
+        reason = f"neither [DONE] came, nor {', nor '.join(total.missing)}"
     else:
         extra = total.response().extra
         reason = "it held no answer" + (f", only {excerpt(json.dumps(extra))}" if extra else "")

@@ -373,6 +373,7 @@ class Answer:
         self._source: Iterator[bytes] | None = None
         self._reading = False
         self.closed = False
+        self.left = False  # closed from outside, before its end
         self._released = False
         self._release_lock = threading.Lock()
         if line.sock is None:  # a session's: what urllib3 tells of it
@@ -399,7 +400,7 @@ class Answer:
                 self._end()
                 return body
             failure = TimeoutError()
-        self.close()
+        self._close()
         raise self._broken(failure, HTTPError) from _safe(failure, self._secrets)
 
     def read_error(self) -> str:
@@ -412,7 +413,7 @@ class Answer:
                     break
         except OpenAIError:
             pass  # half of an explanation is better than none
-        self.close()
+        self._close()
         return self.redacted(found.decode("utf-8-sig", "replace"))
 
     def redacted(self, text: str) -> str:
@@ -444,7 +445,7 @@ class Answer:
                 self._end()
                 return
             yield data
-        self.close()
+        self._close()
         raise self._broken(failure, StreamInterruptedError) from (
             _safe(failure, self._secrets) if failure else None
         )
@@ -468,11 +469,15 @@ class Answer:
                     sock.settimeout(before)
             except Exception:
                 pass  # no end at hand
-        self.close()
+        self._close()
 
     def close(self) -> None:
         """Leave the answer. Returns at once, and may be called from any thread: one that
         waits for the body is woken."""
+        self.left = self.left or not self.closed
+        self._close()
+
+    def _close(self) -> None:
         self.closed = True
         if not self._line.over:
             if self._line.sock is not None:
@@ -487,7 +492,7 @@ class Answer:
 
     def __del__(self) -> None:
         if not self._released:
-            self.close()
+            self._close()
 
     def _end(self) -> None:
         """The body is over; its connection is free for others."""
@@ -515,7 +520,7 @@ class Answer:
         made: OpenAIError
         if self._line.expired:
             made = RequestTimeoutError(f"the deadline ran out while the answer came [{self.where}]")
-        elif self.closed and error is None:
+        elif self.left:
             made = kind(f"closed before the answer was complete [{self.where}]")
         elif error is not None and _is_timeout(error):
             made = RequestTimeoutError(f"the server fell silent in its answer [{self.where}]")

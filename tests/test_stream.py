@@ -7,7 +7,7 @@ import random
 import pytest
 
 from . import lib
-from .wire import chunk, completion, http, sse, streamed
+from .wire import CLOSE, Reply, chunk, completion, http, sse, streamed
 
 # Adding up
 
@@ -382,7 +382,7 @@ def test_a_whole_completion_keeps_its_tool_calls(ask, question):
 
 
 CUT = [
-    pytest.param(streamed(chunk("a"), chunk("b"), done=False), "ab", "choice 0", id="no-end"),
+    pytest.param(streamed(chunk("a"), chunk("b"), done=False), "ab", "nor the finish reason of choice 0", id="no-end"),
     pytest.param(streamed(chunk("a", finish_reason="stop"), chunk("b", index=1), done=False), "a",
                  "choice 1", id="one-choice-of-two"),
     pytest.param(streamed(chunk("a"), b'data: {"choices": [{"del', done=False), "a", "choice 0",
@@ -407,8 +407,6 @@ CUT = [
 def test_a_stream_without_an_end_is_interrupted_and_holds_what_came(
     ask, question, raw, text, words
 ):
-    from .wire import CLOSE, Reply
-
     stream = lib.create_chat_completion_stream(ask(Reply(raw, CLOSE)), question)
     with pytest.raises(lib.StreamInterruptedError, match=r"stream|lost") as caught:
         list(stream)
@@ -419,6 +417,34 @@ def test_a_stream_without_an_end_is_interrupted_and_holds_what_came(
     with pytest.raises(lib.StreamInterruptedError) as again:
         stream.response()
     assert again.value.partial == caught.value.partial
+
+
+def test_choices_that_were_asked_for_must_come_or_done(ask, question):
+    raw = streamed(chunk("a", finish_reason="stop"), done=False)
+    assert lib.create_chat_completion_stream(ask(raw), question).response().text == "a"
+    for question["n"] in (2, 3):
+        with pytest.raises(lib.StreamInterruptedError, match=r"of \d choices"):
+            lib.create_chat_completion_stream(ask(raw), question).response()
+    whole = streamed(chunk("a", finish_reason="stop"))
+    assert lib.create_chat_completion_stream(ask(whole), question).response().text == "a"
+
+
+def test_usage_that_was_asked_for_must_come_or_done(ask, question):
+    question["stream_options"] = {"include_usage": True}
+    head = [chunk("a", finish_reason="stop")]
+    usage = {"choices": [], "usage": {"total_tokens": 3}}
+    with pytest.raises(lib.StreamInterruptedError, match="the usage") as caught:
+        lib.create_chat_completion_stream(ask(streamed(*head, done=False)), question).response()
+    assert caught.value.partial.text == "a"
+    for raw in (streamed(*head, usage, done=False), streamed(*head)):
+        assert lib.create_chat_completion_stream(ask(raw), question).response().text == "a"
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "silence"])
+def test_an_answer_that_is_complete_is_whole_however_its_body_ends(ask, question, end):
+    raw = streamed(chunk("a", finish_reason="stop"), done=False)[:-5]
+    client = ask(Reply(raw, end), timeout=(5, 0.2))
+    assert lib.create_chat_completion_stream(client, question).response().text == "a"
 
 
 ERROR = {"error": {"message": "busy", "code": "rate_limit_exceeded"}}
