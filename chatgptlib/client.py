@@ -279,16 +279,22 @@ def send(
 
 def answer_json(answer: Answer, content: bytes) -> Any:
     """The JSON of a whole answer. An error told in it is raised like any other."""
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as broken:
-        try:
-            value = json.loads(content.decode("utf-8-sig", "replace"))
-        except (ValueError, RecursionError):
-            raise not_json(answer, content) from broken
+    value, broken = parsed(content)
+    if broken is not None:  # perhaps by no more than a byte order mark, or one bad character
+        value, broken = parsed(content.decode("utf-8-sig", "replace"))
+    if broken is not None:
+        raise not_json(answer, content) from answer.safe_cause(broken)
     if told := told_error(value):
         raise told_in_answer(told, answer)
     return value
+
+
+def parsed(text: str | bytes) -> tuple[Any, Exception | None]:
+    """The JSON in `text`, or None and why there is none."""
+    try:
+        return json.loads(text), None
+    except (ValueError, RecursionError) as error:
+        return None, error
 
 
 # What an answer that is no answer raises
@@ -301,7 +307,7 @@ def told_in_answer(told: Any, answer: Answer) -> APIError:
         told,
         status_code=answer.status_code,
         where=answer.where,
-        headers=answer.headers,
+        headers=answer.told_headers,
         request_id=answer.request_id,
     )
 
@@ -309,14 +315,13 @@ def told_in_answer(told: Any, answer: Answer) -> APIError:
 def _refusal(client: OpenAIClient, answer: Answer) -> APIError:
     """The error for an answer whose status is not 2xx."""
     text = answer.read_error()
-    try:
-        body: Any = json.loads(text)
-    except (ValueError, RecursionError):
+    body, broken = parsed(text)
+    if broken is not None:
         body = text
     status, hint = answer.status_code, ""
     if 300 <= status < 400:
         hint = (
-            f"It points to {answer.headers.get('location')!r}; redirects are not followed, "
+            f"It points to {answer.told_headers.get('location')!r}; redirects are not followed, "
             "so set base_url to where the API is"
         )
     elif status == 401 and not client.sends_key:
@@ -328,7 +333,7 @@ def _refusal(client: OpenAIClient, answer: Answer) -> APIError:
         status_code=status,
         where=answer.where,
         hint=hint,
-        headers=answer.headers,
+        headers=answer.told_headers,
         request_id=answer.request_id,
         retry_after=retry_after(answer.headers, time.time()),
     )
@@ -358,7 +363,7 @@ def not_json(answer: Answer, content: bytes) -> DeserializeError:
 
 def with_answer(error: DeserializeError, answer: Answer) -> DeserializeError:
     """`error` with what is known of the answer it was found in."""
-    error.headers, error.request_id = answer.headers, answer.request_id
+    error.headers, error.request_id = answer.told_headers, answer.request_id
     return error
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
-from .client import not_json, told_in_answer
+from .client import not_json, parsed, told_in_answer
 from .codec import decode, decoder
 from .errors import (
     ConfigError,
@@ -557,7 +557,7 @@ def _chunks(
             total.ended = True  # all of it is here; it does not matter how the body ended
             return
         error.partial = total.response()
-        error.headers, error.request_id = answer.headers, answer.request_id
+        error.headers, error.request_id = answer.told_headers, answer.request_id
         raise
     finally:
         answer.close()
@@ -599,10 +599,10 @@ def _unusual(name: str, data: str, cut: bool, answer: Answer) -> dict[str, Any] 
         return _DONE
     if not text or text.startswith(":"):  # a comment, wrapped into an event by a proxy
         return None
-    value = _json_of(text)
+    value, _ = parsed(text)
     if value is None and "\n" in text:  # an event for each line, which lost its blank lines
         lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
-        value = _json_of(lines[0]) if len(lines) == 1 else None
+        value, _ = parsed(lines[0]) if len(lines) == 1 else (None, None)
     if name == "error":
         told = value if told_error(value) else {"error": value or text}
         raise told_in_answer(told, answer)
@@ -618,13 +618,6 @@ def _unusual(name: str, data: str, cut: bool, answer: Answer) -> dict[str, Any] 
     raise DeserializeError(
         f"an event of the stream is no JSON object: {excerpt(shown)} [{answer.where}]", body=shown
     )
-
-
-def _json_of(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _raise_if_told(value: Any, answer: Answer) -> None:
@@ -658,7 +651,7 @@ def _check_end(
     if total.has_choices and (done or not total.missing):
         return
     if stray := events.stray.strip():  # perhaps an error, told outside of any event
-        _raise_if_told(_json_of(stray), answer)
+        _raise_if_told(parsed(stray)[0], answer)
     if total.has_choices:
         reason = f"neither [DONE] came, nor {', nor '.join(total.missing)}"
     else:

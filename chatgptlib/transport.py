@@ -60,12 +60,18 @@ class Line:
 
     def __init__(self) -> None:
         self.sock: Any = None  # None where it is not ours to know: mocks, a user's session
+        self.watched = False  # its connection tells us of its socket
         self.reused = False  # it had served a request before
         self.sent_at: float | None = None
         self.chunks: Callable[[], Iterator[bytes]] | None = None  # reads a chunked body
         self.expired = False  # cut by the deadline
         self.over = False  # nothing is left to cut
         self._timer: threading.Timer | None = None
+
+    @property
+    def connecting(self) -> bool:
+        """A connection of ours was not made yet."""
+        return self.watched and self.sock is None
 
     def start_deadline(self, seconds: float) -> None:
         """Cut the connection `seconds` from now, unless `end()` comes first."""
@@ -229,6 +235,7 @@ class Transport:
                 else:
                     pool = self._pool()
                     _at_work.line = line
+                    line.watched = True
                     response = pool.adapter.send(
                         request, stream=True, timeout=timeout, **pool.settings(request)
                     )
@@ -416,6 +423,20 @@ class Answer:
         self._close()
         return self.redacted(found.decode("utf-8-sig", "replace"))
 
+    @property
+    def told_headers(self) -> Mapping[str, str]:
+        """The headers, for an error to carry: a server may repeat the key there too."""
+        if not any(secret in value for value in self.headers.values() for secret in self._secrets):
+            return self.headers
+        headers = self._response.headers.copy()
+        for name, value in headers.items():
+            headers[name] = self.redacted(value)
+        return headers
+
+    def safe_cause(self, error: Exception) -> BaseException | None:
+        """`error` to be chained as a cause; None if it would show the key."""
+        return _safe(error, self._secrets)
+
     def redacted(self, text: str) -> str:
         """`text` without the key, for the server that repeats it in its answer."""
         return _redacted(text, self._secrets)
@@ -531,7 +552,7 @@ class Answer:
                 f"the connection was lost in the middle of the answer: "
                 f"{_redacted(_innermost(error), self._secrets)} [{self.where}]"
             )
-        made.headers, made.request_id = self.headers, self.request_id
+        made.headers, made.request_id = self.told_headers, self.request_id
         return made
 
 
@@ -575,39 +596,44 @@ def _translated(
 
     where = f"[{request.method} {shown_url(request.url or '')}]"
     reason = _redacted(_innermost(error), secrets)
+    links = list(_chain(error))
     made: HTTPError
     if line.expired:
         return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
-    if isinstance(error, (theirs.InvalidURL, theirs.InvalidSchema, theirs.MissingSchema,
-                          theirs.InvalidHeader, UnicodeError)):  # fmt: skip
+    if isinstance(error, (theirs.InvalidURL, theirs.InvalidSchema, UnicodeError)):
         return ConfigError(f"cannot be sent: {reason} {where}")
     if isinstance(error, OSError) and not isinstance(error, theirs.RequestException):
         return ConfigError(f"cannot be sent: {reason} {where}")  # no such CA bundle
-    if isinstance(error, theirs.ConnectTimeout):
-        made = RequestTimeoutError(f"no connection within {timeout[0]:g} s {where}")
-        made.may_retry = True
-    elif _is_timeout(error):
-        made = RequestTimeoutError(f"no answer within {timeout[1]:g} s {where}")
-    elif any(isinstance(link, ssl.SSLCertVerificationError) for link in _chain(error)):
+    if _is_timeout(error):
+        if isinstance(error, theirs.ConnectTimeout) or line.connecting:
+            made = RequestTimeoutError(f"no connection within {timeout[0]:g} s {where}")
+            made.may_retry = True
+        else:
+            made = RequestTimeoutError(f"no answer within {timeout[1]:g} s {where}")
+    elif any(isinstance(link, ssl.SSLCertVerificationError) for link in links):
         made = HTTPError(
             f"the server's certificate was not accepted: {reason} {where}. For a company's own "
             "CA set REQUESTS_CA_BUNDLE, or verify='/path/to/ca.pem'"
         )
     elif isinstance(error, theirs.SSLError):
         made = HTTPError(f"no TLS connection: {reason} {where}")
-        made.may_retry = True
+        made.may_retry = line.connecting
     elif isinstance(error, theirs.ProxyError):
         made = HTTPError(f"no connection through the proxy: {reason} {where}")
         made.may_retry = True
-    elif line.sent_at is None and not _is_lost(error):
-        made = HTTPError(f"no connection: {reason} {where}")
-        made.may_retry = isinstance(error, theirs.ConnectionError)
     elif _is_lost(error):
         made = HTTPError(f"the connection was lost before an answer came: {reason} {where}")
         made.may_retry = quick
+    elif line.connecting or any(type(link).__name__ in _NOT_CONNECTED for link in links):
+        made = HTTPError(f"no connection: {reason} {where}")
+        made.may_retry = isinstance(error, theirs.ConnectionError)
     else:
         made = HTTPError(f"no usable answer: {reason} {where}")
     return made
+
+
+# By name, since the second is not in every version of urllib3.
+_NOT_CONNECTED = ("NewConnectionError", "NameResolutionError")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -657,7 +683,8 @@ def _redacted(text: str, secrets: tuple[str, ...]) -> str:
 def _safe(error: BaseException, secrets: tuple[str, ...]) -> BaseException | None:
     """`error` to be chained as a cause; None if a text in its chain holds a secret."""
     for link in _chain(error):
-        if any(secret in f"{link} {link!r}" for secret in secrets):
+        shown = f"{link} {link!r} {getattr(link, 'doc', '')}"  # what broken JSON was
+        if any(secret in shown for secret in secrets):
             return None
         if getattr(link, "request", None) is not None:
             link.request = None  # type: ignore[attr-defined]  # its headers hold the key

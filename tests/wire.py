@@ -145,6 +145,8 @@ class Wire:
 
 
 def read_request(incoming, number):
+    if incoming.peek(1)[:1] == b"\x16":  # TLS, which this server does not speak
+        return Request("TLS", {}, b"", number)
     line = incoming.readline().decode("latin-1").rstrip("\r\n")
     if not line:
         return None

@@ -1,0 +1,816 @@
+"""Connections: kept while they serve, freed when they do not, and errors all ours."""
+
+import gc
+import gzip
+import json
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+
+import pytest
+import requests
+import responses
+
+from . import lib
+from .wire import CLOSE, RESET, SILENCE, Reply, Wire, chunk, completion, http, sse, streamed
+
+KEY = "sk-secret-key"
+ANSWER = http(completion())
+STREAM = streamed(chunk("a"), chunk("b", finish_reason="stop"))
+REFUSAL = http({"error": {"message": "no"}}, "400 Bad Request")
+URL = "https://api.openai.com/v1/chat/completions"
+
+call = lib.create_chat_completion
+open_stream = lib.create_chat_completion_stream
+
+
+def module_of(thing):
+    return sys.modules[thing.__module__]
+
+
+# Kept and freed
+
+
+def test_one_connection_serves_a_mixed_run(ask, question):
+    zipped = http(
+        gzip.compress(json.dumps(completion()).encode()), "200 OK", "Content-Encoding: gzip"
+    )
+    kinds = [ANSWER, STREAM, REFUSAL, zipped, http((b"{}",), "500 Oops", framing="chunked"), STREAM,
+             http(sse(chunk("a"))), ANSWER]  # fmt: skip
+    client = ask(*kinds, max_retries=0)
+    for raw in kinds:
+        try:
+            if raw in (STREAM, kinds[6]):
+                open_stream(client, question).response()
+            else:
+                call(client, question)
+        except lib.APIError:
+            pass
+    assert client.wire.connections == 1
+
+
+def test_a_stream_read_to_done_gives_its_connection_back_when_the_end_comes_a_moment_later(
+    ask, question
+):
+    whole = streamed(chunk("a"))
+    at = whole.index(b"[DONE]") + 10
+    client = ask([whole[:at], whole[at:]], ANSWER)
+    assert open_stream(client, question).response().text == "a"
+    call(client, question)
+    assert client.wire.connections == 1
+
+
+def test_done_ends_the_stream_though_the_body_goes_on(ask, question):
+    raw = streamed(chunk("a"))[: -len(b"0\r\n\r\n")]
+    client = ask(Reply(raw, SILENCE), ANSWER, timeout=60)
+    assert open_stream(client, question).response().text == "a"
+    assert client.wire.closed_by_client.wait(5)
+
+
+ENDLESS = Reply(streamed(chunk("a"), done=False)[:-5], SILENCE)
+
+
+def leave_by_break(client, question):
+    for _ in open_stream(client, question):
+        break
+
+
+def leave_by_close(client, question):
+    stream = open_stream(client, question)
+    next(stream)
+    stream.close()
+    stream.close()
+
+
+def leave_by_with(client, question):
+    with open_stream(client, question) as stream:
+        next(stream)
+
+
+def leave_by_error(client, question):
+    def fail():
+        for _ in open_stream(client, question):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+
+def leave_unread(client, question):
+    open_stream(client, question)
+
+
+def leave_text(client, question):
+    for _ in open_stream(client, question).text_deltas():
+        break
+
+
+def leave_in_a_cycle(client, question):
+    stream = open_stream(client, question)
+    next(stream)
+    holder = [stream]
+    holder.append(holder)
+    del stream, holder
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [leave_by_break, leave_by_close, leave_by_with, leave_by_error, leave_unread, leave_text,
+     leave_in_a_cycle],
+    ids=lambda leave: leave.__name__,
+)  # fmt: skip
+def test_a_stream_that_is_left_frees_its_connection(ask, question, leave):
+    client = ask(ENDLESS)
+    leave(client, question)
+    assert client.wire.closed_by_client.wait(5)
+
+
+@pytest.mark.parametrize("deadline", [None, 60])
+def test_a_deadline_keeps_no_forgotten_stream_alive(ask, question, deadline):
+    client = ask(ENDLESS, deadline=deadline)
+    leave_by_break(client, question)
+    assert client.wire.closed_by_client.wait(5)
+    assert no_timer_is_left()
+
+
+def no_timer_is_left():
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    for timer in timers:
+        timer.join(5)
+    return not any(timer.is_alive() for timer in timers)
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close", "length", "gzip"])
+def test_close_wakes_a_reader_in_another_thread(ask, question, framing):
+    body = sse(chunk("a"), done=False)
+    if framing == "gzip":
+        raw = http(gzip.compress(body)[:-8] + b"x" * 9, "200 OK", "Content-Encoding: gzip")[:-9]
+    elif framing == "length":
+        raw = http(body + b"x" * 9)[:-9]
+    else:
+        raw = http(body, framing=framing).removesuffix(b"0\r\n\r\n")
+    client = ask(Reply(raw, SILENCE), timeout=60)
+    stream = open_stream(client, question)
+    caught, reading = [], threading.Event()
+
+    def read():
+        try:
+            for _ in stream:
+                reading.set()
+        except lib.OpenAIError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    if framing != "gzip":
+        assert reading.wait(5)
+    stream.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert isinstance(caught[0], lib.StreamInterruptedError)
+    assert "closed" in str(caught[0])
+    assert caught[0].partial is not None
+    assert client.wire.closed_by_client.wait(5)
+
+
+def test_a_chunk_is_given_when_its_bytes_arrive(ask, question):
+    first, second = sse(chunk("a"), done=False), sse(chunk("b"))
+    zipper = gzip.GzipFile(fileobj=(sink := __import__("io").BytesIO()), mode="wb")
+    zipper.write(first)
+    zipper.flush()
+    cut = len(sink.getvalue())
+    zipper.write(second)
+    zipper.close()
+    zipped = sink.getvalue()
+    big = b"%x\r\n%s" % (len(first) + len(second), first)  # one chunk that comes in two parts
+    for head, tail in [
+        (
+            http((first,), framing="chunked")[:-5],
+            http((second,), framing="chunked").split(b"\r\n\r\n", 1)[1],
+        ),
+        (http(b"", framing="chunked")[:-5] + big, second + b"\r\n0\r\n\r\n"),
+        (http(first, framing="close"), second),
+        (http(first + second)[: -len(second)], second),
+        (http(zipped[:cut], "200 OK", "Content-Encoding: gzip", framing="close"), zipped[cut:]),
+    ]:
+        hold = threading.Event()
+        client = ask(Reply([head, tail], CLOSE, hold), timeout=5)
+        stream = open_stream(client, question)
+        assert next(stream).text == "a"
+        hold.set()
+        assert stream.response().text == "ab"
+
+
+def test_a_connection_the_server_dropped_is_replaced_without_a_word(ask, question):
+    client = ask(ANSWER, max_retries=0)
+    for _ in range(3):
+        assert call(client, question).text == "Hi!"
+        client.wire.drop_connections()
+    assert client.wire.connections == 3
+    assert client.waits == []
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_a_connection_that_dies_on_its_second_request_is_replaced_once(ask, question, end):
+    client = ask(ANSWER, Reply(b"", end), ANSWER, max_retries=0)
+    call(client, question)
+    assert call(client, question).text == "Hi!"
+    assert len(client.wire.requests) == 3
+
+    dying = ask(ANSWER, Reply(b"", end), Reply(b"", end), max_retries=0)
+    call(dying, question)
+    with pytest.raises(lib.HTTPError, match="lost"):
+        call(dying, question)
+    assert len(dying.wire.requests) == 3
+
+
+def test_connections_long_idle_are_not_used_again(ask, question, monkeypatch):
+    client = ask(ANSWER)
+    call(client, question)
+    monkeypatch.setattr(module_of(lib.Transport), "_IDLE_SECONDS", -1.0)
+    call(client, question)
+    assert client.wire.connections == 2
+
+
+def test_64_threads_share_a_client_and_throw_no_connection_away(ask, question, caplog):
+    client = ask(ANSWER)
+    barrier = threading.Barrier(64)
+    texts = []
+
+    def work():
+        barrier.wait(30)
+        for _ in range(5):
+            texts.append(call(client, question).text)
+
+    threads = [threading.Thread(target=work) for _ in range(64)]
+    with caplog.at_level(logging.WARNING):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert texts == ["Hi!"] * 320
+    assert caplog.records == []
+    assert client.wire.connections <= 64
+    before = client.wire.connections
+    call(client, question)
+    assert client.wire.connections == before, "they were kept"
+
+
+FORK = """
+import os, sys
+import {name} as lib
+url = sys.argv[1]
+client = lib.OpenAIClient(base_url=url)
+question = {{"model": "m", "messages": []}}
+lib.create_chat_completion(client, question)
+pid = os.fork()
+if pid == 0:
+    lib.create_chat_completion(client, question)
+    lib.create_chat_completion(client, question)
+    client.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+lib.create_chat_completion(client, question)
+client.close()
+"""
+
+
+def test_a_fork_shares_no_connection_with_its_parent(ask):
+    client = ask(ANSWER)
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORK.format(name=lib.name), client.base_url],
+        check=True, timeout=60, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert [request.connection for request in client.wire.requests] == [1, 2, 2, 1]
+
+
+def test_a_client_that_is_forgotten_leaves_no_socket_open(ask, question):
+    wire = ask(ANSWER).wire
+    call(lib.OpenAIClient(base_url=wire.url), question)
+    gc.collect()
+    assert wire.closed_by_client.wait(5)
+
+
+def test_cookies_are_not_kept(ask, question):
+    client = ask(http(completion(), "200 OK", "Set-Cookie: a=b; Path=/"))
+    call(client, question)
+    call(client, question)
+    assert "cookie" not in client.wire.requests[1].headers
+
+
+# No answer
+
+NO_ANSWER = [
+    pytest.param(Reply(b"", CLOSE), "HTTPError", "lost before an answer", id="hung-up"),
+    pytest.param(Reply(b"", RESET), "HTTPError", "lost before an answer", id="reset"),
+    pytest.param(Reply(b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE), "DeserializeError", "empty", id="cut-head"),
+    pytest.param(Reply(b"garbage\r\n\r\n", CLOSE), "HTTPError", "garbage", id="no-http"),
+    pytest.param(Reply(b"HTTP/1.1 abc\r\n\r\n", CLOSE), "HTTPError", "abc", id="no-status"),
+    pytest.param(Reply(b"\x00\xff" * 100, CLOSE), "HTTPError", "no usable answer", id="bytes"),
+    pytest.param(Reply(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", CLOSE), "HTTPError",
+                 "more than 100 headers", id="too-many-headers"),
+    pytest.param(Reply(b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", CLOSE), "HTTPError",
+                 "65536", id="long-header"),
+    pytest.param(Reply(ANSWER[:-5], CLOSE), "HTTPError", "in the middle of the answer", id="cut-body"),
+    pytest.param(Reply(ANSWER[:-5], RESET), "HTTPError", "in the middle of the answer", id="reset-body"),
+    pytest.param(http((b"{",), framing="chunked").replace(b"1\r\n", b"zz\r\n", 1)[:-2], "HTTPError", "middle",
+                 id="broken-chunking"),
+    pytest.param(http(b"not gzip", "200 OK", "Content-Encoding: gzip"), "DeserializeError", "decompressed",
+                 id="not-compressed"),
+    pytest.param(http(b"", "204 No Content"), "DeserializeError", "is empty", id="204"),
+    pytest.param(http(completion(), "200 OK", "Content-Length: 5"), "HTTPError", "", id="two-lengths"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reply", "name", "words"), NO_ANSWER)
+@pytest.mark.parametrize("function", [call, open_stream], ids=["call", "stream"])
+def test_no_answer_is_an_error_of_ours(ask, question, reply, name, words, function):
+    client = ask(reply, max_retries=0)
+    with pytest.raises(lib.OpenAIError) as caught:
+        list(function(client, question))
+    if function is call:
+        assert type(caught.value) is getattr(lib, name)
+        assert words in str(caught.value)
+    assert "/v1/chat/completions" in str(caught.value)
+
+
+def test_a_refused_connection_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    client = lib.OpenAIClient(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
+    with pytest.raises(lib.HTTPError, match=r"no connection: .*Connection refused") as caught:
+        call(client, {})
+    assert f"http://127.0.0.1:{port}/v1/chat/completions" in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_an_unknown_host_says_so():
+    client = lib.OpenAIClient(base_url="http://no-such-host.invalid/v1", max_retries=0)
+    with pytest.raises(lib.HTTPError, match=r"no connection: .*no-such-host.invalid"):
+        call(client, {})
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "-", "xn--a", "a..b", ".", "exa mple"])
+def test_an_impossible_host_is_an_error_of_ours(host):
+    with pytest.raises((lib.ConfigError, lib.HTTPError)):
+        call(lib.OpenAIClient(base_url=f"http://{host}/v1", max_retries=0, timeout=5), {})
+
+
+def test_plain_http_where_tls_is_spoken_says_so(ask, question):
+    client = ask(ANSWER)
+    secure = lib.OpenAIClient(base_url=client.base_url.replace("http:", "https:"), max_retries=0)
+    with pytest.raises(lib.HTTPError, match="no TLS connection"):
+        call(secure, question)
+
+
+def test_a_ca_bundle_that_is_not_there_is_a_config_error(ask, question):
+    url = ask(ANSWER).base_url.replace("http:", "https:")
+    with pytest.raises(lib.ConfigError, match="no/such/bundle"):
+        call(lib.OpenAIClient(base_url=url, verify="/no/such/bundle.pem"), question)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [requests.exceptions.ChunkedEncodingError("x"), requests.exceptions.ContentDecodingError("x"),
+     requests.exceptions.TooManyRedirects("x"), requests.exceptions.InvalidProxyURL("x"),
+     requests.exceptions.RetryError("x"), requests.exceptions.ConnectionError("x"), OSError("x"),
+     requests.exceptions.ReadTimeout("x"), requests.exceptions.ProxyError("x"), ValueError("x"),
+     RuntimeError("x"), AttributeError("x"), UnicodeError("x"), RecursionError("x"), TimeoutError("x")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_whatever_is_raised_below_is_ours_above(question, error):
+    with responses.RequestsMock() as mock, lib.OpenAIClient(KEY, max_retries=0) as client:
+        mock.post(URL, body=error)
+        with pytest.raises(lib.OpenAIError) as caught:
+            call(client, question)
+        assert "x" in str(caught.value)
+
+
+# Retries
+
+
+def test_what_is_safe_is_tried_again_and_the_waits_are_those_asked_for(ask, question, caplog):
+    limit = http({"error": {"message": "private words"}}, "429 Too Many", "retry-after-ms: 20",
+                 "x-request-id: req_1")  # fmt: skip
+    client = ask(Reply(b"", CLOSE), limit, ANSWER)
+    with caplog.at_level(logging.INFO):
+        assert call(client, question).text == "Hi!"
+    assert 0.375 <= client.waits[0] <= 0.5
+    assert client.waits[1] == 0.02
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith(lib.name)]
+    assert lines[0].startswith("retry 1 of 2 in ")
+    assert "connection was lost" in lines[0]
+    assert lines[1] == "retry 2 of 2 in 0.02 s after status 429 (request req_1)"
+    assert "private words" not in caplog.text
+
+
+@pytest.mark.parametrize("max_retries", [0, 1, 4])
+def test_after_max_retries_the_last_error_is_raised(ask, question, max_retries):
+    client = ask(http({"error": "busy"}, "503 Busy"), max_retries=max_retries)
+    with pytest.raises(lib.InternalServerError, match="busy"):
+        call(client, question)
+    assert len(client.wire.requests) == max_retries + 1
+    assert client.wire.connections == 1
+
+
+def test_a_retry_sends_the_same_bytes(ask, question):
+    client = ask(http(b"", "500 Oops"), ANSWER)
+    call(client, question)
+    first, second = client.wire.requests
+    assert (first.line, first.headers, first.body) == (second.line, second.headers, second.body)
+
+
+def test_a_wait_of_more_than_a_minute_is_the_callers_to_decide(ask, question):
+    client = ask(http(b"", "429 Too Many", "Retry-After: 120"))
+    with pytest.raises(lib.RateLimitError) as caught:
+        call(client, question)
+    assert caught.value.retry_after == 120
+    assert client.waits == []
+
+
+def test_an_exhausted_quota_fails_at_once(ask, question):
+    client = ask(
+        http({"error": {"message": "no money", "code": "insufficient_quota"}}, "429 Too Many")
+    )
+    with pytest.raises(lib.QuotaExceededError, match="no money"):
+        call(client, question)
+    assert len(client.wire.requests) == 1
+
+
+@pytest.mark.parametrize("function", [call, open_stream], ids=["call", "stream"])
+def test_silence_is_a_timeout_and_not_tried_again(ask, question, function):
+    client = ask(Reply(b"", SILENCE), timeout=(5, 0.1))
+    with pytest.raises(lib.RequestTimeoutError, match=r"no answer within 0\.1 s"):
+        function(client, question)
+    assert len(client.wire.requests) == 1
+
+
+def test_a_connection_lost_long_after_sending_is_not_tried_again(ask, question, monkeypatch):
+    monkeypatch.setattr(module_of(lib.Transport), "_LOST_SECONDS", -1.0)
+    client = ask(Reply(b"", CLOSE))
+    with pytest.raises(lib.HTTPError, match="lost") as caught:
+        call(client, question)
+    assert not caught.value.may_retry
+    assert len(client.wire.requests) == 1
+    reused = ask(ANSWER, Reply(b"", CLOSE))
+    call(reused, question)
+    with pytest.raises(lib.HTTPError, match="lost"):
+        call(reused, question)
+    assert len(reused.wire.requests) == 2
+
+
+def test_nothing_is_tried_again_after_the_first_byte(ask, question):
+    for function, raw in (
+        (call, ANSWER[:-5]),
+        (open_stream, streamed(chunk("a"), done=False)[:-9]),
+    ):
+        client = ask(Reply(raw, RESET))
+        with pytest.raises(lib.HTTPError):
+            list(function(client, question))
+        assert len(client.wire.requests) == 1
+
+
+def test_a_connection_that_cannot_be_made_is_tried_again():
+    waits = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    client = lib.OpenAIClient(base_url=f"http://127.0.0.1:{port}/v1")
+    client.sleep = waits.append
+    with pytest.raises(lib.HTTPError):
+        call(client, {})
+    assert len(waits) == 2
+
+
+def test_each_request_is_one_debug_line(ask, question, caplog):
+    client = ask(
+        http(completion(), "200 OK", "x-request-id: req_1"), query={"api-key": "hidden-secret"}
+    )
+    with caplog.at_level(logging.DEBUG, logger=lib.name):
+        call(client, question)
+    (record,) = [r for r in caplog.records if r.name.startswith(lib.name)]
+    text = record.getMessage()
+    assert text.startswith(f"POST {client.base_url}/chat/completions -> 200 in 0.")
+    assert text.endswith(" s (request req_1)")
+
+
+# Time
+
+
+def drip(pieces):
+    """Bytes that come one by one, and never end."""
+    return Reply([bytes([b]) for b in pieces], SILENCE)
+
+
+KEEP_ALIVES = [streamed(done=False)[:-5]] + [b"8\r\n: ping\n\n\r\n"] * 100_000
+
+
+class Dripping(Wire):
+    """Sends the pieces of its replies at intervals, for as long as somebody reads."""
+
+    def _send(self, conn, reply):
+        for data in reply.writes:
+            conn.sendall(data)
+            if self._stop.wait(0.01):
+                return False
+        return super()._send(conn, Reply(b"", reply.end))
+
+
+@pytest.mark.parametrize(
+    ("reply", "function"),
+    [
+        pytest.param(Reply([], SILENCE), call, id="silence"),
+        pytest.param(Reply([], SILENCE), open_stream, id="silence-before-a-stream"),
+        pytest.param(drip(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 90), call, id="dripping-head"),
+        pytest.param(drip(http(b" " * 9000)), call, id="dripping-body"),
+        pytest.param(Reply(KEEP_ALIVES, SILENCE), open_stream, id="keep-alives"),
+        pytest.param(drip(streamed(chunk("a" * 9000))), open_stream, id="dripping-stream"),
+        pytest.param(drip(http(b" " * 9000, "400 Bad")), call, id="dripping-refusal"),
+        pytest.param(
+            drip(http(sse(chunk("a" * 9000)), framing="close")), open_stream, id="close-delimited"
+        ),
+    ],
+)
+def test_a_deadline_ends_a_call_whatever_the_server_does(question, reply, function):
+    with (
+        Dripping(reply) as wire,
+        lib.OpenAIClient(base_url=wire.url, deadline=0.3, timeout=60) as client,
+    ):
+        expected = (
+            lib.APIError if b"400" in b"".join(reply.writes[:20]) else lib.RequestTimeoutError
+        )
+        with pytest.raises(expected) as caught:
+            list(function(client, question))
+        if expected is lib.RequestTimeoutError:
+            assert "deadline" in str(caught.value)
+            assert caught.value.partial is None or function is open_stream
+        assert len(wire.requests) == 1
+
+
+def test_a_deadline_that_a_wait_would_pass_ends_the_call_with_the_servers_words(ask, question):
+    client = ask(http({"error": "busy"}, "429 Too Many", "retry-after: 30"), deadline=20)
+    with pytest.raises(lib.RateLimitError, match="busy") as caught:
+        call(client, question)
+    assert caught.value.retry_after == 30
+    assert client.waits == []
+
+
+def test_a_deadline_is_no_matter_to_a_call_that_keeps_it(ask, question):
+    client = ask(ANSWER, STREAM, deadline=60)
+    assert call(client, question).text == "Hi!"
+    assert open_stream(client, question).response().text == "ab"
+    assert no_timer_is_left()
+    assert client.wire.connections == 1
+
+
+def test_silence_in_a_stream_is_a_timeout_with_what_came(ask, question):
+    client = ask(ENDLESS, timeout=(5, 0.1))
+    with pytest.raises(lib.RequestTimeoutError, match="silent") as caught:
+        list(open_stream(client, question))
+    assert caught.value.partial.text == "a"
+    assert client.wire.closed_by_client.wait(5)
+
+
+# Whose key goes where
+
+
+def test_netrc_changes_nothing(ask, question, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login mallory password hunter22\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    client = ask(ANSWER)
+    session = requests.Session()
+    for one in (client, client.with_options(session=session)):
+        call(one, question)
+        call(one.with_options(api_key=""), question)
+    sent = [request.headers.get("authorization") for request in client.wire.requests]
+    assert sent == [f"Bearer {KEY}", None, f"Bearer {KEY}", None]
+    session.close()
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 Other", "307 Same", "308 Same"])
+@pytest.mark.parametrize("own_session", [False, True])
+def test_a_redirect_is_refused_with_its_target(ask, question, status, own_session):
+    client = ask(http(b"", status, "Location: https://evil.example/v1"))
+    session = requests.Session()
+    one = client.with_options(session=session) if own_session else client
+    with pytest.raises(lib.APIError, match=r"https://evil\.example/v1") as caught:
+        call(one, question)
+    assert caught.value.status_code == int(status[:3])
+    assert len(client.wire.requests) == 1
+    session.close()
+
+
+def texts_of(error):
+    """All that a person, a log or a file can show of an error."""
+    seen = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield from (str(error), repr(error), repr(vars(error)))
+        yield "".join(traceback.format_exception(error))
+        error = error.__cause__ or error.__context__
+    for one in seen:
+        try:
+            yield repr(pickle.dumps(one))
+        except Exception as failure:
+            yield str(failure)
+
+
+@pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http({"error": {"message": f"Incorrect API key: {KEY}"}}, "401 Unauthorized"),
+        http(f"<html>{KEY}</html>".encode(), "502 Bad Gateway"),
+        http({"error": {"message": f"bad key {KEY}"}}),
+        http(f"not JSON {KEY}".encode()),
+        http({"choices": KEY}),
+        http(b"", "302 Found", f"Location: https://x/?key={KEY}"),
+        Reply(b"", CLOSE),
+        Reply(b"", RESET),
+        Reply(KEY.encode() + b"\r\n\r\n", CLOSE),
+        Reply(ANSWER[:-3], RESET),
+        streamed(chunk("a"), {"error": {"message": f"bad key {KEY}"}}),
+        streamed(chunk("a"), f"data: no {KEY}\n\n".encode()),
+        streamed(chunk("a"), f"event: error\ndata: {KEY}\n\n".encode()),
+    ],
+    ids=str,
+)
+def test_no_text_shows_the_key(ask, question, reply, own_session, caplog):
+    client = ask(reply, query={"api-key": KEY}, headers={"X-Api-Token": KEY})
+    session = requests.Session()
+    one = client.with_options(session=session) if own_session else client
+    one.sleep = lambda seconds: None
+    with caplog.at_level(logging.DEBUG, logger=lib.name):
+        for function in (call, open_stream):
+            with pytest.raises(lib.OpenAIError) as caught:
+                list(function(one, question))
+            for text in texts_of(caught.value):
+                assert KEY not in text
+    assert KEY not in "".join(r.getMessage() for r in caplog.records if r.name.startswith(lib.name))
+    assert KEY not in repr(client) + repr(one.transport)
+    session.close()
+
+
+# The environment, and a session of the user's
+
+
+def test_a_proxy_of_the_environment_is_used_and_no_proxy_obeyed(ask, question, monkeypatch):
+    client = ask(ANSWER)
+    other = lib.OpenAIClient(KEY, base_url="http://some.example/v1", max_retries=0)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{client.wire.port}")
+    call(other, question)
+    assert client.wire.requests[0].line == "POST http://some.example/v1/chat/completions HTTP/1.1"
+    monkeypatch.setenv("no_proxy", "some.example")
+    with pytest.raises(lib.HTTPError, match="no connection"):
+        call(other, question)
+    other.close()
+
+
+def test_a_proxy_given_wins_over_the_environment(ask, question, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    client = ask(ANSWER)
+    proxies = {"http": f"http://127.0.0.1:{client.wire.port}"}
+    with lib.OpenAIClient(KEY, base_url="http://some.example/v1", proxies=proxies) as other:
+        call(other, question)
+    assert client.wire.requests[0].line.startswith("POST http://some.example/v1/")
+
+
+def test_a_dead_proxy_is_named_as_the_trouble(question):
+    proxies = {"http": "http://user:hunter22@127.0.0.1:9"}
+    client = lib.OpenAIClient(
+        KEY, base_url="http://some.example/v1", proxies=proxies, max_retries=0
+    )
+    with pytest.raises(lib.HTTPError, match="through the proxy") as caught:
+        call(client, question)
+    assert not any("hunter22" in text for text in texts_of(caught.value))
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_ca_bundle_of_the_environment_is_used(ask, question, monkeypatch, variable):
+    monkeypatch.setenv(variable, "/no/such/bundle.pem")
+    url = ask(ANSWER).base_url.replace("http:", "https:")
+    with pytest.raises(lib.ConfigError, match="no/such/bundle"):
+        call(lib.OpenAIClient(base_url=url, max_retries=0), question)
+    given = lib.OpenAIClient(base_url=url, max_retries=0, verify=False)
+    with pytest.raises(lib.HTTPError, match="no TLS connection"):
+        call(given, question)
+
+
+@pytest.fixture
+def session():
+    with requests.Session() as session:
+        yield session
+
+
+def test_a_session_keeps_its_headers_hooks_params_and_auth(ask, question, session):
+    client = ask(ANSWER, STREAM)
+    seen = []
+    session.headers.update({"X-Mine": "1", "User-Agent": "mine/2"})
+    session.params = {"a": "b"}
+    session.auth = ("me", "secret")
+    session.hooks["response"].append(lambda response, **_: seen.append(response.status_code))
+    one = client.with_options(session=session)
+    assert call(one, question).text == "Hi!"
+    assert open_stream(one, question).response().text == "ab"
+    sent = client.wire.requests[1]
+    assert sent.line == "POST /v1/chat/completions?a=b HTTP/1.1"
+    assert (sent.headers["x-mine"], sent.headers["user-agent"]) == ("1", "mine/2")
+    assert sent.headers["authorization"].startswith("Basic ")
+    assert sent.headers["accept"] == "text/event-stream"
+    assert seen == [200, 200]
+    assert client.wire.connections == 1
+
+
+def test_a_session_without_a_name_of_its_own_sends_ours(ask, question, session):
+    client = ask(ANSWER)
+    call(client.with_options(session=session), question)
+    assert client.wire.requests[0].headers["user-agent"] == f"chatgptlib/{lib.__version__}"
+    assert client.wire.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_hook_that_reads_the_body_loses_nothing(ask, question, session):
+    def read(response, **_):
+        assert response.content
+
+    session.hooks["response"].append(read)
+    client = ask(ANSWER, STREAM).with_options(session=session)
+    assert call(client, question).text == "Hi!"
+    assert list(open_stream(client, question).text_deltas()) == ["a", "b"]
+
+
+def test_an_adapter_mounted_on_a_session_is_used(question, session):
+    class Canned(requests.adapters.BaseAdapter):
+        def send(self, request, **kwargs):
+            response = requests.Response()
+            response.status_code, response.request, response.url = 200, request, request.url
+            response._content = json.dumps(completion("canned")).encode()
+            return response
+
+        def close(self):
+            pass
+
+    session.mount("http://", Canned())
+    client = lib.OpenAIClient(base_url="http://some.example/v1", session=session)
+    assert call(client, question).text == "canned"
+
+
+def test_a_sessions_own_verify_wins_over_the_environment(ask, question, session, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
+    session.verify = False
+    url = ask(ANSWER).base_url.replace("http:", "https:")
+    with pytest.raises(lib.HTTPError, match="no TLS connection"):
+        call(lib.OpenAIClient(base_url=url, max_retries=0, session=session), question)
+
+
+def test_a_session_is_not_closed_with_the_client(ask, question, session):
+    client = ask(ANSWER)
+    with client.with_options(session=session) as one:
+        call(one, question)
+    call(one, question)
+    assert client.wire.connections == 1
+
+
+@pytest.mark.parametrize("leave", [leave_by_break, leave_by_close, leave_unread],
+                         ids=lambda leave: leave.__name__)  # fmt: skip
+def test_a_stream_through_a_session_frees_its_connection(ask, question, session, leave):
+    client = ask(ENDLESS)
+    leave(client.with_options(session=session), question)
+    assert client.wire.closed_by_client.wait(5)
+
+
+def test_a_deadline_ends_a_stream_through_a_session(question, session):
+    with Dripping(Reply(KEEP_ALIVES, SILENCE)) as wire:
+        client = lib.OpenAIClient(base_url=wire.url, deadline=0.3, session=session)
+        with pytest.raises(lib.RequestTimeoutError, match="deadline"):
+            list(open_stream(client, question))
+
+
+def test_mocks_of_responses_work_as_streams_and_refusals(question):
+    with responses.RequestsMock() as mock, lib.OpenAIClient(KEY, max_retries=0) as client:
+        mock.post(URL, body=sse(chunk("a"), chunk("b")), content_type="text/event-stream")
+        stream = open_stream(client, question)
+        assert next(stream).text == "a"
+        stream.close()
+        assert open_stream(client, question).response().text == "ab"
+        mock.reset()
+        mock.post(URL, json={"error": {"message": "no"}}, status=429, headers={"retry-after": "9"})
+        with pytest.raises(lib.RateLimitError) as caught:
+            call(client, question)
+        assert caught.value.retry_after == 9
+
+
+def test_pid_is_what_tells_a_fork(ask, question, monkeypatch):
+    client = ask(ANSWER)
+    call(client, question)
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    call(client, question)
+    assert client.wire.connections == 2
+    client.close()
+    monkeypatch.undo()
+    client.close()
