@@ -110,7 +110,7 @@ class ResponseAccumulator:
         if chunk.moderation is not None:
             self._moderation = chunk.moderation
         if chunk.extra:
-            self._extra.update(chunk.extra)
+            _keep_last(self._extra, chunk.extra)
         for choice in chunk.choices:
             index = choice.index
             if type(index) is not int:
@@ -186,7 +186,7 @@ class _Choice:
                 if isinstance(value, list):
                     self.logprobs.setdefault(key, []).extend(value)
         if choice.extra:
-            self.extra.update(choice.extra)
+            _keep_last(self.extra, choice.extra)
 
     def whole(self, index: int) -> ChatCompletionChoice:
         message: dict[str, Any] = dict(_settled(self.message_extra))
@@ -291,6 +291,13 @@ class _Call:
         key = "input" if kind == "custom" else "arguments"
         called = {**_settled(self.part_extra), "name": self.name, key: _text(self.parts)}
         return {**_settled(self.extra), "id": self.id, "type": self.type or kind, kind: called}
+
+
+def _keep_last(so_far: dict[str, Any], added: Mapping[str, Any]) -> None:
+    """Take the new values; but null, as for keys that are known, changes nothing."""
+    for key, value in added.items():
+        if value is not None or key not in so_far:
+            so_far[key] = value
 
 
 # Keys whose text names something. Other text in a delta is a piece of a longer one.

@@ -38,6 +38,7 @@ def ask():
     def client_for(*replies, **settings):
         wire = Wire(*replies)
         opened.append(wire)
+        settings.setdefault("timeout", 10)  # no test waits for the usual ten minutes
         client = lib.OpenAIClient("sk-secret-key", base_url=wire.url, **settings)
         opened.append(client)
         client.waits = []

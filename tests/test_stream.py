@@ -443,7 +443,7 @@ def test_usage_that_was_asked_for_must_come_or_done(ask, question):
 @pytest.mark.parametrize("end", ["close", "reset", "silence"])
 def test_an_answer_that_is_complete_is_whole_however_its_body_ends(ask, question, end):
     raw = streamed(chunk("a", finish_reason="stop"), done=False)[:-5]
-    client = ask(Reply(raw, end), timeout=(5, 0.2))
+    client = ask(Reply(raw, end), timeout=(5, 0.5))
     assert lib.create_chat_completion_stream(client, question).response().text == "a"
 
 

@@ -569,7 +569,7 @@ def test_a_deadline_is_no_matter_to_a_call_that_keeps_it(ask, question):
 
 
 def test_silence_in_a_stream_is_a_timeout_with_what_came(ask, question):
-    client = ask(ENDLESS, timeout=(5, 0.1))
+    client = ask(ENDLESS, timeout=(5, 0.5))
     with pytest.raises(lib.RequestTimeoutError, match="silent") as caught:
         list(open_stream(client, question))
     assert caught.value.partial.text == "a"

@@ -1,0 +1,196 @@
+"""What servers send, in tests/data: each stream gives the response beside it, and cut at
+any byte, ended in any way, that response or an error that holds a beginning of it."""
+
+import json
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+
+from . import lib
+from .wire import CLOSE, RESET, SILENCE, Reply, http
+
+FILES = sorted((Path(__file__).parent / "data").glob("*.sse"))
+
+
+def recorded(name):
+    path = Path(__file__).parent / "data" / name
+    return path.with_suffix(".sse").read_bytes(), json.loads(
+        path.with_suffix(".json").read_text("utf-8")
+    )
+
+
+def without_nulls(value):
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+class NoAnswer:
+    """What a stream needs of an answer whose bytes are given to it by hand."""
+
+    where, request_id, headers, left = "[POST x]", None, {}, False
+    told_headers, status_code = headers, 200
+
+    def close(self):
+        pass
+
+    finish = close
+
+    def redacted(self, text):
+        return text
+
+    def safe_cause(self, error):
+        return error
+
+
+def added_up(pieces, **asked):
+    """The response in these pieces of a body. Raises what a stream would."""
+    total = lib.ResponseAccumulator(**asked)
+    for _ in lib._chunks(
+        NoAnswer(), iter(pieces), total, lib.decoder(lib.CreateChatCompletionChunk)
+    ):
+        pass
+    return total.response()
+
+
+def test_there_are_recordings():
+    assert len(FILES) >= 8
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("framing", ["chunked", "close", "length"])
+def test_a_recorded_stream_gives_the_response_beside_it(ask, question, path, framing):
+    raw, expected = recorded(path.stem)
+    reply = Reply(http(raw, framing=framing), CLOSE)
+    stream = lib.create_chat_completion_stream(ask(reply), question)
+    assert without_nulls(stream.response().to_dict()) == without_nulls(expected)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 17, 4096])
+def test_any_split_of_a_recorded_stream_gives_the_same(path, size):
+    raw, expected = recorded(path.stem)
+    pieces = [raw[start : start + size] for start in range(0, len(raw), size)]
+    assert without_nulls(added_up(pieces).to_dict()) == without_nulls(expected)
+
+
+def is_beginning(part, whole):
+    """`part` holds nothing that `whole` does not, and of its texts and lists the start."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(
+            key in whole and is_beginning(value, whole[key]) for key, value in part.items()
+        )
+    if isinstance(part, list):
+        return (
+            isinstance(whole, list)
+            and len(part) <= len(whole)
+            and all(map(is_beginning, part, whole))
+        )
+    if isinstance(part, str) and isinstance(whole, str):
+        return whole.startswith(part)
+    return part == whole
+
+
+ENDS = {
+    "clean": None,
+    "lost": lambda: lib.StreamInterruptedError("lost"),
+    "silence": lambda: lib.RequestTimeoutError("silence"),
+}
+
+
+def outcome_at(raw, cut, end):
+    """The response and the error, of which one is None, when `raw` ends there and so."""
+
+    def pieces():
+        yield raw[:cut]
+        if ENDS[end]:
+            raise ENDS[end]()
+
+    try:
+        return added_up(pieces(), usage=True), None
+    except lib.OpenAIError as error:
+        return None, error
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_cut_anywhere_a_stream_is_whole_or_an_error_with_its_beginning(end):
+    raw, expected = recorded("openai")
+    assert raw.count(b"\n\n") >= 40
+    whole = without_nulls(expected)
+    wholes = 0
+    longest = ""
+    # Every byte where the end is; elsewhere some, and all of them in fuzz.py.
+    for cut in [*range(0, len(raw) - 400, 29), *range(len(raw) - 400, len(raw) + 1)]:
+        response, error = outcome_at(raw, cut, end)
+        if response is not None:
+            assert without_nulls(response.to_dict()) == whole
+            wholes += 1
+        else:
+            assert isinstance(error, lib.HTTPError if cut > len("data:") else lib.OpenAIError)
+            partial = without_nulls(error.partial.to_dict())
+            assert is_beginning(partial, whole)
+            assert error.partial.text.startswith(longest), "what had arrived is not lost again"
+            longest = error.partial.text
+    # Whole from the end of the usage, the last thing that was asked for: before its
+    # blank line where the end is clean, since that may be missing; after it where not.
+    assert 0 < wholes <= len(b"\n\ndata: [DONE]\n\n") + 1
+
+
+def check_cut_on_the_wire(ask, question, raw, cut, end, framing):
+    """As above, through sockets."""
+    if framing == "chunked":
+        head, _, body = http((raw,), framing="chunked").partition(b"\r\n\r\n")
+        offset = len(head) + 4 + body.index(b"\r\n") + 2
+        data = (head + b"\r\n\r\n" + body)[: offset + cut]
+    else:
+        data = http(raw, framing=framing)
+        data = data[: len(data) - len(raw) + cut]
+    client = ask(Reply(data, end), timeout=10)
+    question["stream_options"] = {"include_usage": True}
+    whole = without_nulls(recorded("openai")[1])
+    stream = lib.create_chat_completion_stream(client, question)
+    if end == SILENCE:  # which is known after less than the ten seconds
+        stream._answer._line.sock.settimeout(0.02)
+    try:
+        found = stream.response()
+    except lib.OpenAIError as error:
+        found = error.partial
+        assert is_beginning(without_nulls(found.to_dict()), whole)
+    else:
+        assert without_nulls(found.to_dict()) == whole
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close", "length"])
+@pytest.mark.parametrize("end", [CLOSE, RESET, SILENCE])
+def test_cut_on_the_wire_a_stream_is_whole_or_an_error_with_its_beginning(
+    ask, question, end, framing
+):
+    raw, _ = recorded("openai")
+    for cut in [*range(0, len(raw), len(raw) // 12), len(raw) - 15, len(raw) - 3, len(raw)]:
+        check_cut_on_the_wire(ask, question, raw, cut, end, framing)
+
+
+# Any bytes at all
+
+
+def mutations(rng):
+    from .fuzz import mutated, random_bytes
+
+    return random_bytes(rng) if rng.random() < 0.5 else mutated(rng)
+
+
+def test_any_bytes_give_a_result_or_an_error_of_ours():
+    rng = random.Random(7)
+    for _ in range(1000):
+        body = mutations(rng)
+        size = rng.choice([1, 7, 64, 10**6])
+        pieces = [body[start : start + size] for start in range(0, len(body), size)]
+        try:
+            assert added_up(pieces).choices
+        except lib.OpenAIError as error:
+            str(error), repr(error), repr(error.partial)
+            pickle.loads(pickle.dumps(error))
