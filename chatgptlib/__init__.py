@@ -13,7 +13,16 @@
 Errors: see `OpenAIError`. Without a key: `python -m chatgptlib --offline "Say hi."`.
 """
 
-from .chat import create_chat_completion, create_chat_completion_stream
+from .chat import (
+    create_chat_completion,
+    create_chat_completion_stream,
+    delete_chat_completion,
+    iterate_chat_completions,
+    list_chat_completion_messages,
+    list_chat_completions,
+    retrieve_chat_completion,
+    update_chat_completion,
+)
 from .client import OpenAIClient, __version__
 from .codec import JSONObject
 from .errors import (
@@ -114,4 +123,10 @@ __all__ = [
     "__version__",
     "create_chat_completion",
     "create_chat_completion_stream",
+    "delete_chat_completion",
+    "iterate_chat_completions",
+    "list_chat_completion_messages",
+    "list_chat_completions",
+    "retrieve_chat_completion",
+    "update_chat_completion",
 ]

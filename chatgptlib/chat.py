@@ -6,13 +6,16 @@ https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 from .client import EVENT_STREAM, OpenAIClient, answer_json, send, with_answer
 from .codec import T, decoder, encode, members
 from .errors import ConfigError, DeserializeError
 from .messages import (
+    ChatCompletionDeleted,
+    ChatCompletionList,
+    ChatCompletionMessageList,
     CreateChatCompletionChunk,
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
@@ -105,6 +108,129 @@ def create_chat_completion_stream(
         choices=n if isinstance(n, int) else 1,
         usage=isinstance(options, Mapping) and options.get("include_usage") is True,
     )
+
+
+# Completions that were created with `store=True`
+
+
+def list_chat_completions(
+    client: OpenAIClient,
+    *,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+) -> ChatCompletionList:
+    """A page of the stored completions: those of `model`, with all of `metadata`.
+
+    `after` is the id that the page before ended with, `limit` its length (20 if None),
+    `order` "asc" or "desc" by time. Raises what create_chat_completion does.
+    https://platform.openai.com/docs/api-reference/chat/list
+    """
+    query = {"model": model, "after": after, "limit": limit, "order": order}
+    query |= {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+    return _stored(client, "GET", ChatCompletionList, query=query)
+
+
+def iterate_chat_completions(
+    client: OpenAIClient,
+    *,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+) -> Iterator[CreateChatCompletionResponse]:
+    """All the stored completions, page after page, each page asked for when it is needed.
+
+    The arguments and errors are those of list_chat_completions; `limit` is for a page.
+    """
+    after: str | None = None
+    while True:
+        page = list_chat_completions(
+            client, model=model, metadata=metadata, after=after, limit=limit, order=order
+        )
+        yield from page.data
+        last = page.last_id or (page.data[-1].id if page.data else None)
+        if not page.has_more or not last or last == after:
+            return
+        after = last
+
+
+def retrieve_chat_completion(
+    client: OpenAIClient, completion_id: str
+) -> CreateChatCompletionResponse:
+    """A stored completion. Raises what create_chat_completion does.
+
+    https://platform.openai.com/docs/api-reference/chat/get
+    """
+    return _stored(client, "GET", CreateChatCompletionResponse, completion_id)
+
+
+def update_chat_completion(
+    client: OpenAIClient, completion_id: str, metadata: Mapping[str, str]
+) -> CreateChatCompletionResponse:
+    """Replace the metadata of a stored completion: up to 16 pairs.
+
+    Raises what create_chat_completion does.
+    https://platform.openai.com/docs/api-reference/chat/update
+    """
+    body = encode({"metadata": metadata})
+    return _stored(client, "POST", CreateChatCompletionResponse, completion_id, body=body)
+
+
+def delete_chat_completion(client: OpenAIClient, completion_id: str) -> ChatCompletionDeleted:
+    """Delete a stored completion. Raises what create_chat_completion does.
+
+    https://platform.openai.com/docs/api-reference/chat/delete
+    """
+    return _stored(client, "DELETE", ChatCompletionDeleted, completion_id)
+
+
+def list_chat_completion_messages(
+    client: OpenAIClient,
+    completion_id: str,
+    *,
+    after: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+) -> ChatCompletionMessageList:
+    """A page of the messages of a stored completion; arguments as for list_chat_completions.
+
+    https://platform.openai.com/docs/api-reference/chat/getMessages
+    """
+    query = {"after": after, "limit": limit, "order": order}
+    return _stored(client, "GET", ChatCompletionMessageList, completion_id, "messages", query=query)
+
+
+def _stored(
+    client: OpenAIClient,
+    method: str,
+    into: type[T],
+    *below: str,
+    body: bytes | None = None,
+    query: Mapping[str, Any] | None = None,
+) -> T:
+    path = "/".join([_COMPLETIONS, *map(_quoted, below)])
+    asked = {key: value for key, value in (query or {}).items() if value is not None}
+    if asked:
+        from urllib.parse import urlencode
+
+        path += "?" + urlencode(asked)
+    answer = send(client, method, path, body)
+    content = answer.read()
+    finished: T = _finished(decoder(into), answer_json(answer, content), answer, content)
+    return finished
+
+
+def _quoted(completion_id: str) -> str:
+    """An id as one step of a path, whatever is in it."""
+    from urllib.parse import quote
+
+    # Dots can't be quoted: they would be read as steps up the path all the same.
+    if not isinstance(completion_id, str) or completion_id in ("", ".", ".."):
+        raise ConfigError(f"not the id of a completion: {completion_id!r}")
+    return quote(completion_id, safe="")
 
 
 def _body(request: Any) -> dict[str, Any]:

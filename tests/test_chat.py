@@ -235,3 +235,80 @@ def test_an_error_told_in_a_good_answer_is_raised(ask, question, body):
     with pytest.raises(lib.APIError, match="busy") as caught:
         lib.create_chat_completion(client, question)
     assert (caught.value.status_code, caught.value.request_id) == (200, "req_5")
+
+
+# Stored completions
+
+
+def test_stored_completions_are_read_changed_and_deleted(ask):
+    client = ask(
+        http({"id": "c1", "choices": [], "metadata": {"a": "b"}}),
+        http({"id": "c1", "choices": []}),
+        http({"id": "c1", "object": "chat.completion.deleted", "deleted": True}),
+        http(
+            {
+                "object": "list",
+                "data": [{"role": "user", "content": "Hi", "id": "m1"}],
+                "has_more": False,
+            }
+        ),
+    )
+    assert lib.retrieve_chat_completion(client, "c1").metadata == {"a": "b"}
+    assert lib.update_chat_completion(client, "c1", {"a": "c"}).id == "c1"
+    assert lib.delete_chat_completion(client, "c1").deleted is True
+    page = lib.list_chat_completion_messages(client, "c1", limit=1, order="desc")
+    assert (page.data[0].text, page.data[0].extra) == ("Hi", {"id": "m1"})
+    assert [request.line.removesuffix(" HTTP/1.1") for request in client.wire.requests] == [
+        "GET /v1/chat/completions/c1",
+        "POST /v1/chat/completions/c1",
+        "DELETE /v1/chat/completions/c1",
+        "GET /v1/chat/completions/c1/messages?limit=1&order=desc",
+    ]
+    assert client.wire.requests[1].json == {"metadata": {"a": "c"}}
+    assert client.wire.requests[0].body == b""
+
+
+def test_all_pages_are_iterated_over_and_filters_sent_with_each(ask):
+    def page(*ids, more):
+        return http(
+            {"data": [{"id": i, "choices": []} for i in ids], "last_id": ids[-1], "has_more": more}
+        )
+
+    client = ask(page("a", "b", more=True), page("c", more=False))
+    found = lib.iterate_chat_completions(client, model="m", metadata={"k&": "v="}, limit=2)
+    assert [completion.id for completion in found] == ["a", "b", "c"]
+    assert [request.line.split()[1] for request in client.wire.requests] == [
+        "/v1/chat/completions?model=m&limit=2&metadata%5Bk%26%5D=v%3D",
+        "/v1/chat/completions?model=m&after=b&limit=2&metadata%5Bk%26%5D=v%3D",
+    ]
+
+
+def test_a_server_that_gives_the_same_page_for_ever_is_not_asked_for_ever(ask):
+    client = ask(http({"data": [{"id": "a", "choices": []}], "has_more": True}))
+    assert len(list(lib.iterate_chat_completions(client))) == 2
+
+
+@pytest.mark.parametrize(
+    ("id", "step"),
+    [
+        ("a/b", "a%2Fb"),
+        ("../../admin", "..%2F..%2Fadmin"),
+        ("a?b=c#d", "a%3Fb%3Dc%23d"),
+        ("a\r\nX: y", "a%0D%0AX%3A%20y"),
+        ("a%2Fb", "a%252Fb"),
+        ("...", "..."),
+        ("é 👋", "%C3%A9%20%F0%9F%91%8B"),
+    ],
+)
+def test_an_id_is_one_step_of_the_path_whatever_is_in_it(ask, id, step):
+    client = ask(http({"id": id, "choices": []}))
+    lib.retrieve_chat_completion(client, id)
+    assert client.wire.requests[0].line == f"GET /v1/chat/completions/{step} HTTP/1.1"
+
+
+@pytest.mark.parametrize("id", ["", ".", "..", None, 5])
+def test_what_cannot_be_an_id_is_refused(ask, id):
+    client = ask(http({}))
+    with pytest.raises(lib.ConfigError, match="not the id of a completion"):
+        lib.delete_chat_completion(client, id)
+    assert client.wire.requests == []
