@@ -184,7 +184,7 @@ def decoder(into: Any) -> Callable[[Any], Any]:
         raise ConfigError(f"cannot decode into {into!r}: give a dataclass, or dict")
     reader = _READER_OF.get(into)
     if reader is None:
-        reader = _READER_OF[into] = _object_reader(into, ())
+        reader = _READER_OF[into] = _object_reader(into)
     return reader
 
 
@@ -213,38 +213,34 @@ def _read_dict(value: Any) -> Any:
     return value
 
 
-def _reader(hint: Any, outer: tuple[type, ...]) -> _Reader | None:
+def _is_noun(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def _reader(hint: Any) -> _Reader | None:
     """The function that reads a value of type `hint`; None where it is kept as it came."""
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        if hint in outer:  # a class that holds itself: look its reader up when it is needed
-            return lambda value: decoder(hint)(value)
-        return _object_reader(hint, outer)
     args = get_args(hint)
-    if get_origin(hint) in (list, Sequence) and args and (item := _reader(args[0], outer)):
-        return _list_reader(item)
+    if _is_noun(hint):
+        return lambda value: decoder(hint)(value)
+    if get_origin(hint) in (list, Sequence) and args and (item := _reader(args[0])):
+        return lambda value: _read_list(item, value)
     if get_origin(hint) in (Union, types.UnionType):
-        members = [(get_origin(arg) or arg, _reader(arg, outer)) for arg in args]
+        members = [(get_origin(arg) or arg, _reader(arg)) for arg in args]
         if any(reader for _, reader in members):
             return _union_reader(members)
     return None
 
 
-def _list_reader(item: _Reader) -> _Reader:
-    def read(value: Any) -> Any:
-        if not isinstance(value, list):
-            raise _misfit("list", value)
+def _read_list(item: _Reader, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise _misfit("list", value)
+    found = []
+    for index, one in enumerate(value):
         try:
-            return [item(one) for one in value]
-        except DeserializeError:
-            pass
-        for index, one in enumerate(value):  # again, for the place
-            try:
-                item(one)
-            except DeserializeError as error:
-                raise _under(error, f"[{index}]") from None
-        raise AssertionError("the same values read well the second time")
-
-    return read
+            found.append(item(one))
+        except DeserializeError as error:
+            raise _under(error, f"[{index}]") from None
+    return found
 
 
 def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
@@ -269,7 +265,7 @@ def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
     return read
 
 
-def _object_reader(cls: type, outer: tuple[type, ...]) -> _Reader:
+def _object_reader(cls: type) -> _Reader:
     """Write and compile the reader of one dataclass, the way `dataclass` makes `__init__`.
 
     A loop over the fields would say the same in fewer lines and take half as long again
@@ -278,18 +274,18 @@ def _object_reader(cls: type, outer: tuple[type, ...]) -> _Reader:
     hints = get_type_hints(cls)
     fields = dataclasses.fields(cls)
     keeps_extra = "extra" in hints
-    wire = [field for field in fields if field.init and field.name != "extra"]
     # The nouns are filled in directly. A class of the user's goes through its
     # constructor, since it may be frozen, or check itself.
     ours = issubclass(cls, JSONObject) and "__post_init__" not in vars(cls)
     names: dict[str, Any] = {
         "cls": cls,
         "new": object.__new__,
-        "known": frozenset(field.name for field in wire),
+        "known": frozenset(field.name for field in fields if field.init) - {"extra"},
         "DeserializeError": DeserializeError,
         "misfit": _misfit,
         "missing": _missing,
         "under": _under,
+        "read_list": _read_list,
     }
     lines = [
         "def read(data):",
@@ -302,23 +298,16 @@ def _object_reader(cls: type, outer: tuple[type, ...]) -> _Reader:
             " if known.issuperset(data): extra = {}",
             " else: extra = {key: data[key] for key in data if key not in known}",
         ]
-    for field in wire:
+    for field in fields:
         target = f"self.{field.name}" if ours else f"made[{field.name!r}]"
-        names[f"read_{field.name}"] = reader = _reader(hints[field.name], (*outer, cls))
         names[f"default_{field.name}"], default = _default(field)
-        optional = type(None) in get_args(hints[field.name])
-        lines += _field_lines(
-            field.name, target, default, optional, reader is not None, keeps_extra
-        )
-    if ours:
-        for field in fields:
-            if not field.init:
-                names[f"default_{field.name}"], default = _default(field)
-                lines.append(f" self.{field.name} = {default}")
-        lines += [" self.extra = extra", " return self"]
-    else:
-        lines += [" made['extra'] = extra"] if keeps_extra else []
-        lines += [" return cls(**made)"]
+        if field.name == "extra":
+            lines.append(f" {target} = extra")
+        elif field.init:
+            lines += _field_lines(field.name, target, default, hints[field.name], names)
+        elif ours:
+            lines.append(f" {target} = {default}")
+    lines.append(" return self" if ours else " return cls(**made)")
     exec("\n".join(lines), names)  # all that is filled in is names of fields
     read: _Reader = names["read"]
     return read
@@ -336,23 +325,51 @@ def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:
 
 
 def _field_lines(
-    name: str, target: str, default: str, optional: bool, structured: bool, keeps_extra: bool
+    name: str, target: str, default: str, hint: Any, names: dict[str, Any]
 ) -> list[str]:
-    """The code that reads one field: missing, null, read by a reader, or as it came."""
+    """The code that reads one field: missing, null, read as its hint says, or as it came."""
+    optional = type(None) in get_args(hint)
+    call = _reading_code(name, hint, names)
     lines = [] if default else [f" if {name!r} not in data: raise missing(cls, {name!r})"]
-    if not structured and default in ("", "None"):
+    if not call and default in ("", "None"):
         return [*lines, f" {target} = get({name!r})"]
     null = default
     if default != "None" and (optional or not default):
         null = f"None if {name!r} in data else {default or None}"
     lines += [f" value = get({name!r})"]
-    if structured and not default and not optional:  # null will not do: let the reader say so
+    if call and not default and not optional:  # null will not do: let the reader say so
         lines += [" if True:"]
     else:
         lines += [f" if value is None: {target} = {null}", " else:"]
-    if not structured:
+    if not call:
         return [*lines, f"  {target} = value"]
-    lines += [f"  try: {target} = read_{name}(value)", "  except DeserializeError as error:"]
-    if optional and keeps_extra:
+    lines += [f"  try: {target} = {call}", "  except DeserializeError as error:"]
+    if optional and "extra" in {field.name for field in dataclasses.fields(names["cls"])}:
         return [*lines, f"   {target} = None; extra[{name!r}] = value"]
     return [*lines, f"   raise under(error, '.{name}') from None"]
+
+
+def _reading_code(name: str, hint: Any, names: dict[str, Any]) -> str:
+    """The code that reads `value` as its hint says; "" where it is kept as it came.
+
+    The reader of a class is made when its first object comes, which for most never does.
+    """
+    kinds = [arg for arg in get_args(hint) if arg is not type(None)]
+    kind = hint if get_origin(hint) not in (Union, types.UnionType) else kinds[0]
+    reader = f"read_{name}"
+    if len(kinds) <= 1 and _is_noun(kind):
+        names[reader] = _made_at_first_use(kind, reader, names)
+        return f"{reader}(value)"
+    if get_origin(kind) is list and len(kinds) <= 1 and _is_noun(item := get_args(kind)[0]):
+        names[reader] = _made_at_first_use(item, reader, names)
+        return f"read_list({reader}, value)"
+    names[reader] = _reader(hint)
+    return f"{reader}(value)" if names[reader] else ""
+
+
+def _made_at_first_use(cls: type, name: str, names: dict[str, Any]) -> _Reader:
+    def read(value: Any) -> Any:
+        names[name] = made = decoder(cls)
+        return made(value)
+
+    return read

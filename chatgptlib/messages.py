@@ -9,9 +9,10 @@ Rules that hold for all of them:
 - Keys a class does not name are in its `extra`, as they came or for the server to see.
 - Values are not checked or converted: a new role or finish reason is kept as it came.
 - `to_dict()` gives the JSON object, `from_dict()` reads one.
-"""
 
-from __future__ import annotations
+The annotations here are evaluated at once, unlike those of the other modules: as text
+they would be parsed by `dataclass` and again by the codec, at every start of a program.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,27 +168,27 @@ class ChatMessage(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def system(cls, text: str) -> ChatMessage:
+    def system(cls, text: str) -> "ChatMessage":
         """Instructions that hold for the whole chat."""
         return cls(ChatRole.SYSTEM, text)
 
     @classmethod
-    def developer(cls, text: str) -> ChatMessage:
+    def developer(cls, text: str) -> "ChatMessage":
         """Instructions, under the name that newer OpenAI models give them."""
         return cls(ChatRole.DEVELOPER, text)
 
     @classmethod
-    def user(cls, text: str) -> ChatMessage:
+    def user(cls, text: str) -> "ChatMessage":
         """What the person says."""
         return cls(ChatRole.USER, text)
 
     @classmethod
-    def assistant(cls, text: str) -> ChatMessage:
+    def assistant(cls, text: str) -> "ChatMessage":
         """What the model said, or is to be taken as having said."""
         return cls(ChatRole.ASSISTANT, text)
 
     @classmethod
-    def tool(cls, tool_call_id: str, content: str) -> ChatMessage:
+    def tool(cls, tool_call_id: str, content: str) -> "ChatMessage":
         """The result of the tool call with that id."""
         return cls(ChatRole.TOOL, content, tool_call_id=tool_call_id)
 
@@ -297,7 +298,7 @@ class TokenLogprob(JSONObject):
     token: str | None = None
     logprob: float | None = None
     bytes: list[int] | None = None  # of the token in UTF-8
-    top_logprobs: list[TokenLogprob] | None = None
+    top_logprobs: "list[TokenLogprob] | None" = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -448,24 +448,22 @@ class Answer:
         """
         if self._source is None:
             self._source = _arriving(self._response, self._line)
-        source = self._source
-        while True:
-            failure: Exception | None = None
-            data = b""
-            self._reading = True
-            try:
-                if not self.closed:
-                    data = next(source, b"")
-            except Exception as error:
-                failure = error
-            finally:
+        failure: Exception | None = None
+        self._reading = True
+        try:
+            for data in self._source:
                 self._reading = False
-            if failure or self.closed or self._line.expired:
-                break
-            if not data:
-                self._end()
-                return
-            yield data
+                yield data
+                self._reading = True
+                if self.closed:
+                    break
+        except Exception as error:
+            failure = error
+        finally:
+            self._reading = False
+        if failure is None and not self.closed and not self._line.expired:
+            self._end()
+            return
         self._close()
         raise self._broken(failure, StreamInterruptedError) from (
             _safe(failure, self._secrets) if failure else None
