@@ -13,6 +13,8 @@
 Errors: see `OpenAIError`. Without a key: `python -m chatgptlib --offline "Say hi."`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .chat import (
     create_chat_completion,
     create_chat_completion_stream,
@@ -69,9 +71,11 @@ from .messages import (
     ToolCall,
     URLCitation,
 )
-from .offline import OfflineServer
 from .sse import EventDecoder
 from .stream import ChatCompletionStream, ResponseAccumulator
+
+if TYPE_CHECKING:
+    from .offline import OfflineRequest, OfflineServer
 
 __all__ = [
     "APIError",
@@ -106,6 +110,7 @@ __all__ = [
     "JSONObject",
     "Model",
     "NotFoundError",
+    "OfflineRequest",
     "OfflineServer",
     "OpenAIClient",
     "OpenAIError",
@@ -130,3 +135,12 @@ __all__ = [
     "retrieve_chat_completion",
     "update_chat_completion",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the offline server when somebody asks for it: most programs never do."""
+    if name in ("OfflineRequest", "OfflineServer"):
+        from .offline import OfflineRequest, OfflineServer
+
+        return OfflineServer if name == "OfflineServer" else OfflineRequest
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

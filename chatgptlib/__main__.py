@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
-    add("-m", "--model", default=Model.GPT_4O_MINI.value, help="default: %(default)s")
+    add("-m", "--model", default=Model.GPT_4O_MINI, help="default: %(default)s")
     add("-s", "--system", metavar="TEXT", help="instructions for the model")
     add("-t", "--temperature", type=float, metavar="NUMBER", help="0 to 2")
     add("--max-tokens", type=int, metavar="N", help="the longest answer")

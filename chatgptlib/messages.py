@@ -22,15 +22,8 @@ from typing import Any
 from .codec import JSONObject, plain_members
 
 
-class _Word(str, Enum):  # not StrEnum, which Python 3.10 lacks
-    """A string with a name; any other string does as well."""
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-class ChatRole(_Word):
-    """Who says a message."""
+class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
+    """Who says a message. Any other string does as well."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
@@ -39,9 +32,15 @@ class ChatRole(_Word):
     TOOL = "tool"
     FUNCTION = "function"  # deprecated
 
+    def __str__(self) -> str:
+        return str(self.value)
 
-class Model(_Word):
-    """Names of models in use. https://platform.openai.com/docs/models"""
+
+class Model:
+    """Names of models in use, as strings; any other string does as well.
+
+    https://platform.openai.com/docs/models
+    """
 
     GPT_5_6_SOL = "gpt-5.6-sol"
     GPT_5_6_TERRA = "gpt-5.6-terra"
@@ -241,7 +240,7 @@ class CreateChatCompletionRequest(JSONObject):
     has no word for is a ConfigError when the request is sent.
     """
 
-    model: str  # a name, or a member of Model
+    model: str
     messages: Sequence[ChatMessage | Mapping[str, Any]]
 
     # What the answer is like

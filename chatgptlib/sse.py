@@ -45,6 +45,18 @@ class EventDecoder:
 
     def feed(self, data: bytes) -> list[tuple[str, str]]:
         """Take some bytes; return the name and data of each event they complete."""
+        # One whole event of one line is what nearly every read brings.
+        if (
+            data[:6] == b"data: "
+            and data[-2:] == b"\n\n"
+            and data.count(b"\n") == 2
+            and self._at_line
+            and not self._inside
+            and b"\r" not in data
+            and len(data) > 8
+        ):
+            self.any_came = True
+            return [("", data[6:-2].decode("utf-8", "replace"))]
         if not self._at_line or data[-1:] != b"\n" or b"\r" in data:
             data = self._whole_lines(data)
         events: list[tuple[str, str]] = []
@@ -53,7 +65,7 @@ class EventDecoder:
         unfinished = blocks.pop()
         for block in blocks:
             if block[:6] == "data: " and "\n" not in block and not self._inside:
-                if len(block) > 6:  # by far the most events are one such line
+                if len(block) > 6:
                     events.append(("", block[6:]))
                 continue
             for line in block.split("\n"):

@@ -29,6 +29,7 @@ from .errors import (
 from .messages import (
     ChatCompletionChoice,
     ChatCompletionChunkChoice,
+    ChatCompletionDelta,
     ChatCompletionLogprobs,
     ChatCompletionUsage,
     ChatMessage,
@@ -92,8 +93,13 @@ class ResponseAccumulator:
         """Some of an answer has arrived."""
         return bool(self._choices)
 
-    def add(self, chunk: CreateChatCompletionChunk) -> None:
-        """Take the next chunk."""
+    def add(self, chunk: CreateChatCompletionChunk) -> bool:
+        """Take the next chunk; whether a choice in it ended, or holds unusual keys.
+
+        A choice that holds a message in place of a delta, as in a whole completion, is
+        turned into what it would be in a stream.
+        """
+        unusual = False
         # Called for every chunk: what most chunks do not have is passed over quickly.
         if not self._id:
             self._id = chunk.id
@@ -118,7 +124,15 @@ class ResponseAccumulator:
             so_far = self._choices.get(index)
             if so_far is None:
                 so_far = self._choices[index] = _Choice()
+            if choice.extra:
+                unusual = True
+                if "message" in choice.extra:
+                    _make_delta(choice)
+                    chunk.object = "chat.completion.chunk"
+            if choice.finish_reason is not None:
+                unusual = True
             so_far.add(choice)
+        return unusual
 
     def response(self) -> CreateChatCompletionResponse:
         """The response so far."""
@@ -134,6 +148,17 @@ class ResponseAccumulator:
             moderation=self._moderation,
             extra=dict(self._extra),
         )
+
+
+def _make_delta(choice: ChatCompletionChunkChoice) -> None:
+    message = choice.extra.pop("message")
+    if isinstance(message, dict) and isinstance(calls := message.get("tool_calls"), list):
+        numbered = [
+            {"index": index, **call} if isinstance(call, dict) else call
+            for index, call in enumerate(calls)
+        ]
+        message = {**message, "tool_calls": numbered}
+    choice.delta = decode(ChatCompletionDelta, message)
 
 
 class _Choice:
@@ -383,9 +408,6 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text"
 
 
-_SPLIT_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-
-
 def _text(pieces: Iterable[Any]) -> str:
     """Pieces of text as one; a character that was split between two of them is whole again.
 
@@ -394,8 +416,10 @@ def _text(pieces: Iterable[Any]) -> str:
     text = "".join(piece if isinstance(piece, str) else json.dumps(piece) for piece in pieces)
     if text.isascii():
         return text
-    return _SPLIT_CHARACTER.sub(
-        lambda halves: halves[0].encode("utf-16", "surrogatepass").decode("utf-16"), text
+    return re.sub(
+        "[\ud800-\udbff][\udc00-\udfff]",
+        lambda halves: halves[0].encode("utf-16", "surrogatepass").decode("utf-16"),
+        text,
     )
 
 
@@ -511,7 +535,6 @@ def collected(answer: Answer, body: bytes) -> CreateChatCompletionResponse:
 
 _DONE: dict[str, Any] = {}  # known by identity
 _STRAY = "no event"  # the name, which no server can send, of a body without events
-_parse = json.JSONDecoder().raw_decode
 
 
 def _chunks(
@@ -527,15 +550,18 @@ def _chunks(
     """
     events = EventDecoder()
     read_chunk = decoder(CreateChatCompletionChunk)
-    typed: Any = read
+    typed: Any = read is read_chunk
     done = False
+    # What `json.loads` comes down to, without its look at white space around the value;
+    # an event with such, or with anything else behind it, is looked at more closely.
+    scan: Any = vars(json.JSONDecoder())["scan_once"]
     try:
         # None stands for the end of the body, which may complete an event too.
         for piece in chain(pieces, (None,)):
             for name, data in _at_end(events) if piece is None else events.feed(piece):
                 try:
-                    value, end = _parse(data)
-                except (ValueError, RecursionError):
+                    value, end = scan(data, 0)
+                except (StopIteration, ValueError, RecursionError):
                     value, end = None, -1
                 if name or end != len(data) or type(value) is not dict:
                     value = _unusual(name, data, events.closed, answer)
@@ -547,13 +573,9 @@ def _chunks(
                 if "error" in value or "choices" not in value:
                     _raise_if_told(value, answer)
                 chunk = read_chunk(value)
-                for choice in chunk.choices:
-                    if choice.finish_reason is not None or choice.extra:
-                        value = _looked_at(value, chunk, total, answer)
-                        chunk = read_chunk(value)
-                        break
-                total.add(chunk)
-                yield chunk if typed is read_chunk else read(value)
+                if total.add(chunk):
+                    _raise_if_told(value, answer)
+                yield chunk if typed else read(value)
             if done:
                 break
         _check_end(done, events, total, answer)
@@ -576,24 +598,6 @@ def _at_end(events: EventDecoder) -> list[tuple[str, str]]:
     if not found and not events.any_came and (stray := events.stray.strip()):
         return [(_STRAY, stray)]
     return found
-
-
-def _looked_at(
-    value: dict[str, Any],
-    chunk: CreateChatCompletionChunk,
-    total: ResponseAccumulator,
-    answer: Answer,
-) -> dict[str, Any]:
-    """The JSON of a chunk in which a choice ends, or holds what most do not.
-
-    Raises the error that it tells of; makes a chunk of it if it is a whole completion.
-    """
-    if told := told_error(value):
-        total.add(chunk)
-        raise told_in_answer(told, answer)
-    if any("message" in choice.extra for choice in chunk.choices):
-        return _as_chunk(value)
-    return value
 
 
 def _unusual(name: str, data: str, cut: bool, answer: Answer) -> dict[str, Any] | None:
@@ -630,25 +634,6 @@ def _unusual(name: str, data: str, cut: bool, answer: Answer) -> dict[str, Any] 
 def _raise_if_told(value: Any, answer: Answer) -> None:
     if told := told_error(value):
         raise told_in_answer(told, answer)
-
-
-def _as_chunk(value: dict[str, Any]) -> dict[str, Any]:
-    """A whole completion, sent in answer to a streaming request, as one chunk."""
-    choices = []
-    for choice in value["choices"]:
-        choice = dict(choice)
-        message = choice.pop("message", None)
-        if isinstance(message, dict) and not choice.get("delta"):
-            calls = message.get("tool_calls")
-            if isinstance(calls, list):
-                message = {**message, "tool_calls": [_numbered(*pair) for pair in enumerate(calls)]}
-            choice["delta"] = message
-        choices.append(choice)
-    return {**value, "object": "chat.completion.chunk", "choices": choices}
-
-
-def _numbered(index: int, call: Any) -> Any:
-    return {"index": index, **call} if isinstance(call, dict) else call
 
 
 def _check_end(
