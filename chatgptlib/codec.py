@@ -17,21 +17,54 @@ What a class needs is worked out once, when it is first met.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, DeserializeError
 
 T = TypeVar("T")
 
 
+noun = functools.partial(dataclasses.dataclass, init=False, repr=False, eq=False)
+"""`dataclass` for a JSONObject. What it leaves out is there, or made at the first use of
+a class: writing two dozen `__init__`s took longer than all the rest of the import."""
+
+
+class _Signature:
+    """The signature of a class, for `help()`; found when it is asked for."""
+
+    def __get__(self, instance: object, cls: type) -> Any:
+        import inspect
+
+        signature = inspect.signature(_with_init(cls).__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _with_init(cls: type) -> Any:
+    """The noun that `cls` is or derives from, given the `__init__` that `dataclass` makes."""
+    made: Any = next(base for base in cls.__mro__ if "__dataclass_fields__" in vars(base))
+    fields = [(field.name, field.type, field) for field in dataclasses.fields(made)]
+    twin: Any = dataclasses.make_dataclass(made.__name__, fields, repr=False, eq=False)
+    twin.__init__.__qualname__ = f"{made.__qualname__}.__init__"
+    made.__init__ = twin.__init__
+    return made
+
+
 class JSONObject:
     """What the nouns share: a dataclass that is a JSON object on the wire."""
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:  # checkers know it as `dataclass` makes it
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            _with_init(type(self)).__init__(self, *args, **kwargs)
+
+        __signature__ = _Signature()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object as plain dicts and lists: what was set or came, nothing else.
@@ -46,8 +79,8 @@ class JSONObject:
         """The object that `data` holds. Raises DeserializeError if it cannot."""
         return decode(cls, data)
 
-    # These two save `dataclass` from writing them anew for each class at import, and
-    # a repr without its thirty `None`s can be read.
+    # One for all classes, in place of one that `dataclass` writes for each. And a repr
+    # without its thirty `None`s can be read.
     def __repr__(self) -> str:
         shown = (
             f"{name}={value!r}"

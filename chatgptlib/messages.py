@@ -15,11 +15,16 @@ they would be parsed by `dataclass` and again by the codec, at every start of a 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .codec import JSONObject, plain_members
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as noun
+else:
+    from .codec import noun
 
 
 class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
@@ -71,7 +76,7 @@ class Model:
 # A message and what is in it
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class FunctionCall(JSONObject):
     """The function a model wants called. `arguments` is the text it wrote: often JSON."""
 
@@ -80,7 +85,7 @@ class FunctionCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class CustomToolCall(JSONObject):
     """The custom tool a model wants called, with free text for it."""
 
@@ -89,7 +94,7 @@ class CustomToolCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ToolCall(JSONObject):
     """One call in an assistant's message, or a piece of one in a stream."""
 
@@ -101,7 +106,7 @@ class ToolCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ContentPart(JSONObject):
     """A part of a message's content; `type` says which of the others is set.
 
@@ -117,7 +122,7 @@ class ContentPart(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class URLCitation(JSONObject):
     """Where a piece of the text comes from; indexes count characters of the message."""
 
@@ -128,7 +133,7 @@ class URLCitation(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class Annotation(JSONObject):
     """A note on a message that was made with web search."""
 
@@ -137,7 +142,7 @@ class Annotation(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionAudio(JSONObject):
     """A spoken answer. To refer to it later, a message needs its `id` alone."""
 
@@ -148,7 +153,7 @@ class ChatCompletionAudio(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatMessage(JSONObject):
     """One message of a chat, to the server or from it.
 
@@ -229,7 +234,7 @@ def _reasoning(extra: Mapping[str, Any]) -> str:
 # The request
 
 
-@dataclass(slots=True, kw_only=True, repr=False, eq=False)
+@noun(slots=True, kw_only=True)
 class CreateChatCompletionRequest(JSONObject):
     """The body of `POST /chat/completions`, with all the parameters it documents.
 
@@ -290,7 +295,7 @@ class CreateChatCompletionRequest(JSONObject):
 # The response
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class TokenLogprob(JSONObject):
     """A token, its log probability, and the likeliest tokens in its place."""
 
@@ -301,7 +306,7 @@ class TokenLogprob(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionLogprobs(JSONObject):
     """The log probabilities of a choice's tokens."""
 
@@ -310,7 +315,7 @@ class ChatCompletionLogprobs(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class CompletionTokensDetails(JSONObject):
     """What the tokens of an answer were."""
 
@@ -322,7 +327,7 @@ class CompletionTokensDetails(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class PromptTokensDetails(JSONObject):
     """What the tokens of a prompt were."""
 
@@ -334,7 +339,7 @@ class PromptTokensDetails(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionUsage(JSONObject):
     """The tokens a call is billed for. In a stream the last one told holds for all of it."""
 
@@ -346,7 +351,7 @@ class ChatCompletionUsage(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionChoice(JSONObject):
     """One answer of the `n` asked for."""
 
@@ -357,7 +362,7 @@ class ChatCompletionChoice(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class CreateChatCompletionResponse(JSONObject):
     """A whole answer.
 
@@ -390,7 +395,7 @@ class CreateChatCompletionResponse(JSONObject):
 # The chunks of a stream
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionDelta(JSONObject):
     """What a chunk adds to the message of a choice."""
 
@@ -412,7 +417,7 @@ class ChatCompletionDelta(JSONObject):
         return _reasoning(self.extra)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionChunkChoice(JSONObject):
     """What a chunk adds to one choice."""
 
@@ -423,7 +428,7 @@ class ChatCompletionChunkChoice(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class CreateChatCompletionChunk(JSONObject):
     """A piece of a streamed answer. `choices` may be empty, as beside the usage.
 
@@ -454,7 +459,7 @@ class CreateChatCompletionChunk(JSONObject):
 # Stored completions
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionList(JSONObject):
     """A page of stored completions."""
 
@@ -466,7 +471,7 @@ class ChatCompletionList(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionMessageList(JSONObject):
     """A page of the messages of a stored completion; each one's id is in its `extra`."""
 
@@ -478,7 +483,7 @@ class ChatCompletionMessageList(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@noun(slots=True)
 class ChatCompletionDeleted(JSONObject):
     """What is left of a stored completion."""
 

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass, replace
 
 import pytest
@@ -175,3 +177,32 @@ def test_request_id_and_headers_are_no_part_of_the_json():
     assert response.request_id is None
     response.request_id, response.headers = "req_1", {"a": "b"}
     assert response.to_dict() == {"choices": [], "request_id": "stored"}
+
+
+def test_the_signature_of_a_noun_is_that_of_its_fields():
+    fresh = f"import {lib.name} as lib, inspect; print(inspect.signature(lib.ContentPart))"
+    printed = subprocess.run(
+        [sys.executable, "-c", fresh], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.startswith("(type: str | None = None, text: str | None = None,")
+
+
+def test_a_noun_can_be_derived_from():
+    fresh = f"""
+import dataclasses, {lib.name} as lib
+class Mine(lib.ChatMessage):
+    def __init__(self, text):
+        super().__init__("user", text)
+@dataclasses.dataclass
+class Yours(lib.ChatMessage):
+    mood: str | None = None
+assert [Mine("a").text, Mine("b").text] == ["a", "b"]
+assert Yours("user", "a", mood="ok").to_dict() == {{"role": "user", "content": "a", "mood": "ok"}}
+assert lib.ChatMessage("user", "c").text == "c"
+assert Yours.from_dict({{"role": "user", "mood": "ok"}}).mood == "ok"
+try:
+    lib.ChatMessage("user", "a", contnt="b")
+except TypeError as error:
+    assert "ChatMessage.__init__() got an unexpected keyword argument 'contnt'" in str(error), error
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", fresh], check=True)
