@@ -16,6 +16,7 @@ result every time: merging settings, looking at the environment, cookies, redire
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import time
@@ -67,6 +68,7 @@ class Line:
         self.expired = False  # cut by the deadline
         self.over = False  # nothing is left to cut
         self._timer: threading.Timer | None = None
+        self._due = math.inf
 
     @property
     def connecting(self) -> bool:
@@ -75,9 +77,15 @@ class Line:
 
     def start_deadline(self, seconds: float) -> None:
         """Cut the connection `seconds` from now, unless `end()` comes first."""
+        self._due = time.monotonic() + seconds
         self._timer = threading.Timer(seconds, self._expire)
         self._timer.daemon = True
         self._timer.start()
+
+    @property
+    def late(self) -> bool:
+        """The deadline has passed, whether it or another limit noticed first."""
+        return self.expired or time.monotonic() >= self._due
 
     def use(self, sock: Any) -> None:
         """From now on it is this socket."""
@@ -537,7 +545,7 @@ class Answer:
         from urllib3.exceptions import DecodeError
 
         made: OpenAIError
-        if self._line.expired:
+        if self._line.late and not self.left:
             made = RequestTimeoutError(f"the deadline ran out while the answer came [{self.where}]")
         elif self.left:
             made = kind(f"closed before the answer was complete [{self.where}]")
@@ -596,7 +604,7 @@ def _translated(
     reason = _redacted(_innermost(error), secrets)
     links = list(_chain(error))
     made: HTTPError
-    if line.expired:
+    if line.late:
         return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
     if isinstance(error, (theirs.InvalidURL, theirs.InvalidSchema, UnicodeError)):
         return ConfigError(f"cannot be sent: {reason} {where}")

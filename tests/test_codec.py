@@ -41,7 +41,7 @@ class Shape:
 @dataclass
 class Tree:
     value: int
-    branches: list["Tree"] = field(default_factory=list)
+    branches: "list[Tree]" = field(default_factory=list)
 
 
 # Writing
