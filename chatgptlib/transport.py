@@ -481,19 +481,19 @@ class Answer:
         """The last event has come. Take the end of the body too, if it is at hand, so
         that the connection serves again; else close it."""
         sock = self._line.sock
-        if self._source is not None and sock is not None:
+        if self._source is not None and sock is not None and not self._line.over:
             stop = time.monotonic() + _GRACE_SECONDS
             try:
                 before = sock.gettimeout()
                 sock.settimeout(_GRACE_SECONDS)
-                try:
-                    while next(self._source, b""):
-                        if time.monotonic() > stop:
-                            break
-                    else:
-                        self._end()
-                finally:
+                at_end = False
+                while not at_end and time.monotonic() < stop:
+                    at_end = not next(self._source, b"")
+                # At the end urllib3 may have handed the connection on: not ours any more.
+                if getattr(self._response.raw, "connection", None) is not None:
                     sock.settimeout(before)
+                if at_end:
+                    self._end()
             except Exception:
                 pass  # no end at hand
         self._close()

@@ -502,9 +502,16 @@ def test_each_request_is_one_debug_line(ask, question, caplog):
 # Time
 
 
-def drip(pieces):
-    """Bytes that come one by one, and never end."""
-    return Reply([bytes([b]) for b in pieces], SILENCE)
+def drip(raw, head=b""):
+    """A response whose bytes come one by one after its head, and never end."""
+    return Reply([head, *(bytes([b]) for b in raw.removeprefix(head))], SILENCE)
+
+
+def head_of(raw):
+    return raw[: raw.index(b"\r\n\r\n") + 4]
+
+
+REFUSED = http(b" " * 9000, "400 Bad")
 
 
 KEEP_ALIVES = [streamed(done=False)[:-5]] + [b"8\r\n: ping\n\n\r\n"] * 100_000
@@ -530,7 +537,7 @@ class Dripping(Wire):
         pytest.param(drip(http(b" " * 9000)), call, id="dripping-body"),
         pytest.param(Reply(KEEP_ALIVES, SILENCE), open_stream, id="keep-alives"),
         pytest.param(drip(streamed(chunk("a" * 9000))), open_stream, id="dripping-stream"),
-        pytest.param(drip(http(b" " * 9000, "400 Bad")), call, id="dripping-refusal"),
+        pytest.param(drip(REFUSED, head_of(REFUSED)), call, id="dripping-refusal"),
         pytest.param(
             drip(http(sse(chunk("a" * 9000)), framing="close")), open_stream, id="close-delimited"
         ),
@@ -814,3 +821,25 @@ def test_pid_is_what_tells_a_fork(ask, question, monkeypatch):
     client.close()
     monkeypatch.undo()
     client.close()
+
+
+def test_a_stream_through_a_session_gives_its_connection_back(ask, question, session):
+    client = ask(STREAM, streamed(chunk("a")), http(sse(chunk("a"))), ANSWER)
+    one = client.with_options(session=session)
+    for _ in range(3):
+        assert open_stream(one, question).response().text.startswith("a")
+    call(one, question)
+    assert client.wire.connections == 1
+
+
+def test_an_ended_stream_leaves_the_limits_of_its_connection_alone(ask, question):
+    done = streamed(chunk("a", finish_reason="stop"), done=False)
+    client = ask(done, Reply([], SILENCE), timeout=(5, 0.5))
+    stream = open_stream(client, question)
+    sock = stream._answer._line.sock
+    stream.response()
+    stream.close()
+    assert sock.gettimeout() == 0.5
+    del stream
+    gc.collect()
+    assert sock.fileno() > 0, "kept for the next call"
