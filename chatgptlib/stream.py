@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import StringIO
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -166,19 +167,21 @@ class _Choice:
 
     __slots__ = (
         "calls",
-        "content",
         "extra",
         "finish_reason",
         "function_call",
         "logprobs",
         "message_extra",
+        "parts",
         "refusal",
         "role",
+        "text",
     )
 
     def __init__(self) -> None:
         self.role: str | None = None
-        self.content: list[Any] = []  # text, and parts from servers that send such
+        self.text: StringIO | None = None  # a list of its pieces would take ten times as much
+        self.parts: list[Any] = []  # from servers that send some content in parts
         self.refusal: list[str] = []
         self.calls = _Calls()
         self.function_call: _Call | None = None
@@ -189,8 +192,14 @@ class _Choice:
 
     def add(self, choice: ChatCompletionChunkChoice) -> None:
         delta = choice.delta
-        if delta.content is not None:
-            self.content.append(delta.content)
+        content: Any = delta.content
+        if type(content) is str:
+            if self.text is None:
+                self.text = StringIO()
+            self.text.write(content)
+        elif content is not None:
+            self._end_text()
+            self.parts.append(content)
         if delta.role and not self.role:
             self.role = delta.role
         if delta.refusal is not None:
@@ -213,6 +222,11 @@ class _Choice:
         if choice.extra:
             _keep_last(self.extra, choice.extra)
 
+    def _end_text(self) -> None:
+        if self.text is not None:
+            self.parts.append(self.text.getvalue())
+            self.text = None
+
     def whole(self, index: int) -> ChatCompletionChoice:
         message: dict[str, Any] = dict(_settled(self.message_extra))
         message["role"] = self.role or ChatRole.ASSISTANT.value
@@ -220,7 +234,8 @@ class _Choice:
         if self.function_call is not None:
             message["function_call"] = self.function_call.whole().get("function")
         message["refusal"] = _text(self.refusal) or None
-        message["content"] = content = _content(self.content)
+        text = None if self.text is None else self.text.getvalue()
+        message["content"] = content = _content([*self.parts, text])
         if content == "" and (message["tool_calls"] or message["refusal"]):
             message["content"] = None  # as beside calls in a whole answer
         return ChatCompletionChoice(
@@ -387,6 +402,7 @@ def _settled(value: Any) -> Any:
 
 def _content(pieces: list[Any]) -> Any:
     """The content of a message from that of its deltas: text, or a list of parts."""
+    pieces = [piece for piece in pieces if piece is not None]
     if not pieces:
         return None
     if all(isinstance(piece, str) for piece in pieces):
@@ -552,13 +568,14 @@ def _chunks(
     read_chunk = decoder(CreateChatCompletionChunk)
     typed: Any = read is read_chunk
     done = False
+    feed, add = events.feed, total.add
     # What `json.loads` comes down to, without its look at white space around the value;
     # an event with such, or with anything else behind it, is looked at more closely.
     scan: Any = vars(json.JSONDecoder())["scan_once"]
     try:
         # None stands for the end of the body, which may complete an event too.
         for piece in chain(pieces, (None,)):
-            for name, data in _at_end(events) if piece is None else events.feed(piece):
+            for name, data in _at_end(events) if piece is None else feed(piece):
                 try:
                     value, end = scan(data, 0)
                 except (StopIteration, ValueError, RecursionError):
@@ -573,7 +590,7 @@ def _chunks(
                 if "error" in value or "choices" not in value:
                     _raise_if_told(value, answer)
                 chunk = read_chunk(value)
-                if total.add(chunk):
+                if add(chunk):
                     _raise_if_told(value, answer)
                 yield chunk if typed else read(value)
             if done:

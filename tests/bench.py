@@ -16,7 +16,8 @@ Machines are noisy, so:
 - What is compared is CPU time, user and system, of the client's process. Waiting does not
   count, nor what the server does. Only the delay of a chunk is wall time; its spread goes
   from the median to the 99th percentile.
-- A first round warms up and is thrown away.
+- Each process warms up first. Processes of the same code differ by some percent, as chance
+  has laid out their memory, so there are new ones every 40 rounds.
 
 `ours`, `requests` and `openai` are medians for one piece of work: a call, a chunk, a process,
 a stream. `requests` is written by hand, with plain dicts and no checks. `openai` is there if
@@ -300,8 +301,8 @@ class Bench:
     """The server, the clients at work, and how much to measure."""
 
     def __init__(self, quick: bool, folder: str) -> None:
-        self.many = 100_000 if quick else 1_000_000
         self.quick = quick
+        self.many = 100_000 if quick else 1_000_000
         unwanted = ("OPENAI_", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy",
                     "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS", "PYTHONDEVMODE")  # fmt: skip
         self._environment = {
@@ -309,7 +310,7 @@ class Bench:
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "PYTHONPYCACHEPREFIX": folder,  # all is compiled once, and nothing left behind
         }
-        self._clients: list[Any] = []
+        self._clients: dict[Any, Any] = {}  # the processes, by what they are to do
         self._server = self._start("--serve")
         self._url = f"http://127.0.0.1:{int(self._server.stdout.readline())}"
 
@@ -330,10 +331,12 @@ class Bench:
         self, library: str, task: str, path: str, number: int = 1, *, pieces: int = 1
     ) -> Callable[[], Pair]:
         """What has a client, in a process of its own, do a task; seconds are for one piece."""
-        process = self._start("--work", library, task, f"{self._url}/{path}")
-        self._clients.append(process)
 
         def run() -> Pair:
+            process = self._clients.get(run)
+            if process is None:
+                process = self._start("--work", library, task, f"{self._url}/{path}")
+                self._clients[run] = process
             try:
                 process.stdin.write(f"{number}\n")
                 process.stdin.flush()
@@ -343,6 +346,11 @@ class Bench:
             return seconds / pieces, result
 
         return run
+
+    def stop_clients(self) -> None:
+        """The next run of each has a new process."""
+        while self._clients:
+            _stop(self._clients.popitem()[1])
 
     def script(self, code: str) -> Callable[[], Pair]:
         """What runs code in a fresh interpreter; the result is its peak memory, in bytes."""
@@ -364,19 +372,19 @@ class Bench:
         return run
 
     def interleaved(self, runs: dict[str, Callable[[], Pair]], rounds: int) -> Rounds:
-        """What each run gives in each round, after a round to warm up."""
+        """What each run finds in each round."""
         results = []
-        for number in range(1 + (max(rounds // 3, 3) if self.quick else rounds)):
+        for number in range(max(rounds // 5, 3) if self.quick else rounds):
             # There and back, so that a machine that slows down favours nobody.
             names = list(runs) if number % 2 else list(reversed(runs))
             if number % 10:  # openai takes long, and has no budget
                 names = [name for name in names if name != "openai"]
+            if number % 40 == 0:
+                self.stop_clients()
+                for run in runs.values():
+                    run()  # to warm up
             results.append({name: runs[name]() for name in names})
-        return results[1:]
-
-    def stop_clients(self) -> None:
-        while self._clients:
-            _stop(self._clients.pop())
+        return results
 
 
 def _stop(process: Any) -> None:
@@ -409,26 +417,26 @@ def ratio(rounds: Rounds, over: str = "ours", under: str = "requests", *, part: 
 
 
 def one_call(bench: Bench) -> Found:
-    runs = {name: bench.client(name, "call", "answer/1", 20, pieces=20) for name in LIBRARIES}
-    return ratio(bench.interleaved(runs, 200))
+    same: Any = {"task": "call", "path": "answer/1", "number": 20, "pieces": 20}
+    return ratio(bench.interleaved({name: bench.client(name, **same) for name in LIBRARIES}, 200))
 
 
 def one_chunk(bench: Bench, reads: str) -> Found:
-    runs = {name: bench.client(name, "read", f"{reads}/2000", pieces=2000) for name in LIBRARIES}
-    return ratio(bench.interleaved(runs, 200))
+    same: Any = {"task": "read", "path": f"{reads}/2000", "pieces": 2000}
+    return ratio(bench.interleaved({name: bench.client(name, **same) for name in LIBRARIES}, 200))
 
 
 def importing(bench: Bench) -> Found:
     """What an import takes beyond the start of Python."""
-    runs = {name: bench.script(IMPORTS[name]) for name in ("nothing", *LIBRARIES)}
-    rounds = bench.interleaved(runs, 30)
+    scripts = {name: bench.script(IMPORTS[name]) for name in ("nothing", *LIBRARIES)}
+    rounds = bench.interleaved(scripts, 30)
     return ratio([{k: (p[0] - r["nothing"][0], 0) for k, p in r.items()} for r in rounds])
 
 
 @functools.cache
 def three_calls(bench: Bench) -> Rounds:
-    runs = {name: bench.script(CLIENTS[name] + THREE_CALLS) for name in LIBRARIES}
-    return bench.interleaved(runs, 30)
+    scripts = {name: bench.script(CLIENTS[name] + THREE_CALLS) for name in LIBRARIES}
+    return bench.interleaved(scripts, 30)
 
 
 def delay(bench: Bench, body: str) -> Found:
@@ -438,11 +446,17 @@ def delay(bench: Bench, body: str) -> Found:
 
 
 def a_million(bench: Bench) -> Found:
+    """Beside the mean of some runs before and some after: it takes so long that the machine
+    may be faster or slower at its end."""
     runs = {
+        "before": bench.client("ours", "read", f"one/{bench.many // 10}", 3, pieces=3),
         "ours": bench.client("ours", "read", f"one/{bench.many}"),
-        "fewer": bench.client("ours", "read", f"one/{bench.many // 10}", 3, pieces=3),
+        "after": bench.client("ours", "read", f"one/{bench.many // 10}", 3, pieces=3),
     }
-    return ratio(bench.interleaved(runs, 3), "ours", "fewer")
+    rounds = bench.interleaved(runs, 3)
+    for pairs in rounds:
+        pairs["fewer"] = ((pairs["before"][0] + pairs["after"][0]) / 2, None)
+    return ratio(rounds, "ours", "fewer")
 
 
 def memory_kept(bench: Bench) -> Found:
@@ -452,20 +466,16 @@ def memory_kept(bench: Bench) -> Found:
 
 
 def a_large_event(bench: Bench) -> Found:
-    runs = {
-        "ours": bench.client("ours", "read", "event/64"),
-        "smaller": bench.client("ours", "read", "event/4", 4, pieces=4),
-    }
-    return ratio(bench.interleaved(runs, 15), "ours", "smaller")
+    large = bench.client("ours", "read", "event/64")
+    small = bench.client("ours", "read", "event/4", 4, pieces=4)
+    return ratio(bench.interleaved({"ours": large, "small": small}, 15), "ours", "small")
 
 
 def a_crowd(bench: Bench, size: int) -> Found:
     """Calls per CPU second are one by CPU seconds per call: hence the order."""
-    runs = {
-        "alone": bench.client("ours", "threads", "answer/1", 1, pieces=320),
-        "ours": bench.client("ours", "threads", "answer/1", size, pieces=320),
-    }
-    return ratio(bench.interleaved(runs, 15), "alone", "ours")
+    alone = bench.client("ours", "threads", "answer/1", 1, pieces=320)
+    crowd = bench.client("ours", "threads", "answer/1", size, pieces=320)
+    return ratio(bench.interleaved({"alone": alone, "ours": crowd}, 15), "alone", "ours")
 
 
 def own_frames(bench: Bench) -> Found:
