@@ -36,6 +36,7 @@ __version__ = "0.1.0"
 _OFFICIAL_HOST = "api.openai.com"
 _OFFICIAL_URL = "https://api.openai.com/v1"
 _TIMEOUT = (10.0, 600.0)  # to connect, and between two reads, in seconds
+_DEEPEST = 100  # levels of nesting in an answer
 _LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
 _RETRIED_STATUS = frozenset({408, 409, 429})
 
@@ -144,9 +145,11 @@ class OpenAIClient:
         """The settings that no message may show: the key, and what works like one."""
         if isinstance(self._api_key, str):
             yield self._api_key
+        from urllib.parse import quote, quote_plus
+
         for name, value in (*headers.items(), *self._query.items()):
-            if re.search("(?i)auth|key|token|secret|cookie|sig", name):
-                yield value
+            if re.search("(?i)auth|key|token|secret|password|cookie|sig", name):
+                yield from (value, quote(value, safe=""), quote_plus(value))
                 yield value.rpartition(" ")[2]  # what follows "Bearer" or "Basic"
 
     def with_options(self, *, path: str | None = None, **changes: Any) -> OpenAIClient:
@@ -257,6 +260,8 @@ def send(
                 )
             if 200 <= answer.status_code < 300:
                 return answer
+            if answer.status_code < 200:
+                answer.close()  # the real answer may follow, and is no other call's
             error: OpenAIError = _refusal(client, answer)
         except HTTPError as no_answer:
             error = no_answer
@@ -292,9 +297,30 @@ def answer_json(answer: Answer, content: bytes) -> Any:
 def parsed(text: str | bytes) -> tuple[Any, Exception | None]:
     """The JSON in `text`, or None and why there is none."""
     try:
-        return json.loads(text), None
+        value = json.loads(text)
+        check_depth(text, value)
+        return value, None
     except (ValueError, RecursionError) as error:
         return None, error
+
+
+def check_depth(text: str | bytes, value: Any) -> None:
+    """Raise ValueError if `value`, which `text` held, is nested deeper than any answer is,
+    and than the recursion that walks it may go."""
+    opening: Any = (b"{", b"[") if isinstance(text, bytes) else ("{", "[")
+    if sum(map(text.count, opening)) <= _DEEPEST:
+        return
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for one in level
+            if isinstance(one, (dict, list))
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
 
 
 # What an answer that is no answer raises
@@ -316,8 +342,8 @@ def _refusal(client: OpenAIClient, answer: Answer) -> APIError:
     """The error for an answer whose status is not 2xx."""
     text = answer.read_error()
     body, broken = parsed(text)
-    if broken is not None:
-        body = text
+    # Once more where it is JSON, for a key that was written with escapes.
+    body = text if broken else json.loads(answer.redacted(json.dumps(body)))
     status, hint = answer.status_code, ""
     if 300 <= status < 400:
         hint = (
@@ -329,7 +355,7 @@ def _refusal(client: OpenAIClient, answer: Answer) -> APIError:
     elif status == 404 and "/v1" not in client.base_url:
         hint = "Does base_url lack its /v1?"
     return api_error(
-        body or answer.reason,
+        body or answer.redacted(answer.reason),
         status_code=status,
         where=answer.where,
         hint=hint,
@@ -431,14 +457,14 @@ def _checked_base_url(url: str) -> tuple[str, dict[str, str]]:
     from urllib.parse import parse_qsl, urlsplit
 
     url = url.strip()
+    if "@" in url.partition("?")[0]:
+        raise ConfigError("base_url may not hold a user or password: use headers= or session=")
     try:
         parts = urlsplit(url)
         host = parts.hostname
         _ = parts.port
     except ValueError as error:
         raise ConfigError(f"base_url is not a URL: {shown_url(url)!r}: {error}") from None
-    if parts.username or parts.password:
-        raise ConfigError("base_url may not hold a user or password: use headers= or session=")
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"base_url must start with http:// or https://: {shown_url(url)!r}")
     if re.search(r"[\s\x00-\x20\x7f\\]", url):
@@ -485,6 +511,8 @@ def _checked_value(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"header {name} must be text, not {type(value).__name__}")
     value = value.strip(" \t")
+    if value[:1].isspace():
+        raise ConfigError(f"header {name}: begins with {_described(value[0])}")
     for position, character in enumerate(value):
         if (character < " " and character != "\t") or character == "\x7f" or character > "\xff":
             raise ConfigError(

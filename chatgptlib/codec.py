@@ -267,16 +267,13 @@ def _reader(hint: Any) -> _Reader | None:
 def _read_list(item: _Reader, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise _misfit("list", value)
+    found: list[Any] = []
     try:
-        return [item(one) for one in value]
-    except DeserializeError:
-        pass
-    for index, one in enumerate(value):  # again, for the place
-        try:
-            item(one)
-        except DeserializeError as error:
-            raise _under(error, f"[{index}]") from None
-    raise AssertionError("the same values read well the second time")
+        for one in value:
+            found.append(item(one))  # how many went well is the place of one that does not
+    except DeserializeError as error:
+        raise _under(error, f"[{len(found)}]") from None
+    return found
 
 
 def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:

@@ -16,7 +16,7 @@ from io import StringIO
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
-from .client import not_json, parsed, told_in_answer
+from .client import check_depth, not_json, parsed, told_in_answer
 from .codec import decode, decoder
 from .errors import (
     ConfigError,
@@ -65,7 +65,7 @@ class ResponseAccumulator:
     """
 
     def __init__(self, *, choices: int = 1, usage: bool = False) -> None:
-        self._asked = choices
+        self._asked = max(choices, 1)
         self._asked_usage = usage
         self.ended = False  # well, and with all of the answer
         self._choices: dict[int, _Choice] = {}
@@ -81,7 +81,7 @@ class ResponseAccumulator:
     @property
     def missing(self) -> list[str]:
         """What a complete response would have and this one has not yet."""
-        unfinished = sorted(i for i, one in self._choices.items() if one.finish_reason is None)
+        unfinished = sorted(i for i, one in self._choices.items() if not one.finish_reason)
         missing = [f"the finish reason of choice {index}" for index in unfinished]
         if len(self._choices) < self._asked:
             missing.append(f"{self._asked - len(self._choices)} of {self._asked} choices")
@@ -127,7 +127,8 @@ class ResponseAccumulator:
                 so_far = self._choices[index] = _Choice()
             if choice.extra:
                 unusual = True
-                if "message" in choice.extra:
+                # Beside a delta, as some servers send it, it is but the sum so far.
+                if isinstance(choice.extra.get("message"), dict) and not choice.delta.to_dict():
                     _make_delta(choice)
                     chunk.object = "chat.completion.chunk"
             if choice.finish_reason is not None:
@@ -213,7 +214,7 @@ class _Choice:
             self.function_call.add(ToolCall(function=delta.function_call))
         if delta.extra:
             _merge(self.message_extra, delta.extra)
-        if choice.finish_reason is not None:
+        if choice.finish_reason or self.finish_reason is None:
             self.finish_reason = choice.finish_reason
         if choice.logprobs is not None:
             for key, value in choice.logprobs.to_dict().items():
@@ -230,13 +231,14 @@ class _Choice:
     def whole(self, index: int) -> ChatCompletionChoice:
         message: dict[str, Any] = dict(_settled(self.message_extra))
         message["role"] = self.role or ChatRole.ASSISTANT.value
-        message["tool_calls"] = self.calls.whole() or None
+        if calls := self.calls.whole():
+            message["tool_calls"] = calls
         if self.function_call is not None:
             message["function_call"] = self.function_call.whole().get("function")
         message["refusal"] = _text(self.refusal) or None
         text = None if self.text is None else self.text.getvalue()
         message["content"] = content = _content([*self.parts, text])
-        if content == "" and (message["tool_calls"] or message["refusal"]):
+        if content == "" and (calls or message["refusal"]):
             message["content"] = None  # as beside calls in a whole answer
         return ChatCompletionChoice(
             index=index,
@@ -330,7 +332,10 @@ class _Call:
         kind = "custom" if self.type == "custom" else "function"
         key = "input" if kind == "custom" else "arguments"
         called = {**_settled(self.part_extra), "name": self.name, key: _text(self.parts)}
-        return {**_settled(self.extra), "id": self.id, "type": self.type or kind, kind: called}
+        whole = {**_settled(self.extra), "id": self.id, "type": self.type or kind}
+        if self.name or self.parts or self.part_extra:
+            whole[kind] = called
+        return whole
 
 
 def _keep_last(so_far: dict[str, Any], added: Mapping[str, Any]) -> None:
@@ -493,7 +498,9 @@ class ChatCompletionStream(Generic[C]):
         for chunk in self:
             text: Any
             if isinstance(chunk, dict):
-                text = decode(CreateChatCompletionChunk, chunk).text
+                whole = decode(CreateChatCompletionChunk, chunk)
+                ResponseAccumulator().add(whole)  # makes a delta of a message
+                text = whole.text
             else:
                 text = getattr(chunk, "text", None)
                 if not isinstance(text, str):
@@ -537,7 +544,7 @@ class ChatCompletionStream(Generic[C]):
             f"the stream was closed, or failed, before its end [{self._answer.where}]"
         )
         error.partial = self._total.response()
-        error.headers, error.request_id = self.headers, self.request_id
+        error.headers, error.request_id = self._answer.told_headers, self.request_id
         return error
 
 
@@ -567,7 +574,7 @@ def _chunks(
     events = EventDecoder()
     read_chunk = decoder(CreateChatCompletionChunk)
     typed: Any = read is read_chunk
-    done = False
+    done, data = False, ""
     feed, add = events.feed, total.add
     # What `json.loads` comes down to, without its look at white space around the value;
     # an event with such, or with anything else behind it, is looked at more closely.
@@ -578,6 +585,8 @@ def _chunks(
             for name, data in _at_end(events) if piece is None else feed(piece):
                 try:
                     value, end = scan(data, 0)
+                    if len(data) > 500:  # less can't be deep
+                        check_depth(data, value)
                 except (StopIteration, ValueError, RecursionError):
                     value, end = None, -1
                 if name or end != len(data) or type(value) is not dict:
@@ -602,6 +611,8 @@ def _chunks(
         if isinstance(error, HTTPError) and not answer.left and not total.missing:
             total.ended = True  # all of it is here; it does not matter how the body ended
             return
+        if isinstance(error, DeserializeError) and error.body is None:
+            error.body = answer.redacted(data)
         error.partial = total.response()
         error.headers, error.request_id = answer.told_headers, answer.request_id
         raise
@@ -657,10 +668,10 @@ def _check_end(
     done: bool, events: EventDecoder, total: ResponseAccumulator, answer: Answer
 ) -> None:
     """Raise unless the stream, whose body is over, or which said that it is, ended well."""
-    if total.has_choices and (done or not total.missing):
-        return
     if stray := events.stray.strip():  # perhaps an error, told outside of any event
         _raise_if_told(parsed(stray)[0], answer)
+    if total.has_choices and (done or not total.missing):
+        return
     if total.has_choices:
         reason = f"neither [DONE] came, nor {', nor '.join(total.missing)}"
     else:

@@ -69,6 +69,7 @@ class Line:
         self.over = False  # nothing is left to cut
         self._timer: threading.Timer | None = None
         self._due = math.inf
+        self._pid = os.getpid()  # a child's copy of a socket is not the child's to shut down
 
     @property
     def connecting(self) -> bool:
@@ -95,14 +96,14 @@ class Line:
 
     def cut(self) -> None:
         """Wake whoever reads from the connection, now."""
-        import socket
-
-        if self.sock is None or self.over:
+        if self.sock is None or self.over or os.getpid() != self._pid:
             return
         try:
+            import socket  # fails while Python shuts down
+
             # Not `self.sock.shutdown`: on TLS that changes the object under its reader.
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
-        except (OSError, TypeError):
+        except (OSError, TypeError, ImportError):
             pass  # it is gone already
 
     def end(self) -> None:
@@ -126,6 +127,11 @@ def _watched(connection_class: type[Any]) -> type[Any]:
     import http.client
 
     class WatchedResponse(http.client.HTTPResponse):
+        def _read_status(self) -> tuple[str, int, str]:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            # 102 and 103 are like 100: the answer is still to come.
+            return version, (100 if 101 < status < 200 else status), reason
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             line: Line = _at_work.line
@@ -149,7 +155,7 @@ def _watched(connection_class: type[Any]) -> type[Any]:
                 if size <= 0:
                     break
                 while size:
-                    data = incoming.read1(size)
+                    data = incoming.read1(min(size, _READ_SIZE))
                     if not data:
                         raise broken
                     size -= len(data)
@@ -163,16 +169,22 @@ def _watched(connection_class: type[Any]) -> type[Any]:
 
     class WatchedConnection(connection_class):  # type: ignore[misc]
         is_watched = True
+        line: Line | None = None  # of the request it serves, or served last
         response_class = WatchedResponse
 
         def connect(self) -> None:
-            super().connect()
             line: Line = _at_work.line
+            line.watched = True
+            super().connect()
             line.reused = False
             line.use(self.sock)
 
         def request(self, *args: Any, **kwargs: Any) -> None:
             line: Line = _at_work.line
+            line.watched = True
+            if before := self.line:
+                before.end()  # the last answer's; it may not cut this one's connection
+            self.line = line
             if self.sock is not None and line.sock is None:
                 line.reused = True
                 line.use(self.sock)
@@ -209,8 +221,9 @@ class Transport:
 
         try:
             return requests.Request(method, url, headers=dict(headers)).prepare()
-        except Exception as error:
-            raise ConfigError(f"not a usable URL: {url!r}: {error}") from None
+        except Exception:
+            pass  # its text would show the query, where a key may be
+        raise ConfigError(f"not a usable URL: {shown_url(url)!r}")
 
     def send(
         self,
@@ -239,11 +252,11 @@ class Transport:
         while True:
             try:
                 if self._session is not None:
+                    line.sent_at = time.monotonic()  # or a little later
                     response = self._send_through_session(self._session, request, timeout)
                 else:
                     pool = self._pool()
                     _at_work.line = line
-                    line.watched = True
                     response = pool.adapter.send(
                         request, stream=True, timeout=timeout, **pool.settings(request)
                     )
@@ -328,7 +341,7 @@ class _Pool:
         from requests.adapters import HTTPAdapter
 
         # Far more than any program has threads: a connection is never thrown away.
-        self.adapter: HTTPAdapter = HTTPAdapter(pool_maxsize=1000)
+        self.adapter: HTTPAdapter = HTTPAdapter(pool_connections=1000, pool_maxsize=1000)
         self.used_at = time.monotonic()
         self._verify = verify
         self._proxies = proxies
@@ -397,7 +410,8 @@ class Answer:
     @property
     def request_id(self) -> str | None:
         """The server's name for this request, to quote to its support."""
-        return self.headers.get("x-request-id")
+        told = self.headers.get("x-request-id")
+        return self.redacted(told) if told else told
 
     @property
     def reason(self) -> str:
@@ -461,6 +475,8 @@ class Answer:
         try:
             for data in self._source:
                 self._reading = False
+                if getattr(self._response.raw, "connection", self) is None:
+                    self._line.end()  # urllib3 gave it back with the last bytes
                 yield data
                 self._reading = True
                 if self.closed:
@@ -482,6 +498,10 @@ class Answer:
         that the connection serves again; else close it."""
         sock = self._line.sock
         if self._source is not None and sock is not None and not self._line.over:
+            # The limit set on the socket is for each read, and a line may take many.
+            timer = threading.Timer(2 * _GRACE_SECONDS, self._line.cut)
+            timer.daemon = True
+            timer.start()
             stop = time.monotonic() + _GRACE_SECONDS
             try:
                 before = sock.gettimeout()
@@ -496,6 +516,8 @@ class Answer:
                     self._end()
             except Exception:
                 pass  # no end at hand
+            finally:
+                timer.cancel()
         self._close()
 
     def close(self) -> None:
@@ -568,13 +590,15 @@ def _arriving(response: requests.Response, line: Line) -> Iterator[bytes]:
     `iter_content` would wait for a piece to be full where the body is not chunked, and
     for the end of each chunk, however slowly it comes, where it is.
     """
+    from urllib3.response import HTTPResponse
+
     raw, headers = response.raw, response.headers
-    if getattr(response, "_content_consumed", False):  # a hook of the session's has read it
+    if getattr(response, "_content", False) is not False:  # a hook of the session's has read it
         return iter([response.content])
     chunked = headers.get("transfer-encoding", "").lower() == "chunked"
     if chunked and line.chunks is not None and "content-encoding" not in headers:
         return line.chunks()
-    if hasattr(raw, "read1"):
+    if isinstance(raw, HTTPResponse) and hasattr(raw, "read1"):
         return iter(lambda: raw.read1(_READ_SIZE, decode_content=True) or b"", b"")
     return response.iter_content(1)
 
@@ -624,6 +648,9 @@ def _translated(
     elif isinstance(error, theirs.SSLError):
         made = HTTPError(f"no TLS connection: {reason} {where}")
         made.may_retry = line.connecting
+    elif _is_lost(error) and line.sent_at is not None:
+        made = HTTPError(f"the connection was lost before an answer came: {reason} {where}")
+        made.may_retry = quick
     elif isinstance(error, theirs.ProxyError):
         made = HTTPError(f"no connection through the proxy: {reason} {where}")
         made.may_retry = True

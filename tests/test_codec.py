@@ -261,3 +261,12 @@ def test_any_json_reads_or_is_a_deserialize_error(value):
         except lib.DeserializeError as error:
             read = error
         assert isinstance(read, cls) or read.path.startswith("$")
+
+
+def test_a_misfit_deep_in_a_class_that_holds_itself_is_found_at_once():
+    data: dict = {"branches": []}
+    for _ in range(60):
+        data = {"value": 1, "branches": [data]}
+    with pytest.raises(lib.DeserializeError, match="value: missing") as caught:
+        lib.decode(Tree, data)
+    assert caught.value.path.count("branches[0]") == 60

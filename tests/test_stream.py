@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 import random
 
 import pytest
@@ -642,3 +643,76 @@ def test_every_split_of_the_body_gives_the_same_answer(ask, question):
         pieces = tuple(raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True))
         client = ask(http(pieces, framing="chunked"))
         assert lib.create_chat_completion_stream(client, question).response().text == "Grüße 👋"
+
+
+# Found by trying to break it
+
+
+def test_an_empty_finish_reason_is_none(ask, question):
+    raw = Reply(streamed(chunk("a", finish_reason=""), done=False)[:-5], CLOSE)
+    with pytest.raises(lib.StreamInterruptedError):
+        lib.create_chat_completion_stream(ask(raw), question).response()
+
+
+@pytest.mark.parametrize("message", [None, "text", {"role": "assistant", "content": "ab"}])
+def test_a_message_beside_a_delta_adds_nothing(ask, question, message):
+    chunks = [chunk("a"), chunk("b", finish_reason="stop")]
+    for one in chunks:
+        one["choices"][0]["message"] = message
+    stream = lib.create_chat_completion_stream(ask(streamed(*chunks)), question)
+    assert list(stream.text_deltas()) == ["a", "b"]
+    assert stream.response().text == "ab"
+
+
+def test_a_whole_completion_has_its_text_as_json_chunks_too(ask, question):
+    stream = lib.create_chat_completion_stream(ask(http(completion("ab"))), question, into=dict)
+    assert list(stream.text_deltas()) == ["ab"]
+
+
+def test_an_error_outside_of_any_event_is_raised_though_done_follows(ask, question):
+    raw = http(sse(chunk("a"), b'{"error": {"message": "busy"}}\n\n'))
+    with pytest.raises(lib.APIError, match="busy"):
+        list(lib.create_chat_completion_stream(ask(raw), question))
+
+
+@pytest.mark.parametrize("depth", [150, 450, 600, 900, 5000])
+@pytest.mark.parametrize(
+    "around", ['{"error":%s}', '{"choices":[{"index":0,"delta":{"x":%s}}]}', "%s",
+               '{"choices":[{"logprobs":{"content":%s}}]}'])  # fmt: skip
+def test_nesting_of_any_depth_is_an_error_of_ours(ask, question, depth, around):
+    deep = (around % ("[" * depth + "]" * depth)).encode()
+    for raw in (
+        http(sse(chunk("a"), b"data: " + deep + b"\n\n")),
+        http(deep),
+        http(deep, "400 Bad"),
+    ):
+        client = ask(raw)
+        for read in (
+            lambda c: lib.create_chat_completion(c, question),
+            lambda c: lib.create_chat_completion_stream(c, question).response(),
+        ):
+            try:
+                found = read(client)
+            except lib.OpenAIError as error:
+                found = error
+            assert pickle.dumps(found)
+            assert repr(found)
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_number_of_choices_makes_nothing_an_answer(ask, question, n):
+    question["n"] = n
+    with pytest.raises(lib.StreamInterruptedError):
+        lib.create_chat_completion_stream(ask(streamed(done=False)), question).response()
+
+
+def test_what_an_unreadable_event_said_is_on_the_error(ask, question):
+    raw = http(sse({"choices": [{"delta": "the words"}]}))
+    with pytest.raises(lib.DeserializeError) as caught:
+        list(lib.create_chat_completion_stream(ask(raw), question))
+    assert "the words" in caught.value.body
+
+
+def test_tool_calls_that_do_not_fit_are_kept_as_they_came():
+    odd = [{"id": "1", "function": {"name": "f"}}, None]
+    assert message_of({"tool_calls": odd}).extra["tool_calls"] == odd

@@ -843,3 +843,133 @@ def test_an_ended_stream_leaves_the_limits_of_its_connection_alone(ask, question
     del stream
     gc.collect()
     assert sock.fileno() > 0, "kept for the next call"
+
+
+# Found by trying to break it
+
+
+@pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
+def test_an_interim_answer_never_gives_one_calls_answer_to_another(
+    ask, question, session, own_session
+):
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    client = ask(*([early, http(completion(str(n)))] for n in range(3)), max_retries=0)
+    one = client.with_options(session=session) if own_session else client
+    for n in range(3):
+        try:
+            assert call(one, question).text == str(n)
+        except lib.APIError as error:
+            shown = (own_session, error.status_code)
+        else:
+            continue
+        assert shown == (True, 103)
+
+
+def test_leaving_a_stream_does_not_cut_the_call_that_has_its_connection_now(ask, question):
+    hold = threading.Event()
+    client = ask(http(sse(chunk("a"), chunk("b"))), Reply([b"", ANSWER], hold=hold), max_retries=0)
+    stream = open_stream(client, question)
+    next(stream)  # all of the body came in one read
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(call(client, question)))
+    thread.start()
+    while len(client.wire.requests) < 2:
+        pass
+    stream.close()
+    del stream
+    hold.set()
+    thread.join(10)
+    assert [answer.text for answer in answers] == ["Hi!"]
+    assert len(client.wire.requests) == 2
+
+
+FORK_IN_A_STREAM = """
+import os, sys
+import {name} as lib
+client = lib.OpenAIClient(base_url=sys.argv[1])
+stream = lib.create_chat_completion_stream(client, {{"model": "m", "messages": []}})
+next(stream)
+pid = os.fork()
+if pid == 0:
+    stream.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+print(stream.response().text)
+"""
+
+
+def test_a_child_does_not_end_its_parents_stream(ask):
+    whole = streamed(chunk("a"), chunk("b"))
+    hold = threading.Event()
+    at = whole.index(b'"b"')
+    client = ask(Reply([whole[:at], whole[at:]], CLOSE, hold))
+    child = subprocess.Popen(
+        [sys.executable, "-c", FORK_IN_A_STREAM.format(name=lib.name), client.base_url],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    threading.Timer(1.0, hold.set).start()
+    out, _ = child.communicate(timeout=60)
+    assert (child.returncode, out) == (0, "ab\n")
+
+
+def test_through_a_session_or_proxy_too_a_late_loss_is_not_tried_again(
+    question, session, monkeypatch
+):
+    monkeypatch.setattr(module_of(lib.Transport), "_LOST_SECONDS", -1.0)
+    for proxied in (False, True):
+        with Wire(Reply(b"", CLOSE)) as wire:
+            settings = {"base_url": wire.url, "session": session}
+            if proxied:
+                settings = {"base_url": "http://some.example/v1",
+                            "proxies": {"http": f"http://127.0.0.1:{wire.port}"}}  # fmt: skip
+            with lib.OpenAIClient(**settings) as client, pytest.raises(lib.HTTPError, match="lost"):
+                call(client, question)
+            assert len(wire.requests) == 1
+
+
+def test_many_hosts_over_one_transport_are_all_watched(question):
+    first = lib.OpenAIClient(max_retries=0, base_url="http://127.0.0.1:1/v1")
+    with Wire(Reply([], SILENCE)) as wire:
+        client = first.with_options(base_url=wire.url, timeout=(5, 0.2))
+        for round in range(2):
+            with pytest.raises(lib.RequestTimeoutError, match="no answer"):
+                call(client, question)
+            for n in range(12 if round == 0 else 0):
+                other = first.with_options(base_url=f"http://127.0.0.1:{n + 1}/v1")
+                with pytest.raises(lib.HTTPError):
+                    call(other, question)
+    first.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"error": {"message": "bad sk-secret\\/key"}}', b'{"error": "sk\\u002dsecret\\/key"}', b""],
+)
+def test_a_key_written_in_another_way_is_struck_out_too(ask, question, body):
+    key = "sk-secret/key"
+    reply = http(body, f"401 Bad {key}", f"x-request-id: {key}")
+    client = ask(reply).with_options(api_key=key)
+    with pytest.raises(lib.AuthenticationError) as caught:
+        call(client, question)
+    assert not any(key in text for text in texts_of(caught.value))
+
+
+def test_a_key_in_the_query_is_in_no_cause(question):
+    for url in ("http://127.0.0.1:1/v1", "http://*.x/v1"):
+        client = lib.OpenAIClient(base_url=url, query={"api-key": "a+secret/key="}, max_retries=0)
+        with pytest.raises(lib.OpenAIError) as caught:
+            call(client, question)
+        for text in texts_of(caught.value):
+            assert "secret/" not in text
+            assert "secret%2F" not in text
+
+
+def test_dripping_after_done_holds_nobody_up(question):
+    whole = streamed(chunk("a"))[:-2]
+    drips = [whole] + [b"x"] * 3000
+    with (
+        Dripping(Reply(drips, SILENCE)) as wire,
+        lib.OpenAIClient(base_url=wire.url, deadline=20) as client,
+    ):
+        assert open_stream(client, question).response().text == "a"
+        assert wire.closed_by_client.wait(10)
