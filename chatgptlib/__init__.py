@@ -137,10 +137,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the offline server when somebody asks for it: most programs never do."""
-    if name in ("OfflineRequest", "OfflineServer"):
-        from .offline import OfflineRequest, OfflineServer
+if not TYPE_CHECKING:  # else checkers would take any name for one of ours
 
-        return OfflineServer if name == "OfflineServer" else OfflineRequest
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Import the offline server when somebody asks for it: most programs never do."""
+        if name in ("OfflineRequest", "OfflineServer"):
+            from .offline import OfflineRequest, OfflineServer
+
+            return OfflineServer if name == "OfflineServer" else OfflineRequest
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

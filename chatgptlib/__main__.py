@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has stopped. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        _complain(f"cannot write the answer: {error}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,16 +103,34 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         if options.usage:
             _print_usage(response)
-    return 0
+    return _told_of_end(response)
 
 
 _NO_PROXY = {"http": "", "https": "", "all": ""}
+
+
+def _told_of_end(response: CreateChatCompletionResponse) -> int:
+    """Say on stderr what the text does not show: a refusal, a cut, an answer without text."""
+    choice = response.choices[0] if response.choices else None
+    if choice is None:
+        _complain("the answer holds no choice")
+        return 1
+    if choice.message.refusal:
+        _complain(f"the model refused: {choice.message.refusal}")
+        return 1
+    if choice.finish_reason not in ("stop", None):
+        _complain(f"the answer ended with finish_reason {choice.finish_reason!r}")
+    elif not response.text:
+        _complain("the answer holds no text (--json shows all of it)")
+    return 0
 
 
 def _prompt(words: list[str]) -> str:
     """The arguments, then what is piped in."""
     parts = [" ".join(words)]
     if sys.stdin is not None and not sys.stdin.isatty():
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="strict")  # not half a character to the server
         parts.append(sys.stdin.read())
     return "\n\n".join(part for part in map(str.strip, parts) if part)
 

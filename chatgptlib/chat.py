@@ -62,7 +62,8 @@ def create_chat_completion(
     read = decoder(into)
     answer = send(client, "POST", _COMPLETIONS, encode(body))
     content = answer.read()
-    if content[:6].lstrip().startswith((b"data:", b"event:", b":")):  # a stream, unasked
+    begin = content[:64].lstrip(b"\xef\xbb\xbf \r\n")
+    if begin.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):  # a stream, unasked
         value = collected(answer, content).to_dict()
     else:
         value = answer_json(answer, content)

@@ -91,6 +91,10 @@ class OpenAIClient:
         proxies: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
     ) -> None:
+        _check_kinds(headers=headers, query=query, proxies=proxies)
+        for name, text in (("organization", organization), ("project", project)):
+            if text is not None and not isinstance(text, str):
+                raise ConfigError(f"{name} must be text, not {type(text).__name__}")
         environment = os.environ.get
         if api_key is None:
             api_key = environment("OPENAI_API_KEY", "").strip() or environment("OPENAI_ADMIN_KEY")
@@ -161,6 +165,8 @@ class OpenAIClient:
         unknown = changes.keys() - self._settings.keys()
         if unknown:
             raise TypeError(f"with_options() got unknown settings: {', '.join(sorted(unknown))}")
+        if path is not None and "#" in path:
+            raise ConfigError(f"a path has no fragment: {path!r}")
         other = type(self)(**(self._settings | changes))
         other._path = path if path is not None else self._path
         if not changes.keys() & {"session", "verify", "proxies"}:
@@ -196,7 +202,9 @@ class OpenAIClient:
             return template
         from urllib.parse import urlencode
 
-        url = f"{self.base_url}/{(self._path or path).lstrip('/')}"
+        if self._path is not None:  # in place of the function's own, whose query stays
+            path = self._path + path[len(path.partition("?")[0]) :]
+        url = f"{self.base_url}/{path.lstrip('/')}"
         if self._query:
             url += ("&" if "?" in url else "?") + urlencode(self._query)
         headers = {"Accept": accept, **self._headers}
@@ -328,7 +336,7 @@ def check_depth(text: str | bytes, value: Any) -> None:
 
 def told_in_answer(told: Any, answer: Answer) -> APIError:
     """The error that a 2xx answer tells of, with the key struck out."""
-    told = json.loads(answer.redacted(json.dumps(told)))
+    told = answer.redacted(told)
     return api_error(
         told,
         status_code=answer.status_code,
@@ -343,7 +351,7 @@ def _refusal(client: OpenAIClient, answer: Answer) -> APIError:
     text = answer.read_error()
     body, broken = parsed(text)
     # Once more where it is JSON, for a key that was written with escapes.
-    body = text if broken else json.loads(answer.redacted(json.dumps(body)))
+    body = text if broken else answer.redacted(body)
     status, hint = answer.status_code, ""
     if 300 <= status < 400:
         hint = (
@@ -391,13 +399,6 @@ def with_answer(error: DeserializeError, answer: Answer) -> DeserializeError:
     """`error` with what is known of the answer it was found in."""
     error.headers, error.request_id = answer.told_headers, answer.request_id
     return error
-
-
-def _parsed_leniently(content: bytes) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
-        return None
 
 
 # When to try again
@@ -452,10 +453,23 @@ def _jitter() -> float:
 # Settings, checked
 
 
+def _check_kinds(**settings: object) -> None:
+    for name, value in settings.items():
+        if value is None:
+            continue
+        texts = value.values() if isinstance(value, Mapping) else (None,)
+        if name == "headers" and isinstance(value, Mapping):
+            continue  # each is looked at by itself
+        if not all(isinstance(text, str) for text in texts):
+            raise ConfigError(f"{name} must map names to text")
+
+
 def _checked_base_url(url: str) -> tuple[str, dict[str, str]]:
     """The base URL without its tail, and the query that stood in it."""
     from urllib.parse import parse_qsl, urlsplit
 
+    if not isinstance(url, str):
+        raise ConfigError(f"base_url must be text, not {type(url).__name__}")
     url = url.strip()
     if "@" in url.partition("?")[0]:
         raise ConfigError("base_url may not hold a user or password: use headers= or session=")

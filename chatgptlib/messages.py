@@ -450,10 +450,8 @@ class CreateChatCompletionChunk(JSONObject):
     @property
     def text(self) -> str:
         """The text this adds to the first choice; "" where there is none. Never raises."""
-        for choice in self.choices:
-            if not choice.index:
-                return choice.delta.text
-        return ""
+        first = (c.delta.text for c in self.choices if type(c.index) is not int or c.index == 0)
+        return "".join(first)
 
 
 # Stored completions

@@ -322,6 +322,8 @@ class _Call:
         function = piece.function
         if function is None or not function.name or not function.arguments or not self.name:
             return False
+        if not self.parts or self.parts[-1].rstrip()[-1:] not in ("}", "]"):
+            return False  # before the costly look
         try:
             json.loads("".join(self.parts))
         except (ValueError, RecursionError):
@@ -382,8 +384,9 @@ def _merge_item(items: list[Any], item: Any) -> None:
         return
     index = item.get("index")
     same = None
-    if type(index) is int:
-        same = next((i for i in items if isinstance(i, dict) and i.get("index") == index), None)
+    if type(index) is int:  # mostly that of the last
+        numbered = (i for i in reversed(items) if isinstance(i, dict))
+        same = next((i for i in numbered if i.get("index") == index), None)
     if same is None:
         same = {}
         items.append(same)

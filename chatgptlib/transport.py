@@ -151,8 +151,13 @@ def _watched(connection_class: type[Any]) -> type[Any]:
                 try:
                     size = int(line, 16)
                 except ValueError:  # there may be more after a semicolon
-                    size = int(line.partition(b";")[0], 16)
-                if size <= 0:
+                    try:
+                        size = int(line.partition(b";")[0], 16)
+                    except ValueError:
+                        raise broken from None
+                if size < 0:
+                    raise broken
+                if not size:
                     break
                 while size:
                     data = incoming.read1(min(size, _READ_SIZE))
@@ -163,7 +168,7 @@ def _watched(connection_class: type[Any]) -> type[Any]:
                 if incoming.readline(_LINE_LIMIT) != b"\r\n":
                     raise broken
             while (line := incoming.readline(_LINE_LIMIT)) not in (b"\r\n", b"\n"):
-                if size or not line:
+                if not line:
                     raise broken
             self.close()  # this answer; the connection is free
 
@@ -210,11 +215,6 @@ class Transport:
         # than emptied: requests under way in other threads keep theirs to their end.
         self._pools: dict[int, _Pool] = {}
 
-    @property
-    def session(self) -> requests.Session | None:
-        """The user's session, if it is one."""
-        return self._session
-
     def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
         """The part of a request that is the same every time."""
         import requests
@@ -260,7 +260,11 @@ class Transport:
                     response = pool.adapter.send(
                         request, stream=True, timeout=timeout, **pool.settings(request)
                     )
-                return Answer(response, line, self, secrets)
+                answer = Answer(response, line, self, secrets)
+                if not line.late:
+                    return answer
+                answer.close()  # its head may be no more than what came until the deadline
+                raise TimeoutError
             except Exception as error:
                 failure = error
             except BaseException:  # Ctrl-C while waiting
@@ -384,6 +388,8 @@ class Answer:
     is closed if the body is left before that.
     """
 
+    _released = True  # until there is something to release
+
     def __init__(
         self,
         response: requests.Response,
@@ -402,16 +408,16 @@ class Answer:
         self._reading = False
         self.closed = False
         self.left = False  # closed from outside, before its end
-        self._released = False
         self._release_lock = threading.Lock()
         if line.sock is None:  # a session's: what urllib3 tells of it
             line.sock = getattr(getattr(response.raw, "connection", None), "sock", None)
+        self._released = False
 
     @property
     def request_id(self) -> str | None:
         """The server's name for this request, to quote to its support."""
-        told = self.headers.get("x-request-id")
-        return self.redacted(told) if told else told
+        told: str | None = self.redacted(self.headers.get("x-request-id"))
+        return told
 
     @property
     def reason(self) -> str:
@@ -459,9 +465,15 @@ class Answer:
         """`error` to be chained as a cause; None if it would show the key."""
         return _safe(error, self._secrets)
 
-    def redacted(self, text: str) -> str:
-        """`text` without the key, for the server that repeats it in its answer."""
-        return _redacted(text, self._secrets)
+    def redacted(self, value: Any) -> Any:
+        """Text, or JSON with texts in it, without the key, for the server that repeats it."""
+        if isinstance(value, str):
+            return _redacted(value, self._secrets)
+        if isinstance(value, list):
+            return [self.redacted(item) for item in value]
+        if isinstance(value, dict):
+            return {self.redacted(key): self.redacted(item) for key, item in value.items()}
+        return value
 
     def pieces(self) -> Iterator[bytes]:
         """The body, in the pieces in which it arrives, each as soon as it is there.
@@ -541,7 +553,15 @@ class Answer:
 
     def __del__(self) -> None:
         if not self._released:
-            self._close()
+            self._released = True
+            try:
+                # Not `_close()`: the collector may run anywhere, and handing a connection
+                # back to its pool takes a lock that this thread may be holding.
+                self._line.cut()
+                self._line.end()
+                self._response.raw.close()
+            except Exception:
+                pass  # a mock's
 
     def _end(self) -> None:
         """The body is over; its connection is free for others."""
@@ -632,7 +652,9 @@ def _translated(
         return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
     if isinstance(error, (theirs.InvalidURL, theirs.InvalidSchema, UnicodeError)):
         return ConfigError(f"cannot be sent: {reason} {where}")
-    if isinstance(error, OSError) and not isinstance(error, theirs.RequestException):
+    if isinstance(error, OSError) and not isinstance(
+        error, (theirs.RequestException, TimeoutError)
+    ):
         return ConfigError(f"cannot be sent: {reason} {where}")  # no such CA bundle
     if _is_timeout(error):
         if isinstance(error, theirs.ConnectTimeout) or line.connecting:
@@ -682,9 +704,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_timeout(error: BaseException) -> bool:
+    from requests.exceptions import Timeout
     from urllib3.exceptions import ReadTimeoutError
 
-    kinds = (TimeoutError, ReadTimeoutError)
+    kinds = (TimeoutError, ReadTimeoutError, Timeout)
     return any(isinstance(link, kinds) for link in _chain(error))
 
 
@@ -702,7 +725,9 @@ def _innermost(error: BaseException | None) -> str:
         return "nobody knows why"
     links = list(_chain(error))
     by_system = (link for link in links if isinstance(link, OSError) and link.errno)
-    link = next(by_system, None) or next((link for link in reversed(links) if str(link)), error)
+    # A TypeError is urllib3 1.26 finding out how old Python is.
+    told = (link for link in reversed(links) if str(link) and type(link) is not TypeError)
+    link = next(by_system, None) or next(told, error)
     words = link.strerror if isinstance(link, OSError) and link.strerror else str(link)
     return f"{type(link).__name__}: {excerpt(words)}".removesuffix(": ")
 

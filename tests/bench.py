@@ -4,7 +4,7 @@
     python tests/bench.py --quick        # fewer rounds and smaller bodies, in half a minute
     python tests/bench.py --json FILE    # the rows as JSON too
 
-One line for each promise of DESIGN.md, "How fast": what was measured, beside the most it may
+One line for each promise about speed: what was measured, beside the most it may
 be. Exits 1 if a line says MISSED. For Linux and macOS; the latter can't tell the bytes kept.
 
 Machines are noisy, so:
@@ -501,7 +501,7 @@ class Row:
         return "ok" if kept else "MISSED"
 
 
-# DESIGN.md has no number for one large event: 20x is linear, which is 16x, and some room. Nor
+# No number is promised for one large event: 20x is linear, which is 16x, and some room. Nor
 # for threads: Python's switching between them takes a fifth to a third, from hand-written code
 # as well, and more on a busy machine; a lock or a connection too few would take over a half.
 ROWS = [

@@ -359,3 +359,14 @@ def test_jitter_takes_off_up_to_a_quarter():
 def test_the_servers_wait_is_on_the_error():
     assert refused(429, {"retry-after": "120"}).retry_after == 120.0
     assert refused(429).retry_after is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"headers": "abc"}, {"headers": [("a", "b")]}, {"query": "x=1"}, {"query": {"key": 5}},
+     {"proxies": "http://x"}, {"base_url": 5}, {"organization": 5}],
+    ids=str,
+)  # fmt: skip
+def test_settings_of_another_kind_are_refused(settings):
+    with pytest.raises(lib.ConfigError, match=next(iter(settings))):
+        lib.OpenAIClient(KEY, **settings)

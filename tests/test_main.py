@@ -138,8 +138,34 @@ def test_what_came_of_a_cut_answer_is_printed_before_the_error():
 def test_text_that_is_no_text_is_an_error():
     done = subprocess.run([*COMMAND, "--offline"], input=b"\xff\xfe\xff", capture_output=True,
                           env={**os.environ, "PYTHONUTF8": "1"}, timeout=60)  # fmt: skip
-    assert done.returncode in (0, 1)
-    assert b"Traceback" not in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"chatgptlib: what is piped in is not utf-8 text")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_what_the_text_does_not_show_is_told():
+    for message, reason, words in (
+        ({"content": None, "refusal": "I won't"}, "stop", "the model refused: I won't"),
+        ({"content": "Once"}, "length", "finish_reason 'length'"),
+        ({"content": ""}, "stop", "no text"),
+    ):
+        answer = completion(**message)
+        answer["choices"][0]["finish_reason"] = reason
+        with Wire(http(answer)) as wire:
+            done = run("--base-url", wire.url, "Hi")
+        assert words in done.stderr
+        assert done.returncode == (1 if message.get("refusal") else 0)
+
+
+def test_a_full_disk_is_no_traceback():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "--offline", "Hi"], stdin=subprocess.DEVNULL, stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "cannot write the answer" in done.stderr
 
 
 def test_a_terminal_that_lacks_a_character_is_no_error():

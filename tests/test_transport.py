@@ -389,7 +389,12 @@ def test_whatever_is_raised_below_is_ours_above(question, error):
         mock.post(URL, body=error)
         with pytest.raises(lib.OpenAIError) as caught:
             call(client, question)
-        assert "x" in str(caught.value)
+        timeout = isinstance(error, (TimeoutError, requests.exceptions.Timeout))
+        assert (
+            isinstance(caught.value, lib.RequestTimeoutError)
+            if timeout
+            else "x" in str(caught.value)
+        )
 
 
 # Retries
