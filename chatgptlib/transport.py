@@ -155,12 +155,10 @@ def _watched(connection_class: type[Any]) -> type[Any]:
                         size = int(line.partition(b";")[0], 16)
                     except ValueError:
                         raise broken from None
-                if size < 0:
-                    raise broken
-                if not size:
+                if size <= 0:
                     break
                 while size:
-                    data = incoming.read1(min(size, _READ_SIZE))
+                    data = incoming.read1(size if size < _READ_SIZE else _READ_SIZE)
                     if not data:
                         raise broken
                     size -= len(data)
@@ -168,7 +166,7 @@ def _watched(connection_class: type[Any]) -> type[Any]:
                 if incoming.readline(_LINE_LIMIT) != b"\r\n":
                     raise broken
             while (line := incoming.readline(_LINE_LIMIT)) not in (b"\r\n", b"\n"):
-                if not line:
+                if size or not line:  # a negative size, or no end
                     raise broken
             self.close()  # this answer; the connection is free
 
@@ -422,7 +420,7 @@ class Answer:
     @property
     def reason(self) -> str:
         """The words beside the status code."""
-        return self._response.reason or ""
+        return str(self._response.reason or "")
 
     def read(self) -> bytes:
         """The whole body. Raises HTTPError if it breaks off."""
@@ -449,7 +447,7 @@ class Answer:
         except OpenAIError:
             pass  # half of an explanation is better than none
         self._close()
-        return self.redacted(found.decode("utf-8-sig", "replace"))
+        return _redacted(found.decode("utf-8-sig", "replace"), self._secrets)
 
     @property
     def told_headers(self) -> Mapping[str, str]:
@@ -487,8 +485,6 @@ class Answer:
         try:
             for data in self._source:
                 self._reading = False
-                if getattr(self._response.raw, "connection", self) is None:
-                    self._line.end()  # urllib3 gave it back with the last bytes
                 yield data
                 self._reading = True
                 if self.closed:
@@ -619,8 +615,18 @@ def _arriving(response: requests.Response, line: Line) -> Iterator[bytes]:
     if chunked and line.chunks is not None and "content-encoding" not in headers:
         return line.chunks()
     if isinstance(raw, HTTPResponse) and hasattr(raw, "read1"):
-        return iter(lambda: raw.read1(_READ_SIZE, decode_content=True) or b"", b"")
-    return response.iter_content(1)
+        return _released_with_its_last(
+            iter(lambda: raw.read1(_READ_SIZE, decode_content=True) or b"", b""), raw, line
+        )
+    return _released_with_its_last(response.iter_content(1), raw, line)
+
+
+def _released_with_its_last(pieces: Iterator[bytes], raw: Any, line: Line) -> Iterator[bytes]:
+    """The pieces; urllib3 gives the connection back with the last, and it is ours no more."""
+    for data in pieces:
+        if getattr(raw, "connection", raw) is None:
+            line.end()
+        yield data
 
 
 # From their exceptions to ours
