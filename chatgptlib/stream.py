@@ -214,7 +214,7 @@ class _Choice:
             self.function_call.add(ToolCall(function=delta.function_call))
         if delta.extra:
             _merge(self.message_extra, delta.extra)
-        if choice.finish_reason or self.finish_reason is None:
+        if choice.finish_reason is not None and not self.finish_reason:
             self.finish_reason = choice.finish_reason
         if choice.logprobs is not None:
             for key, value in choice.logprobs.to_dict().items():
