@@ -482,7 +482,7 @@ def _checked_base_url(url: str) -> tuple[str, dict[str, str]]:
         raise ConfigError(f"base_url is not a URL: {shown_url(url)!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"base_url must start with http:// or https://: {shown_url(url)!r}")
-    if re.search(r"[\s\x00-\x20\x7f\\]", url):
+    if any(character <= " " or character in "\x7f\\" or character.isspace() for character in url):
         raise ConfigError(f"base_url holds a blank or control character: {shown_url(url)!r}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return f"{parts.scheme}://{parts.netloc}{path}", dict(parse_qsl(parts.query))

@@ -48,7 +48,10 @@ def _with_init(cls: type) -> Any:
     """The noun that `cls` is or derives from, given the `__init__` that `dataclass` makes."""
     made: Any = next(base for base in cls.__mro__ if "__dataclass_fields__" in vars(base))
     fields = [(field.name, field.type, field) for field in dataclasses.fields(made)]
-    twin: Any = dataclasses.make_dataclass(made.__name__, fields, repr=False, eq=False)
+    doc = {"__doc__": made.__doc__}  # else one is made, and at some cost
+    twin: Any = dataclasses.make_dataclass(
+        made.__name__, fields, namespace=doc, repr=False, eq=False
+    )
     twin.__init__.__qualname__ = f"{made.__qualname__}.__init__"
     made.__init__ = twin.__init__
     return made

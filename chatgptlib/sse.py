@@ -30,7 +30,6 @@ class EventDecoder:
         self._after_cr = False  # a "\n" that comes next belongs to a line end already seen
         self._begun = False  # past the place where a byte order mark may stand
         self._at_line = False  # a line begins with the next byte, and none of the above holds
-        self._inside = False  # an event has begun
         self._name = ""
         self._data: list[str] = []
         self._stray: list[str] = []
@@ -45,35 +44,23 @@ class EventDecoder:
 
     def feed(self, data: bytes) -> list[tuple[str, str]]:
         """Take some bytes; return the name and data of each event they complete."""
-        # One whole event of one line is what nearly every read brings.
-        if (
-            data[:6] == b"data: "
-            and data[-2:] == b"\n\n"
-            and data.count(b"\n") == 2
-            and self._at_line
-            and not self._inside
-            and b"\r" not in data
-            and len(data) > 8
-        ):
-            self.any_came = True
-            return [("", data[6:-2].decode("utf-8", "replace"))]
         if not self._at_line or data[-1:] != b"\n" or b"\r" in data:
             data = self._whole_lines(data)
         events: list[tuple[str, str]] = []
+        values = self._data
         # These are whole lines, so no character is cut, and a bad one stays in its line.
-        blocks = data.decode("utf-8", "replace").split("\n\n")
-        unfinished = blocks.pop()
-        for block in blocks:
-            if block[:6] == "data: " and "\n" not in block and not self._inside:
-                if len(block) > 6:
-                    events.append(("", block[6:]))
-                continue
-            for line in block.split("\n"):
-                self._take(line, events)
-            self._take("", events)
-        if unfinished:
-            for line in unfinished[:-1].split("\n"):
-                self._take(line, events)
+        lines = data.decode("utf-8", "replace").split("\n")
+        lines.pop()  # what follows the last line end: nothing
+        for line in lines:
+            if line[:6] == "data: ":
+                values.append(line[6:])
+            elif line:
+                self._take(line)
+            else:  # the event is over
+                if value := "\n".join(values):
+                    events.append((self._name, value))
+                values.clear()
+                self._name = ""
         if events:
             self.any_came = True
         return events
@@ -105,13 +92,7 @@ class EventDecoder:
             lines = lines.removeprefix(_BOM)
         return lines
 
-    def _take(self, line: str, events: list[tuple[str, str]]) -> None:
-        if not line:  # the event is over
-            if data := "\n".join(self._data):
-                events.append((self._name, data))
-            self._inside, self._name, self._data = False, "", []
-            return
-        self._inside = True
+    def _take(self, line: str) -> None:
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -138,36 +139,12 @@ def _watched(connection_class: type[Any]) -> type[Any]:
             line.chunks = self.chunks
 
         def chunks(self) -> Iterator[bytes]:
-            """The body of a chunked answer, each piece of it as soon as it is there.
+            """The body of a chunked answer, whatever of it has come as soon as it has.
 
-            `read1` of this class and of urllib3 do the same at two and at five times the
-            cost, and urllib3's `stream` waits for the whole of a chunk and its line end.
-            https://www.rfc-editor.org/rfc/rfc9112.html#name-chunked-transfer-coding
+            `read1` of this class and of urllib3 do the same at several times the cost, and
+            urllib3's `stream` waits for the whole of a chunk and its line end.
             """
-            incoming = self.fp
-            broken = http.client.IncompleteRead(b"")
-            while True:
-                line = incoming.readline(_LINE_LIMIT)
-                try:
-                    size = int(line, 16)
-                except ValueError:  # there may be more after a semicolon
-                    try:
-                        size = int(line.partition(b";")[0], 16)
-                    except ValueError:
-                        raise broken from None
-                if size <= 0:
-                    break
-                while size:
-                    data = incoming.read1(size if size < _READ_SIZE else _READ_SIZE)
-                    if not data:
-                        raise broken
-                    size -= len(data)
-                    yield data
-                if incoming.readline(_LINE_LIMIT) != b"\r\n":
-                    raise broken
-            while (line := incoming.readline(_LINE_LIMIT)) not in (b"\r\n", b"\n"):
-                if size or not line:  # a negative size, or no end
-                    raise broken
+            yield from _dechunked(self.fp.read1)
             self.close()  # this answer; the connection is free
 
     class WatchedConnection(connection_class):  # type: ignore[misc]
@@ -195,6 +172,65 @@ def _watched(connection_class: type[Any]) -> type[Any]:
             line.sent_at = time.monotonic()
 
     return WatchedConnection
+
+
+def _dechunked(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """The data in a chunked body, joined where one read brings several chunks.
+
+    Raises IncompleteRead where the body breaks off, or is no such body.
+    https://www.rfc-editor.org/rfc/rfc9112.html#name-chunked-transfer-coding
+    """
+    from http.client import IncompleteRead
+
+    rest = b""  # came with the last read, and is the beginning of what follows
+    before = b""  # stands before the size of a chunk: the line end of the last one
+    left = 0  # bytes of this chunk that have not come
+    size = 1
+    while size > 0:
+        data = rest + read(_READ_SIZE)
+        if len(data) == len(rest) or len(rest) > _LINE_LIMIT:
+            raise IncompleteRead(b"")
+        rest, at = b"", 0
+        found: list[bytes] = []
+        while True:
+            if left:
+                piece = data[at : at + left]
+                found.append(piece)
+                at += len(piece)
+                left -= len(piece)
+                if left:
+                    break
+                before = b"\r\n"
+            end = data.find(b"\n", at + len(before))
+            if end < 0:
+                rest = data[at:]
+                break
+            try:  # `int` passes over the line ends
+                size = int(data[at:end], 16) if data.startswith(before, at) else -1
+            except ValueError:
+                size = _size_before_semicolon(data[at:end])
+            at = end + 1
+            if size <= 0:
+                rest = data[at:]
+                break
+            left = size
+        if any(found):
+            yield b"".join(found)  # a single one is not copied
+    # There may be trailers after the last chunk, but at last an empty line.
+    while size == 0 and not re.match(rb"(?s)(?:.*\n)?\r?\n", rest):
+        data = read(_READ_SIZE)
+        size = 0 if data and len(rest) <= _LINE_LIMIT else -1
+        rest += data
+    if size < 0:
+        raise IncompleteRead(b"")
+
+
+def _size_before_semicolon(line: bytes) -> int:
+    """The size of a chunk whose line says more than that; -1 if it says something else."""
+    try:
+        return int(line.partition(b";")[0], 16)
+    except ValueError:
+        return -1
 
 
 class Transport:
@@ -336,14 +372,86 @@ def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+@functools.cache
+def _adapter_class() -> type[HTTPAdapter]:
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        """An `HTTPAdapter` that remembers the way to a URL, and reads no cookies.
+
+        To find the way anew, and to make a whole `requests.Response`, takes a fifth of
+        the time of a call.
+        """
+
+        def __init__(self) -> None:
+            super().__init__(pool_connections=1000)  # hosts
+            self._found: dict[tuple[Any, ...], Any] = {}
+
+        def get_connection_with_tls_context(
+            self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+        ) -> Any:
+            key = (request.url, verify, *proxies.items())
+            pool = self._found.get(key)
+            if pool is None:
+                pool = super().get_connection_with_tls_context(request, verify, proxies)
+                self._keep(key, _as_we_need_it(pool))
+            return pool
+
+        def get_connection(self, url: Any, proxies: Any = None) -> Any:  # before requests 2.32
+            return _as_we_need_it(super().get_connection(url, proxies))
+
+        def request_url(self, request: Any, proxies: Any) -> str:
+            key = ("what to ask for", request.url, *proxies.items())
+            target: str | None = self._found.get(key)
+            if target is None:
+                target = super().request_url(request, proxies)
+                self._keep(key, target)
+            return target
+
+        def _keep(self, key: tuple[Any, ...], found: Any) -> None:
+            if len(self._found) > 100:  # URLs with ids in them
+                self._found.clear()
+            self._found[key] = found
+
+        def build_response(self, req: Any, resp: Any) -> Any:
+            return _Reply(req, resp)
+
+    return Adapter
+
+
+def _as_we_need_it(pool: Any) -> Any:
+    """A pool of urllib3's, whose connections can be cut, and are never thrown away."""
+    pool.pool.maxsize = 0  # no limit; a large one it would take a millisecond to get ready for
+    if not getattr(pool.ConnectionCls, "is_watched", False):
+        pool.ConnectionCls = _watched(pool.ConnectionCls)
+    return pool
+
+
+class _Reply:
+    """As much of a `requests.Response` as an `Answer` needs."""
+
+    def __init__(self, request: requests.PreparedRequest, raw: Any) -> None:
+        self.request = request
+        self.raw = raw
+        self.status_code: int = raw.status
+        self.reason: str | None = raw.reason
+        self.headers: Any = raw.headers
+
+    @property
+    def content(self) -> bytes:
+        body: bytes = self.raw.read(decode_content=True)
+        return body
+
+    def close(self) -> None:
+        self.raw.close()
+        self.raw.release_conn()
+
+
 class _Pool:
     """An adapter and its connections, with what the environment says about the way out."""
 
     def __init__(self, verify: bool | str | None, proxies: dict[str, str]) -> None:
-        from requests.adapters import HTTPAdapter
-
-        # Far more than any program has threads: a connection is never thrown away.
-        self.adapter: HTTPAdapter = HTTPAdapter(pool_connections=1000, pool_maxsize=1000)
+        self.adapter = _adapter_class()()
         self.used_at = time.monotonic()
         self._verify = verify
         self._proxies = proxies
@@ -355,7 +463,8 @@ class _Pool:
         Looked up anew only when the host or the environment is another.
         """
         host = request.url.split("/", 3)[2] if request.url else ""
-        key = (host, *map(os.environ.get, _ENVIRONMENT))
+        there = [name for name in _ENVIRONMENT if name in os.environ]
+        key = (host, *there, *map(os.environ.get, there)) if there else (host,)
         found = self._settings.get(key)  # type: ignore[arg-type]
         if found is None:
             found = self._settings[key] = self._look_up(request)  # type: ignore[index]
@@ -368,15 +477,7 @@ class _Pool:
             merged = session.merge_environment_settings(
                 request.url or "", dict(self._proxies), True, self._verify, None
             )
-        found: dict[str, Any] = {"verify": merged["verify"], "proxies": merged["proxies"]}
-        pool: Any
-        if hasattr(self.adapter, "get_connection_with_tls_context"):
-            pool = self.adapter.get_connection_with_tls_context(request, **found)
-        else:  # requests before 2.32
-            pool = self.adapter.get_connection(request.url or "", found["proxies"])
-        if not getattr(pool.ConnectionCls, "is_watched", False):
-            pool.ConnectionCls = _watched(pool.ConnectionCls)
-        return found
+        return {"verify": merged["verify"], "proxies": merged["proxies"]}
 
 
 class Answer:
@@ -390,7 +491,7 @@ class Answer:
 
     def __init__(
         self,
-        response: requests.Response,
+        response: requests.Response | _Reply,
         line: Line,
         transport: Transport,
         secrets: tuple[str, ...],
@@ -600,12 +701,13 @@ class Answer:
         return made
 
 
-def _arriving(response: requests.Response, line: Line) -> Iterator[bytes]:
+def _arriving(response: requests.Response | _Reply, line: Line) -> Iterator[bytes]:
     """The body of a response as it arrives, decompressed, never waiting for more of it.
 
     `iter_content` would wait for a piece to be full where the body is not chunked, and
     for the end of each chunk, however slowly it comes, where it is.
     """
+    from requests import Response
     from urllib3.response import HTTPResponse
 
     raw, headers = response.raw, response.headers
@@ -618,7 +720,8 @@ def _arriving(response: requests.Response, line: Line) -> Iterator[bytes]:
         return _released_with_its_last(
             iter(lambda: raw.read1(_READ_SIZE, decode_content=True) or b"", b""), raw, line
         )
-    return _released_with_its_last(response.iter_content(1), raw, line)
+    pieces: Any = response.iter_content(1) if isinstance(response, Response) else raw.stream(1)
+    return _released_with_its_last(pieces, raw, line)
 
 
 def _released_with_its_last(pieces: Iterator[bytes], raw: Any, line: Line) -> Iterator[bytes]:

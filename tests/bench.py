@@ -436,7 +436,7 @@ def importing(bench: Bench) -> Found:
 @functools.cache
 def three_calls(bench: Bench) -> Rounds:
     scripts = {name: bench.script(CLIENTS[name] + THREE_CALLS) for name in LIBRARIES}
-    return bench.interleaved(scripts, 30)
+    return bench.interleaved(scripts, 60)
 
 
 def delay(bench: Bench, body: str) -> Found:
