@@ -30,31 +30,35 @@ T = TypeVar("T")
 
 
 noun = functools.partial(dataclasses.dataclass, init=False, repr=False, eq=False)
-"""`dataclass` for a JSONObject. What it leaves out is there, or made at the first use of
-a class: writing two dozen `__init__`s took longer than all the rest of the import."""
+"""`dataclass` for a JSONObject, which has what this leaves out: to write two dozen
+`__init__`s took longer than all the rest of the import."""
 
 
 class _Signature:
-    """The signature of a class, for `help()`; found when it is asked for."""
+    """The signature of a class, for `help()`; made when it is asked for."""
 
-    def __get__(self, instance: object, cls: type) -> Any:
-        import inspect
+    def __get__(self, instance: object, cls: Any) -> Any:
+        from inspect import Parameter, Signature
 
-        signature = inspect.signature(_with_init(cls).__init__)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
+        parameters = [
+            Parameter(
+                field.name,
+                Parameter.KEYWORD_ONLY if field.kw_only else Parameter.POSITIONAL_OR_KEYWORD,
+                default=_shown_default(field),
+                annotation=field.type,
+            )
+            for field in dataclasses.fields(cls)
+            if field.init
+        ]
+        return Signature(parameters)
 
 
-def _with_init(cls: type) -> Any:
-    """The noun that `cls` is or derives from, given the `__init__` that `dataclass` makes."""
-    made: Any = next(base for base in cls.__mro__ if "__dataclass_fields__" in vars(base))
-    fields = [(field.name, field.type, field) for field in dataclasses.fields(made)]
-    doc = {"__doc__": made.__doc__}  # else one is made, and at some cost
-    twin: Any = dataclasses.make_dataclass(
-        made.__name__, fields, namespace=doc, repr=False, eq=False
-    )
-    twin.__init__.__qualname__ = f"{made.__qualname__}.__init__"
-    made.__init__ = twin.__init__
-    return made
+def _shown_default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    from inspect import Parameter
+
+    return Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
 class JSONObject:
@@ -65,7 +69,28 @@ class JSONObject:
     if not TYPE_CHECKING:  # checkers know it as `dataclass` makes it
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            _with_init(type(self)).__init__(self, *args, **kwargs)
+            made = f"{type(self).__name__}.__init__()"
+            fields = dataclasses.fields(self)
+            places = (field.name for field in fields if field.init and not field.kw_only)
+            given = dict(zip(places, args, strict=False))
+            if len(given) < len(args):
+                raise TypeError(f"{made} takes {len(given)} positional arguments, not {len(args)}")
+            for name in given.keys() & kwargs.keys():
+                raise TypeError(f"{made} got multiple values for argument {name!r}")
+            given.update(kwargs)
+            for field in fields:
+                name = field.name
+                if field.init and name in given:
+                    value = given.pop(name)
+                elif field.default_factory is not dataclasses.MISSING:
+                    value = field.default_factory()
+                elif field.default is not dataclasses.MISSING:
+                    value = field.default
+                else:
+                    raise TypeError(f"{made} missing a required argument: {name!r}")
+                setattr(self, name, value)
+            for name in given:
+                raise TypeError(f"{made} got an unexpected keyword argument {name!r}")
 
         __signature__ = _Signature()
 
@@ -257,14 +282,45 @@ def _reader(hint: Any) -> _Reader | None:
     """The function that reads a value of type `hint`; None where it is kept as it came."""
     args = get_args(hint)
     if _is_noun(hint):
-        return lambda value: decoder(hint)(value)
+        return _made_at_first_use(hint)
     if get_origin(hint) in (list, Sequence) and args and (item := _reader(args[0])):
-        return lambda value: _read_list(item, value)
+        return functools.partial(_read_list, item)
     if get_origin(hint) in (Union, types.UnionType):
+        kinds = [arg for arg in args if arg is not type(None)]
+        if len(kinds) == 1:
+            return _reader(kinds[0])
         members = [(get_origin(arg) or arg, _reader(arg)) for arg in args]
         if any(reader for _, reader in members):
             return _union_reader(members)
     return None
+
+
+def _made_at_first_use(cls: type) -> _Reader:
+    """The reader of a class, made when its first object comes, which for most never does."""
+    reader: _Reader | None = None
+
+    def read(value: Any) -> Any:
+        nonlocal reader
+        if reader is None:
+            reader = decoder(cls)
+        return reader(value)
+
+    return read
+
+
+def _read_needed(read: _Reader, value: Any, step: str) -> Any:
+    try:
+        return read(value)
+    except DeserializeError as error:
+        raise _under(error, step) from None
+
+
+def _read_wanted(read: _Reader, value: Any, name: str, extra: dict[str, Any]) -> Any:
+    try:
+        return read(value)
+    except DeserializeError:
+        extra[name] = value
+        return None
 
 
 def _read_list(item: _Reader, value: Any) -> list[Any]:
@@ -317,10 +373,10 @@ def _object_reader(cls: type) -> _Reader:
         "cls": cls,
         "new": object.__new__,
         "known": frozenset(field.name for field in fields if field.init) - {"extra"},
-        "DeserializeError": DeserializeError,
         "misfit": _misfit,
         "missing": _missing,
-        "under": _under,
+        "needed": _read_needed,
+        "wanted": _read_wanted,
         "read_list": _read_list,
     }
     lines = [
@@ -340,7 +396,10 @@ def _object_reader(cls: type) -> _Reader:
         if field.name == "extra":
             lines.append(f" {target} = extra")
         elif field.init:
-            lines += _field_lines(field.name, target, default, hints[field.name], names)
+            if not default:
+                lines.append(f" if {field.name!r} not in data: raise missing(cls, {field.name!r})")
+            code = _field_code(field.name, default, hints[field.name], names, keeps_extra)
+            lines.append(f" {target} = {code}")
         elif ours:
             lines.append(f" {target} = {default}")
     lines.append(" return self" if ours else " return cls(**made)")
@@ -360,52 +419,22 @@ def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:
     return None, ""
 
 
-def _field_lines(
-    name: str, target: str, default: str, hint: Any, names: dict[str, Any]
-) -> list[str]:
+def _field_code(
+    name: str, default: str, hint: Any, names: dict[str, Any], keeps_extra: bool
+) -> str:
     """The code that reads one field: missing, null, read as its hint says, or as it came."""
     optional = type(None) in get_args(hint)
-    call = _reading_code(name, hint, names)
-    lines = [] if default else [f" if {name!r} not in data: raise missing(cls, {name!r})"]
-    if not call and default in ("", "None"):
-        return [*lines, f" {target} = get({name!r})"]
+    names[f"read_{name}"] = reader = _reader(hint)
+    if not reader and default in ("", "None"):
+        return f"get({name!r})"
+    if not optional and not default:
+        return f"needed(read_{name}, get({name!r}), '.{name}')"
+    read = "value"
+    if reader and optional and keeps_extra:
+        read = f"wanted(read_{name}, value, {name!r}, extra)"
+    elif reader:
+        read = f"needed(read_{name}, value, '.{name}')"
     null = default
-    if default != "None" and (optional or not default):
-        null = f"None if {name!r} in data else {default or None}"
-    lines += [f" value = get({name!r})"]
-    if call and not default and not optional:  # null will not do: let the reader say so
-        lines += [" if True:"]
-    else:
-        lines += [f" if value is None: {target} = {null}", " else:"]
-    if not call:
-        return [*lines, f"  {target} = value"]
-    lines += [f"  try: {target} = {call}", "  except DeserializeError as error:"]
-    if optional and "extra" in {field.name for field in dataclasses.fields(names["cls"])}:
-        return [*lines, f"   {target} = None; extra[{name!r}] = value"]
-    return [*lines, f"   raise under(error, '.{name}') from None"]
-
-
-def _reading_code(name: str, hint: Any, names: dict[str, Any]) -> str:
-    """The code that reads `value` as its hint says; "" where it is kept as it came.
-
-    The reader of a class is made when its first object comes, which for most never does.
-    """
-    kinds = [arg for arg in get_args(hint) if arg is not type(None)]
-    kind = hint if get_origin(hint) not in (Union, types.UnionType) else kinds[0]
-    reader = f"read_{name}"
-    if len(kinds) <= 1 and _is_noun(kind):
-        names[reader] = _made_at_first_use(kind, reader, names)
-        return f"{reader}(value)"
-    if get_origin(kind) is list and len(kinds) <= 1 and _is_noun(item := get_args(kind)[0]):
-        names[reader] = _made_at_first_use(item, reader, names)
-        return f"read_list({reader}, value)"
-    names[reader] = _reader(hint)
-    return f"{reader}(value)" if names[reader] else ""
-
-
-def _made_at_first_use(cls: type, name: str, names: dict[str, Any]) -> _Reader:
-    def read(value: Any) -> Any:
-        names[name] = made = decoder(cls)
-        return made(value)
-
-    return read
+    if optional:
+        null = "None" if default in ("", "None") else f"(None if {name!r} in data else {default})"
+    return f"{null} if (value := get({name!r})) is None else {read}"
