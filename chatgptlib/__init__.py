@@ -71,11 +71,11 @@ from .messages import (
     ToolCall,
     URLCitation,
 )
-from .sse import EventDecoder
-from .stream import ChatCompletionStream, ResponseAccumulator
 
 if TYPE_CHECKING:
     from .offline import OfflineRequest, OfflineServer
+    from .sse import EventDecoder
+    from .stream import ChatCompletionStream, ResponseAccumulator
 
 __all__ = [
     "APIError",
@@ -138,11 +138,22 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # else checkers would take any name for one of ours
+    # Imported when somebody asks for them, since most programs never do.
+    _LATER = {
+        "ChatCompletionStream": "stream",
+        "EventDecoder": "sse",
+        "OfflineRequest": "offline",
+        "OfflineServer": "offline",
+        "ResponseAccumulator": "stream",
+    }
 
     def __getattr__(name: str) -> Any:
-        """Import the offline server when somebody asks for it: most programs never do."""
-        if name in ("OfflineRequest", "OfflineServer"):
-            from .offline import OfflineRequest, OfflineServer
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-            return OfflineServer if name == "OfflineServer" else OfflineRequest
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})

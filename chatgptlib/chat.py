@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from .client import EVENT_STREAM, OpenAIClient, answer_json, send, with_answer
 from .codec import T, decoder, encode, members
@@ -20,8 +20,10 @@ from .messages import (
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
 )
-from .stream import ChatCompletionStream, collected
 from .transport import Answer
+
+if TYPE_CHECKING:
+    from .stream import ChatCompletionStream
 
 _COMPLETIONS = "chat/completions"
 
@@ -64,6 +66,8 @@ def create_chat_completion(
     content = answer.read()
     begin = content[:64].lstrip(b"\xef\xbb\xbf \r\n")
     if begin.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):  # a stream, unasked
+        from .stream import collected
+
         value = collected(answer, content).to_dict()
     else:
         value = answer_json(answer, content)
@@ -98,6 +102,8 @@ def create_chat_completion_stream(
     the class of the chunks.
     https://platform.openai.com/docs/api-reference/chat-streaming
     """
+    from .stream import ChatCompletionStream
+
     body = _body(request)
     body["stream"] = True
     decoder(into)  # a class that can't be read into is refused before anything is sent
