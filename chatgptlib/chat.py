@@ -58,7 +58,7 @@ def create_chat_completion(
     came, APIError when the server refused, DeserializeError when its answer is none.
     https://platform.openai.com/docs/api-reference/chat/create
     """
-    body = _body(request)
+    body = request_members(request)
     if body.get("stream"):
         raise ConfigError("stream=True is for create_chat_completion_stream()")
     read = decoder(into)
@@ -104,7 +104,7 @@ def create_chat_completion_stream(
     """
     from .stream import ChatCompletionStream
 
-    body = _body(request)
+    body = request_members(request)
     body["stream"] = True
     decoder(into)  # a class that can't be read into is refused before anything is sent
     answer = send(client, "POST", _COMPLETIONS, encode(body), accept=EVENT_STREAM)
@@ -240,7 +240,8 @@ def _quoted(completion_id: str) -> str:
     return quote(completion_id, safe="")
 
 
-def _body(request: Any) -> dict[str, Any]:
+def request_members(request: Any) -> dict[str, Any]:
+    """The keys of a request, which is a dataclass or a mapping, values as they are."""
     if isinstance(request, Mapping):
         return dict(request)
     if dataclasses.is_dataclass(request) and not isinstance(request, type):

@@ -253,7 +253,7 @@ _Reader = Callable[[Any], Any]
 _JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
 
 
-def _misfit(expected: str, value: Any) -> DeserializeError:
+def misfit(expected: str, value: Any) -> DeserializeError:
     found = _JSON_NAMES.get(type(value), "number")
     return DeserializeError(f"$: expected {expected}, got {found}")
 
@@ -262,7 +262,7 @@ def _missing(cls: type, name: str) -> DeserializeError:
     return DeserializeError(f"$.{name}: missing, and {cls.__name__} needs it", path=f"$.{name}")
 
 
-def _under(error: DeserializeError, step: str) -> DeserializeError:
+def under(error: DeserializeError, step: str) -> DeserializeError:
     """The same error, seen from one level further out."""
     path = "$" + step + error.path[1:]
     return DeserializeError(path + str(error)[len(error.path) :], path=path)
@@ -270,7 +270,7 @@ def _under(error: DeserializeError, step: str) -> DeserializeError:
 
 def _read_dict(value: Any) -> Any:
     if not isinstance(value, dict):
-        raise _misfit("object", value)
+        raise misfit("object", value)
     return value
 
 
@@ -312,7 +312,7 @@ def _read_needed(read: _Reader, value: Any, step: str) -> Any:
     try:
         return read(value)
     except DeserializeError as error:
-        raise _under(error, step) from None
+        raise under(error, step) from None
 
 
 def _read_wanted(read: _Reader, value: Any, name: str, extra: dict[str, Any]) -> Any:
@@ -325,13 +325,13 @@ def _read_wanted(read: _Reader, value: Any, name: str, extra: dict[str, Any]) ->
 
 def _read_list(item: _Reader, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise _misfit("list", value)
+        raise misfit("list", value)
     found: list[Any] = []
     try:
         for one in value:
             found.append(item(one))  # how many went well is the place of one that does not
     except DeserializeError as error:
-        raise _under(error, f"[{len(found)}]") from None
+        raise under(error, f"[{len(found)}]") from None
     return found
 
 
@@ -343,16 +343,16 @@ def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
     plain = tuple(kind for kind, reader in members if not reader and isinstance(kind, type))
 
     def read(value: Any) -> Any:
-        misfit = None
+        last: DeserializeError | None = None
         for kind, reader in structured:
             if isinstance(value, kind):
                 try:
                     return reader(value)
                 except DeserializeError as error:
-                    misfit = error
+                    last = error
         if isinstance(value, plain):
             return value
-        raise misfit or _misfit(" or ".join(_JSON_NAMES[kind] for kind, _ in structured), value)
+        raise last or misfit(" or ".join(_JSON_NAMES[kind] for kind, _ in structured), value)
 
     return read
 
@@ -373,7 +373,7 @@ def _object_reader(cls: type) -> _Reader:
         "cls": cls,
         "new": object.__new__,
         "known": frozenset(field.name for field in fields if field.init) - {"extra"},
-        "misfit": _misfit,
+        "misfit": misfit,
         "missing": _missing,
         "needed": _read_needed,
         "wanted": _read_wanted,

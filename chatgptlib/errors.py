@@ -11,7 +11,11 @@
     │   │   InternalServerError 5xx
     │   └── RateLimitError 429        .retry_after
     │       └── QuotaExceededError    the account is out of money: never retried
-    └── DeserializeError          the answer was not what the API promises: .body .path
+    ├── DeserializeError          the answer was not what the API promises: .body .path
+    ├── RefusalError              the model refused a structured answer: .response
+    ├── OutputTruncatedError      a structured answer was cut off: .response
+    ├── ToolError                 a tool call could not be carried out: .call .messages
+    └── WebhookError              a webhook's signature or time does not hold
 
 Only these leave the library. Every one of them pickles.
 """
@@ -20,11 +24,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .messages import CreateChatCompletionResponse
+    from .messages import ChatMessage, CreateChatCompletionResponse, ToolCall
 
 
 class OpenAIError(Exception):
@@ -71,6 +75,39 @@ class DeserializeError(OpenAIError):
         super().__init__(message)
         self.body = body
         self.path = path
+
+
+class RefusalError(OpenAIError):
+    """The model refused to give a structured answer, in the words of the message.
+
+    `response` is the whole answer.
+    """
+
+    response: CreateChatCompletionResponse
+
+
+class OutputTruncatedError(OpenAIError):
+    """A structured answer reached a limit on tokens before its end.
+
+    `response` is the whole answer, with the beginning of the text and the usage.
+    """
+
+    response: CreateChatCompletionResponse
+
+
+class ToolError(OpenAIError):
+    """A tool call could not be carried out.
+
+    `call` is the call; `messages` is the exchange up to it, which a later request can
+    take up again.
+    """
+
+    call: ToolCall
+    messages: Sequence[ChatMessage | Mapping[str, Any]]
+
+
+class WebhookError(OpenAIError):
+    """A webhook was not signed with the secret, or not now: do not act on it."""
 
 
 class APIError(OpenAIError):

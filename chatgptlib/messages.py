@@ -12,6 +12,8 @@ Rules that hold for all of them:
 
 The annotations here are evaluated at once, unlike those of the other modules: as text
 they would be parsed by `dataclass` and again by the codec, at every start of a program.
+Slots are for what users write, where a misspelt name is then an error, and for what is
+made for each chunk; with them a class takes twice as long to make.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +78,7 @@ class Model:
 # A message and what is in it
 
 
-@noun(slots=True)
+@noun
 class FunctionCall(JSONObject):
     """The function a model wants called. `arguments` is the text it wrote: often JSON."""
 
@@ -85,7 +87,7 @@ class FunctionCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class CustomToolCall(JSONObject):
     """The custom tool a model wants called, with free text for it."""
 
@@ -94,7 +96,7 @@ class CustomToolCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class ToolCall(JSONObject):
     """One call in an assistant's message, or a piece of one in a stream."""
 
@@ -106,7 +108,7 @@ class ToolCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class ContentPart(JSONObject):
     """A part of a message's content; `type` says which of the others is set.
 
@@ -122,7 +124,7 @@ class ContentPart(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class URLCitation(JSONObject):
     """Where a piece of the text comes from; indexes count characters of the message."""
 
@@ -133,7 +135,7 @@ class URLCitation(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class Annotation(JSONObject):
     """A note on a message that was made with web search."""
 
@@ -142,7 +144,7 @@ class Annotation(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class ChatCompletionAudio(JSONObject):
     """A spoken answer. To refer to it later, a message needs its `id` alone."""
 
@@ -295,7 +297,7 @@ class CreateChatCompletionRequest(JSONObject):
 # The response
 
 
-@noun(slots=True)
+@noun
 class TokenLogprob(JSONObject):
     """A token, its log probability, and the likeliest tokens in its place."""
 
@@ -306,7 +308,7 @@ class TokenLogprob(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class ChatCompletionLogprobs(JSONObject):
     """The log probabilities of a choice's tokens."""
 
@@ -315,7 +317,7 @@ class ChatCompletionLogprobs(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class CompletionTokensDetails(JSONObject):
     """What the tokens of an answer were."""
 
@@ -327,7 +329,7 @@ class CompletionTokensDetails(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class PromptTokensDetails(JSONObject):
     """What the tokens of a prompt were."""
 
@@ -339,7 +341,7 @@ class PromptTokensDetails(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class ChatCompletionUsage(JSONObject):
     """The tokens a call is billed for. In a stream the last one told holds for all of it."""
 
@@ -351,7 +353,7 @@ class ChatCompletionUsage(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class ChatCompletionChoice(JSONObject):
     """One answer of the `n` asked for."""
 
@@ -362,7 +364,7 @@ class ChatCompletionChoice(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class CreateChatCompletionResponse(JSONObject):
     """A whole answer.
 
@@ -457,7 +459,7 @@ class CreateChatCompletionChunk(JSONObject):
 # Stored completions
 
 
-@noun(slots=True)
+@noun
 class ChatCompletionList(JSONObject):
     """A page of stored completions."""
 
@@ -469,7 +471,7 @@ class ChatCompletionList(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class ChatCompletionMessageList(JSONObject):
     """A page of the messages of a stored completion; each one's id is in its `extra`."""
 
@@ -481,7 +483,7 @@ class ChatCompletionMessageList(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@noun(slots=True)
+@noun
 class ChatCompletionDeleted(JSONObject):
     """What is left of a stored completion."""
 

@@ -23,6 +23,10 @@ TREE = {
     "RateLimitError": "APIError",
     "QuotaExceededError": "RateLimitError",
     "DeserializeError": "OpenAIError",
+    "RefusalError": "OpenAIError",
+    "OutputTruncatedError": "OpenAIError",
+    "ToolError": "OpenAIError",
+    "WebhookError": "OpenAIError",
 }
 
 

@@ -1,0 +1,595 @@
+"""Python types as JSON Schema, and JSON values as those types.
+
+    schema = json_schema(Recipe)             # what a model is to fill in
+    recipe = read_as(Recipe, value)          # what it filled in, or DeserializeError
+
+Known are `str`, `int`, `float`, `bool`, `None`, `Any`, `Literal`, `Enum`, unions, `list`,
+`tuple`, `set`, `dict`, dataclasses, `TypedDict`, `Annotated[..., "description"]`, and
+Pydantic's models where it is installed. For anything else there is a ConfigError that
+names the place and the reason.
+
+The codec reads what servers send, and is lenient. This reads what a model wrote: all of
+it is checked, and nothing is passed over.
+https://json-schema.org/draft/2020-12
+https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from enum import Enum
+from typing import Any, ForwardRef, Literal, TypeVar, Union, get_args, get_origin
+
+from .codec import misfit, under
+from .errors import ConfigError, DeserializeError, excerpt
+
+V = TypeVar("V")
+
+MISSING = dataclasses.MISSING  # stands for "no default"
+
+
+def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
+    """The JSON Schema of a type.
+
+    `strict` is for structured output: every property is required, with null where the
+    type allows None, and no other is allowed. Otherwise a property that has a default may
+    be left out, as for the parameters of a tool.
+
+    Raises ConfigError for a type that JSON Schema can't describe, or not strictly.
+    https://platform.openai.com/docs/guides/structured-outputs
+    """
+    return described(shape_of(of, _shown(of)), strict)
+
+
+def read_as(of: type[V], value: Any) -> V:
+    """`value`, as `json.loads` gives it, as an instance of `of`.
+
+    Raises DeserializeError, with the path to what does not fit.
+    """
+    read: V = shape_of(of, _shown(of)).read(value)
+    return read
+
+
+def described(shape: Shape, strict: bool) -> dict[str, Any]:
+    """The schema of a shape, with the definitions that it refers to."""
+    definitions = _Definitions(strict)
+    schema = shape.describe(definitions)
+    # The root must be an object by itself, not a reference to one.
+    name = schema.get("$ref", "").removeprefix("#/$defs/")
+    if name:
+        again = definitions.uses[name] > 1
+        schema = dict(definitions.found[name])
+        if not again:
+            del definitions.found[name]
+    if definitions.found:
+        schema["$defs"] = definitions.found
+    return schema
+
+
+class _Definitions:
+    """The `$defs` of a schema that is being made."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.found: dict[str, dict[str, Any]] = {}
+        self.uses: dict[str, int] = {}
+        self._name_of: dict[Any, str] = {}
+
+    def refer(self, key: Any, name: str, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A reference to the definition of `key`, which is made at the first."""
+        known = self._name_of.get(key)
+        if known is None:
+            known, number = name, 1
+            while known in self.found:  # of another class
+                number += 1
+                known = f"{name}_{number}"
+            self._name_of[key] = known
+            self.found[known] = {}  # for what refers to itself
+            self.found[known].update(describe())
+        self.uses[known] = self.uses.get(known, 0) + 1
+        return {"$ref": f"#/$defs/{known}"}
+
+
+# What types look like in JSON. A shape describes itself, and reads values of its type
+
+
+class Shape:
+    """How the values of a type look in JSON."""
+
+    name = "value"  # in messages
+    is_object = False  # with known keys, so that it can be the root of a schema
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def read(self, value: Any) -> Any:
+        """The Python value of a JSON value. Raises DeserializeError."""
+        raise NotImplementedError
+
+    def is_exactly(self, value: Any) -> bool:
+        """`value` need not be converted to be of this type."""
+        return False
+
+
+_SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+class _Scalar(Shape):
+    def __init__(self, kind: type) -> None:
+        self.kind, self.name = kind, _SCALARS[kind]
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        return {"type": self.name}
+
+    def read(self, value: Any) -> Any:
+        if type(value) is self.kind:
+            return value
+        if self.kind is float and type(value) is int and abs(value) < 1 << 1023:
+            return float(value)
+        if self.kind is int and type(value) is float and value.is_integer():
+            return int(value)  # a model that writes 3.0 means 3
+        raise misfit(self.name, value)
+
+    def is_exactly(self, value: Any) -> bool:
+        return type(value) is self.kind
+
+
+class _Anything(Shape):
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        if definitions.strict:
+            raise _cannot(self.where, "Any is too little to say in a strict schema")
+        return {}
+
+    def read(self, value: Any) -> Any:
+        return value
+
+
+class _Choice(Shape):
+    """One of some values, by what stands for each in JSON."""
+
+    def __init__(self, where: str, values: Iterable[tuple[Any, Any]]) -> None:
+        self.values = list(values)
+        for plain, _ in self.values:
+            if type(plain) not in _SCALARS:
+                raise _cannot(where, f"{plain!r} is no JSON scalar")
+        shown = ", ".join(json.dumps(plain) for plain, _ in self.values)
+        self.name = f"one of {shown}"
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        kinds = list(dict.fromkeys(_SCALARS[type(plain)] for plain, _ in self.values))
+        kind = kinds[0] if len(kinds) == 1 else kinds
+        return {"type": kind, "enum": [plain for plain, _ in self.values]}
+
+    def read(self, value: Any) -> Any:
+        for plain, python in self.values:
+            if plain == value and type(plain) is type(value):
+                return python
+        if type(value) in _SCALARS:
+            raise DeserializeError(f"$: expected {self.name}, got {excerpt(json.dumps(value))}")
+        raise misfit(self.name, value)
+
+    def is_exactly(self, value: Any) -> bool:
+        return any(plain == value and type(plain) is type(value) for plain, _ in self.values)
+
+
+class _Array(Shape):
+    name = "list"
+
+    def __init__(self, item: Shape, make: Callable[[list[Any]], Any]) -> None:
+        self.item, self.make = item, make
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "array", "items": self.item.describe(definitions)}
+        if self.make in (set, frozenset) and not definitions.strict:
+            schema["uniqueItems"] = True
+        return schema
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, list):
+            raise misfit(self.name, value)
+        found = [_read_at(f"[{index}]", self.item, item) for index, item in enumerate(value)]
+        try:
+            return self.make(found)
+        except TypeError as error:  # what a set cannot hold
+            raise DeserializeError(f"$: {error}") from None
+
+
+class _Tuple(Shape):
+    name = "list"
+
+    def __init__(self, where: str, items: list[Shape]) -> None:
+        self.where, self.items = where, items
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        if definitions.strict:
+            raise _cannot(self.where, "a strict schema has no tuples: use a dataclass")
+        items = [item.describe(definitions) for item in self.items]
+        return {
+            "type": "array",
+            "prefixItems": items,
+            "minItems": len(items),
+            "maxItems": len(items),
+        }
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, list):
+            raise misfit(self.name, value)
+        if len(value) != len(self.items):
+            raise DeserializeError(f"$: expected {len(self.items)} items, got {len(value)}")
+        pairs = enumerate(zip(self.items, value, strict=True))
+        return tuple(_read_at(f"[{index}]", shape, item) for index, (shape, item) in pairs)
+
+
+class _Map(Shape):
+    name = "object"
+
+    def __init__(self, where: str, item: Shape) -> None:
+        self.where, self.item = where, item
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        if definitions.strict:
+            reason = "a strict schema has no free keys: use a list of dataclasses"
+            raise _cannot(self.where, reason)
+        return {"type": "object", "additionalProperties": self.item.describe(definitions)}
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise misfit(self.name, value)
+        return {key: _read_at(f".{key}", self.item, item) for key, item in value.items()}
+
+
+class _Either(Shape):
+    def __init__(self, options: list[Shape]) -> None:
+        self.options = options
+        self.name = " or ".join(dict.fromkeys(option.name for option in options))
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        schemas = [option.describe(definitions) for option in self.options]
+        if all(schema.keys() == {"type"} for schema in schemas):
+            return {"type": [schema["type"] for schema in schemas]}
+        null = {"type": "null"}
+        others = [schema for schema in schemas if schema != null]
+        if len(others) == 1 and isinstance(kind := others[0].get("type"), str):
+            schema = {**others[0], "type": [kind, "null"]}
+            if "enum" in schema:
+                schema["enum"] = [*schema["enum"], None]
+            return schema
+        return {"anyOf": schemas}
+
+    def read(self, value: Any) -> Any:
+        misfits: list[DeserializeError] = []
+        # A number that is whole already is not to become a float because that came first.
+        for option in sorted(self.options, key=lambda option: not option.is_exactly(value)):
+            try:
+                return option.read(value)
+            except DeserializeError as error:
+                misfits.append(error)
+        deepest = max(misfits, key=lambda error: len(error.path))
+        if deepest.path != "$":
+            raise deepest
+        raise misfit(self.name, value)
+
+
+class _Noted(Shape):
+    """A shape with a description."""
+
+    def __init__(self, shape: Shape, text: str) -> None:
+        self.shape, self.text, self.name = shape, text, shape.name
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        return _with_note(self.shape.describe(definitions), self.text, definitions.strict)
+
+    def read(self, value: Any) -> Any:
+        return self.shape.read(value)
+
+    def is_exactly(self, value: Any) -> bool:
+        return self.shape.is_exactly(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A property of an object: a field, or a parameter of a function."""
+
+    name: str
+    shape: Shape
+    default: Any = MISSING  # as Python has it; None where it is made anew each time
+    note: str = ""
+
+
+class ObjectShape(Shape):
+    """An object with known properties.
+
+    `members` are asked for when they are needed, since a class may hold itself. `make`
+    makes the Python value of those that came. `key` is what it is a definition of.
+    """
+
+    name = "object"
+    is_object = True
+
+    def __init__(
+        self,
+        members: Callable[[], list[Member]],
+        make: Callable[..., Any],
+        *,
+        key: Any = None,
+        title: str = "",
+        note: str = "",
+    ) -> None:
+        self._members, self._make, self._key = members, make, key
+        self._title, self._note = title, note
+
+    @functools.cached_property
+    def members(self) -> list[Member]:
+        return self._members()
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        if self._key is None:
+            return self._described(definitions)
+        return definitions.refer(self._key, self._title, lambda: self._described(definitions))
+
+    def _described(self, definitions: _Definitions) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "object"}
+        if self._note:
+            schema["description"] = self._note
+        schema["properties"] = properties = {}
+        for member in self.members:
+            found = member.shape.describe(definitions)
+            if member.note:
+                found = _with_note(found, member.note, definitions.strict)
+            plain = _plain(member.default)
+            if plain is not None and not definitions.strict:
+                found = {**found, "default": plain}
+            properties[member.name] = found
+        required = [m.name for m in self.members if definitions.strict or m.default is MISSING]
+        if required:
+            schema["required"] = required
+        schema["additionalProperties"] = False
+        return schema
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise misfit(self.name, value)
+        known = {member.name: member for member in self.members}
+        for key in value:
+            if key not in known:
+                raise DeserializeError(f"$.{key}: there is no such key", path=f"$.{key}")
+        found = {}
+        for name, member in known.items():
+            if name in value:
+                found[name] = _read_at(f".{name}", member.shape, value[name])
+            elif member.default is MISSING:
+                raise DeserializeError(f"$.{name}: missing", path=f"$.{name}")
+        try:
+            return self._make(**found)
+        except (TypeError, ValueError) as error:  # a class that checks itself
+            raise DeserializeError(f"$: {type(error).__name__}: {error}") from error
+
+
+class _Model(Shape):
+    """A model of Pydantic's, which describes and reads itself."""
+
+    name = "object"
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.is_object = model.model_json_schema().get("type") == "object"
+
+    def describe(self, definitions: _Definitions) -> dict[str, Any]:
+        def of_model() -> dict[str, Any]:
+            schema: dict[str, Any] = self.model.model_json_schema()
+            for name, inner in schema.pop("$defs", {}).items():
+                definitions.found.setdefault(name, _strictly(inner) if strict else inner)
+            return _strictly(schema) if strict else schema
+
+        strict = definitions.strict
+        return definitions.refer(self.model, self.model.__name__, of_model)
+
+    def read(self, value: Any) -> Any:
+        try:
+            return self.model.model_validate_json(json.dumps(value))
+        except ValueError as error:
+            raise DeserializeError(f"$: {error}") from error
+
+
+def _strictly(schema: Any) -> Any:
+    """A schema made elsewhere, with what strictness wants: all required, nothing else."""
+    if isinstance(schema, list):
+        return [_strictly(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: _strictly(value) for key, value in schema.items() if key != "default"}
+    if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
+        schema["required"] = list(schema["properties"])
+        schema["additionalProperties"] = False
+    return schema
+
+
+def _with_note(schema: dict[str, Any], note: str, strict: bool) -> dict[str, Any]:
+    if strict and "$ref" in schema:  # which strictly stands alone
+        return {"anyOf": [schema], "description": note}
+    return {**schema, "description": note}
+
+
+def _plain(default: Any) -> Any:
+    """A default as JSON; None where it has no short form there, or is null."""
+    if isinstance(default, Enum):
+        default = default.value
+    return default if type(default) in (str, int, float, bool) else None
+
+
+def _read_at(step: str, shape: Shape, value: Any) -> Any:
+    try:
+        return shape.read(value)
+    except DeserializeError as error:
+        raise under(error, step) from error.__cause__
+
+
+# From type hints to shapes
+
+_LISTS = (list, Sequence, MutableSequence, Iterable)
+_MAPS = (dict, Mapping, MutableMapping)
+# Of Python 3.11 and later.
+_WRAPPERS = tuple(
+    filter(None, (getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")))
+)
+
+
+def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> Shape:
+    """The shape of the values of a type. `where` it stands is for the error; `names` are
+    what a hint written as text may refer to.
+
+    Raises ConfigError for what has no JSON form.
+    """
+    if isinstance(hint, (str, ForwardRef)):
+        hint = _evaluated(hint, where, names or {})
+    if hint is None:
+        hint = type(None)
+    if hint is Any:
+        return _Anything(where)
+    if isinstance(hint, type) and hint in _SCALARS:
+        return _Scalar(hint)
+    origin, args = get_origin(hint), get_args(hint)
+    if hasattr(hint, "__metadata__"):  # Annotated
+        shape = shape_of(args[0], where, names)
+        note = next((note for note in hint.__metadata__ if isinstance(note, str)), "")
+        return _Noted(shape, note) if note else shape
+    if origin in _WRAPPERS:
+        return shape_of(args[0], where, names)
+    if origin is Literal:
+        return _Choice(where, ((_value_of(arg), arg) for arg in args))
+    if origin in (Union, types.UnionType):
+        return _Either([shape_of(arg, where, names) for arg in args])
+    if hasattr(hint, "__supertype__"):  # NewType
+        return shape_of(hint.__supertype__, where, names)
+    if hasattr(hint, "__value__"):  # a `type` statement
+        return shape_of(hint.__value__, where, names)
+    kind: Any = origin or hint
+    if kind in (tuple, set, frozenset, *_LISTS):
+        return _shape_of_array(kind, args, where, names)
+    if kind in _MAPS:
+        if not args:
+            raise _cannot(where, f"a {_shown(hint)} of what? Write dict[str, int], or whatever")
+        if args[0] is not str:
+            raise _cannot(where, f"JSON's keys are text, not {_shown(args[0])}")
+        return _Map(where, shape_of(args[1], where, names))
+    if isinstance(kind, type):
+        if issubclass(kind, Enum):
+            return _Choice(where, ((member.value, member) for member in kind))
+        if hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate_json"):
+            return _Model(kind)
+        if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
+            return _class_shape(kind)
+    raise _cannot(where, f"{_shown(hint)} has no JSON form")
+
+
+def _shape_of_array(kind: Any, args: Any, where: str, names: Any) -> Shape:
+    if not args:
+        raise _cannot(where, f"a {_shown(kind)} of what? Write {_shown(kind)}[str], or whatever")
+    if kind is tuple and args[-1] is not Ellipsis:
+        return _Tuple(where, [shape_of(arg, where, names) for arg in args])
+    make = kind if kind in (tuple, set, frozenset) else list
+    return _Array(shape_of(args[0], where, names), make)
+
+
+_SHAPE_OF: dict[Any, ObjectShape] = {}
+
+
+def _class_shape(cls: Any) -> ObjectShape:
+    """The shape of a dataclass or TypedDict; the same each time, as it may hold itself."""
+    if cls in _SHAPE_OF:
+        return _SHAPE_OF[cls]
+    doc = vars(cls).get("__doc__") or ""
+    if doc.startswith(f"{cls.__name__}("):  # written by `dataclass`
+        doc = ""
+    typed_dict = typing.is_typeddict(cls)
+    shape = _SHAPE_OF[cls] = ObjectShape(
+        functools.partial(_keys_of if typed_dict else _fields_of, cls),
+        dict if typed_dict else cls,
+        key=cls,
+        title=cls.__name__,
+        note=first_paragraph(doc),
+    )
+    return shape
+
+
+def _fields_of(cls: Any) -> list[Member]:
+    hints, names = hints_of(cls), _names_around(cls)
+    found = []
+    for field in dataclasses.fields(cls):
+        if field.init:
+            default = field.default
+            if default is MISSING and field.default_factory is not MISSING:
+                default = None
+            shape = shape_of(hints[field.name], f"{cls.__name__}.{field.name}", names)
+            note = field.metadata.get("description", "")
+            found.append(Member(field.name, shape, default, note))
+    return found
+
+
+def _keys_of(cls: Any) -> list[Member]:
+    names = _names_around(cls)
+    return [
+        Member(
+            name,
+            shape_of(hint, f"{cls.__name__}.{name}", names),
+            MISSING if name in cls.__required_keys__ else None,
+        )
+        for name, hint in hints_of(cls).items()
+    ]
+
+
+def hints_of(thing: Any) -> dict[str, Any]:
+    """The type hints of a class or function. Raises ConfigError for names they don't find."""
+    try:
+        # A class that is defined in a function may still hold itself.
+        return typing.get_type_hints(
+            thing, localns={getattr(thing, "__name__", ""): thing}, include_extras=True
+        )
+    except (NameError, TypeError, SyntaxError, AttributeError) as error:
+        raise _cannot(_shown(thing), f"its type hints can't be understood: {error}") from None
+
+
+def _names_around(thing: Any) -> dict[str, Any]:
+    import sys
+
+    module = sys.modules.get(getattr(thing, "__module__", ""))
+    return {**vars(module), thing.__name__: thing} if module else {thing.__name__: thing}
+
+
+def _evaluated(hint: Any, where: str, names: Mapping[str, Any]) -> Any:
+    """A hint that stands as text inside another, where Python leaves it so."""
+    text = hint.__forward_arg__ if isinstance(hint, ForwardRef) else hint
+    try:
+        return eval(text, dict(names))  # the author's own annotation, as Python evaluates it
+    except Exception as error:
+        raise _cannot(where, f"{text!r} can't be understood: {error}") from None
+
+
+def _value_of(member: Any) -> Any:
+    return member.value if isinstance(member, Enum) else member
+
+
+def _cannot(where: str, reason: str) -> ConfigError:
+    return ConfigError(f"cannot describe {where}: {reason}")
+
+
+def _shown(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint)
+
+
+def first_paragraph(doc: str | None) -> str:
+    """The first paragraph of a docstring, as one line."""
+    paragraph: list[str] = []
+    for line in (doc or "").strip().splitlines():
+        if not line.strip():
+            break
+        paragraph.append(line.strip())
+    return " ".join(paragraph)

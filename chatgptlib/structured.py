@@ -1,0 +1,120 @@
+"""Structured output: an answer as an instance of a class.
+
+    recipe = parse_chat_completion(client, request, Recipe)
+
+The request says by a strict JSON Schema what the answer has to look like; the answer is
+read into the class, or there is an error that holds it.
+https://platform.openai.com/docs/guides/structured-outputs
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .chat import create_chat_completion, request_members
+from .client import OpenAIClient, parsed
+from .errors import (
+    ConfigError,
+    DeserializeError,
+    OpenAIError,
+    OutputTruncatedError,
+    RefusalError,
+    excerpt,
+)
+from .messages import CreateChatCompletionRequest, CreateChatCompletionResponse
+from .schema import Member, ObjectShape, Shape, V, described, shape_of
+
+
+def response_format(of: Any) -> dict[str, Any]:
+    """What `response_format` says in a request for an instance of a type.
+
+    A type that is no object in JSON, such as a list, is wrapped into one, under the key
+    `value`. Raises ConfigError for what a strict schema can't describe.
+    """
+    return _format(_object(of), _title(of))
+
+
+def parse_chat_completion(
+    client: OpenAIClient,
+    request: CreateChatCompletionRequest | Mapping[str, Any],
+    into: type[V],
+) -> V:
+    """Ask for an answer that is an instance of `into`, and return that.
+
+    `into` is a dataclass, a TypedDict, a list of them, or whatever else `json_schema`
+    describes; also a model of Pydantic's. The request has no `response_format` of its own.
+
+    Raises RefusalError when the model refuses, OutputTruncatedError when a limit on
+    tokens ended its answer, DeserializeError, with the response as `partial`, when the
+    answer is not what was asked for, and what create_chat_completion raises.
+    https://platform.openai.com/docs/guides/structured-outputs
+    """
+    body = request_members(request)
+    if body.get("response_format") is not None:
+        raise ConfigError("parse_chat_completion() makes the response_format itself: leave it out")
+    shape = _object(into)
+    body["response_format"] = _format(shape, _title(into))
+    response = create_chat_completion(client, body)
+    text = _whole_text(response)
+    value, broken = parsed(_without_fence(text))
+    try:
+        if broken is not None:
+            raise DeserializeError(f"$: the answer is no JSON: {excerpt(text)}") from broken
+        answer: V = shape.read(value)
+        return answer
+    except DeserializeError as error:
+        error.body, error.partial = text, response
+        error.request_id, error.headers = response.request_id, response.headers
+        raise
+
+
+def _object(of: Any) -> Shape:
+    shape = shape_of(of, _title(of))
+    if shape.is_object:
+        return shape
+    return ObjectShape(lambda: [Member("value", shape)], lambda value: value)
+
+
+def _title(of: Any) -> str:
+    return re.sub("[^a-zA-Z0-9_-]", "_", getattr(of, "__name__", ""))[:64] or "answer"
+
+
+def _format(shape: Shape, title: str) -> dict[str, Any]:
+    named = {"name": title, "schema": described(shape, strict=True), "strict": True}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def _whole_text(response: CreateChatCompletionResponse) -> str:
+    """The text of the first choice, if it has come to its end."""
+    if not response.choices:
+        raise _unusable(DeserializeError("$.choices: empty", path="$.choices"), response)
+    choice = response.choices[0]
+    if choice.message.refusal:
+        raise _unusable(RefusalError(f"the model refused: {choice.message.refusal}"), response)
+    if choice.finish_reason == "content_filter":
+        raise _unusable(RefusalError("the content filter stopped the answer"), response)
+    if choice.finish_reason == "length":
+        raise _unusable(OutputTruncatedError(_cut_off(response)), response)
+    return response.text
+
+
+def _cut_off(response: CreateChatCompletionResponse) -> str:
+    used = response.usage.completion_tokens if response.usage else None
+    after = f" after {used} tokens" if used else ""
+    return f"the answer was cut off{after}: raise max_completion_tokens"
+
+
+def _unusable(error: OpenAIError, response: CreateChatCompletionResponse) -> OpenAIError:
+    if isinstance(error, (RefusalError, OutputTruncatedError)):
+        error.response = response
+    error.partial = response
+    error.request_id, error.headers = response.request_id, response.headers
+    return error
+
+
+def _without_fence(text: str) -> str:
+    """JSON out of the Markdown that models without a grammar like to put around it."""
+    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.S)
+    return fenced[1] if fenced else text
