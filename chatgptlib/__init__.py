@@ -78,8 +78,11 @@ from .messages import (
 
 if TYPE_CHECKING:
     from .offline import OfflineRequest, OfflineServer
+    from .schema import json_schema
     from .sse import EventDecoder
     from .stream import ChatCompletionStream, ResponseAccumulator
+    from .structured import parse_chat_completion
+    from .tools import ToolRun, function_tool, run_tools
 
 __all__ = [
     "APIError",
@@ -130,6 +133,7 @@ __all__ = [
     "TokenLogprob",
     "ToolCall",
     "ToolError",
+    "ToolRun",
     "URLCitation",
     "UnprocessableEntityError",
     "WebhookError",
@@ -137,10 +141,14 @@ __all__ = [
     "create_chat_completion",
     "create_chat_completion_stream",
     "delete_chat_completion",
+    "function_tool",
     "iterate_chat_completions",
+    "json_schema",
     "list_chat_completion_messages",
     "list_chat_completions",
+    "parse_chat_completion",
     "retrieve_chat_completion",
+    "run_tools",
     "update_chat_completion",
 ]
 
@@ -153,6 +161,11 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
         "OfflineRequest": "offline",
         "OfflineServer": "offline",
         "ResponseAccumulator": "stream",
+        "ToolRun": "tools",
+        "function_tool": "tools",
+        "json_schema": "schema",
+        "parse_chat_completion": "structured",
+        "run_tools": "tools",
     }
 
     def __getattr__(name: str) -> Any:

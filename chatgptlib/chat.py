@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
-from .client import EVENT_STREAM, OpenAIClient, answer_json, send, with_answer
-from .codec import T, decoder, encode, members
+from .answers import answer_json, with_answer
+from .client import EVENT_STREAM, OpenAIClient, send
+from .codec import T, decode, decoder, encode, members
 from .errors import ConfigError, DeserializeError
 from .messages import (
     ChatCompletionDeleted,
@@ -28,16 +29,32 @@ if TYPE_CHECKING:
 _COMPLETIONS = "chat/completions"
 
 
+class DataclassInstance(Protocol):
+    """An instance of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+ChatRequest = CreateChatCompletionRequest | Mapping[str, Any] | DataclassInstance
+"""What the create functions take: the noun, a dataclass of the user's, or a mapping."""
+
+
 @overload
 def create_chat_completion(
-    client: OpenAIClient, request: CreateChatCompletionRequest | Mapping[str, Any] | Any
+    client: OpenAIClient, request: ChatRequest
 ) -> CreateChatCompletionResponse: ...
 
 
 @overload
 def create_chat_completion(
+    client: OpenAIClient, request: ChatRequest, *, into: type[dict[str, Any]]
+) -> dict[str, Any]: ...
+
+
+@overload
+def create_chat_completion(
     client: OpenAIClient,
-    request: CreateChatCompletionRequest | Mapping[str, Any] | Any,
+    request: ChatRequest,
     *,
     into: type[T],
 ) -> T: ...
@@ -45,7 +62,7 @@ def create_chat_completion(
 
 def create_chat_completion(
     client: OpenAIClient,
-    request: CreateChatCompletionRequest | Mapping[str, Any] | Any,
+    request: ChatRequest,
     *,
     into: type[Any] = CreateChatCompletionResponse,
 ) -> Any:
@@ -76,14 +93,20 @@ def create_chat_completion(
 
 @overload
 def create_chat_completion_stream(
-    client: OpenAIClient, request: CreateChatCompletionRequest | Mapping[str, Any] | Any
+    client: OpenAIClient, request: ChatRequest
 ) -> ChatCompletionStream[CreateChatCompletionChunk]: ...
 
 
 @overload
 def create_chat_completion_stream(
+    client: OpenAIClient, request: ChatRequest, *, into: type[dict[str, Any]]
+) -> ChatCompletionStream[dict[str, Any]]: ...
+
+
+@overload
+def create_chat_completion_stream(
     client: OpenAIClient,
-    request: CreateChatCompletionRequest | Mapping[str, Any] | Any,
+    request: ChatRequest,
     *,
     into: type[T],
 ) -> ChatCompletionStream[T]: ...
@@ -91,7 +114,7 @@ def create_chat_completion_stream(
 
 def create_chat_completion_stream(
     client: OpenAIClient,
-    request: CreateChatCompletionRequest | Mapping[str, Any] | Any,
+    request: ChatRequest,
     *,
     into: type[Any] = CreateChatCompletionChunk,
 ) -> ChatCompletionStream[Any]:
@@ -120,6 +143,7 @@ def create_chat_completion_stream(
 # Completions that were created with `store=True`
 
 
+@overload
 def list_chat_completions(
     client: OpenAIClient,
     *,
@@ -128,16 +152,65 @@ def list_chat_completions(
     after: str | None = None,
     limit: int | None = None,
     order: str | None = None,
-) -> ChatCompletionList:
+) -> ChatCompletionList: ...
+
+
+@overload
+def list_chat_completions(
+    client: OpenAIClient,
+    *,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+    into: type[T],
+) -> T: ...
+
+
+def list_chat_completions(
+    client: OpenAIClient,
+    *,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+    into: type[Any] = ChatCompletionList,
+) -> Any:
     """A page of the stored completions: those of `model`, with all of `metadata`.
 
     `after` is the id that the page before ended with, `limit` its length (20 if None),
-    `order` "asc" or "desc" by time. Raises what create_chat_completion does.
+    `order` "asc" or "desc" by time; `into` is the class to read the page into. Raises
+    what create_chat_completion does.
     https://platform.openai.com/docs/api-reference/chat/list
     """
     query = {"model": model, "after": after, "limit": limit, "order": order}
     query |= {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
-    return _stored(client, "GET", ChatCompletionList, query=query)
+    return _stored(client, "GET", into, query=query)
+
+
+@overload
+def iterate_chat_completions(
+    client: OpenAIClient,
+    *,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+) -> Iterator[CreateChatCompletionResponse]: ...
+
+
+@overload
+def iterate_chat_completions(
+    client: OpenAIClient,
+    *,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+    into: type[T],
+) -> Iterator[T]: ...
 
 
 def iterate_chat_completions(
@@ -147,51 +220,113 @@ def iterate_chat_completions(
     metadata: Mapping[str, str] | None = None,
     limit: int | None = None,
     order: str | None = None,
-) -> Iterator[CreateChatCompletionResponse]:
+    into: type[Any] = CreateChatCompletionResponse,
+) -> Iterator[Any]:
     """All the stored completions, page after page, each page asked for when it is needed.
 
-    The arguments and errors are those of list_chat_completions; `limit` is for a page.
+    The arguments and errors are those of list_chat_completions; `limit` is for a page,
+    `into` is the class of the completions.
     """
     after: str | None = None
     while True:
         page = list_chat_completions(
             client, model=model, metadata=metadata, after=after, limit=limit, order=order
         )
-        yield from page.data
+        for completion in page:
+            yield completion if into is type(completion) else decode(into, completion.to_dict())
         last = page.last_id or (page.data[-1].id if page.data else None)
         if not page.has_more or not last or last == after:
             return
         after = last
 
 
+@overload
 def retrieve_chat_completion(
     client: OpenAIClient, completion_id: str
-) -> CreateChatCompletionResponse:
-    """A stored completion. Raises what create_chat_completion does.
+) -> CreateChatCompletionResponse: ...
+
+
+@overload
+def retrieve_chat_completion(client: OpenAIClient, completion_id: str, *, into: type[T]) -> T: ...
+
+
+def retrieve_chat_completion(
+    client: OpenAIClient, completion_id: str, *, into: type[Any] = CreateChatCompletionResponse
+) -> Any:
+    """A stored completion, as an `into`. Raises what create_chat_completion does.
 
     https://platform.openai.com/docs/api-reference/chat/get
     """
-    return _stored(client, "GET", CreateChatCompletionResponse, completion_id)
+    return _stored(client, "GET", into, completion_id)
+
+
+@overload
+def update_chat_completion(
+    client: OpenAIClient, completion_id: str, metadata: Mapping[str, str]
+) -> CreateChatCompletionResponse: ...
+
+
+@overload
+def update_chat_completion(
+    client: OpenAIClient, completion_id: str, metadata: Mapping[str, str], *, into: type[T]
+) -> T: ...
 
 
 def update_chat_completion(
-    client: OpenAIClient, completion_id: str, metadata: Mapping[str, str]
-) -> CreateChatCompletionResponse:
+    client: OpenAIClient,
+    completion_id: str,
+    metadata: Mapping[str, str],
+    *,
+    into: type[Any] = CreateChatCompletionResponse,
+) -> Any:
     """Replace the metadata of a stored completion: up to 16 pairs.
 
     Raises what create_chat_completion does.
     https://platform.openai.com/docs/api-reference/chat/update
     """
     body = encode({"metadata": metadata})
-    return _stored(client, "POST", CreateChatCompletionResponse, completion_id, body=body)
+    return _stored(client, "POST", into, completion_id, body=body)
 
 
-def delete_chat_completion(client: OpenAIClient, completion_id: str) -> ChatCompletionDeleted:
+@overload
+def delete_chat_completion(client: OpenAIClient, completion_id: str) -> ChatCompletionDeleted: ...
+
+
+@overload
+def delete_chat_completion(client: OpenAIClient, completion_id: str, *, into: type[T]) -> T: ...
+
+
+def delete_chat_completion(
+    client: OpenAIClient, completion_id: str, *, into: type[Any] = ChatCompletionDeleted
+) -> Any:
     """Delete a stored completion. Raises what create_chat_completion does.
 
     https://platform.openai.com/docs/api-reference/chat/delete
     """
-    return _stored(client, "DELETE", ChatCompletionDeleted, completion_id)
+    return _stored(client, "DELETE", into, completion_id)
+
+
+@overload
+def list_chat_completion_messages(
+    client: OpenAIClient,
+    completion_id: str,
+    *,
+    after: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+) -> ChatCompletionMessageList: ...
+
+
+@overload
+def list_chat_completion_messages(
+    client: OpenAIClient,
+    completion_id: str,
+    *,
+    after: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+    into: type[T],
+) -> T: ...
 
 
 def list_chat_completion_messages(
@@ -201,13 +336,14 @@ def list_chat_completion_messages(
     after: str | None = None,
     limit: int | None = None,
     order: str | None = None,
-) -> ChatCompletionMessageList:
+    into: type[Any] = ChatCompletionMessageList,
+) -> Any:
     """A page of the messages of a stored completion; arguments as for list_chat_completions.
 
     https://platform.openai.com/docs/api-reference/chat/getMessages
     """
     query = {"after": after, "limit": limit, "order": order}
-    return _stored(client, "GET", ChatCompletionMessageList, completion_id, "messages", query=query)
+    return _stored(client, "GET", into, completion_id, "messages", query=query)
 
 
 def _stored(

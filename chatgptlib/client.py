@@ -1,4 +1,4 @@
-"""`OpenAIClient`: settings, the key, and when to try again.
+"""`OpenAIClient`: settings, the key, any endpoint, and when to try again.
 
 Every request goes through `send`, which returns an answer with a good status or raises.
 https://platform.openai.com/docs/api-reference/introduction
@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/introduction
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -13,34 +14,30 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
-    APIError,
-    ConfigError,
-    DeserializeError,
-    HTTPError,
-    OpenAIError,
-    QuotaExceededError,
-    api_error,
-    excerpt,
-    told_error,
-)
-from .transport import Answer, Transport, shown_url
+from .answers import answer_value, refusal
+from .codec import encode, members
+from .errors import APIError, ConfigError, HTTPError, OpenAIError, QuotaExceededError
+from .transport import Answer, Transport, form_of, shown_url
 
 if TYPE_CHECKING:
     import requests
+
+    from .events import EventStream
 
 __version__ = "0.1.0"
 
 _OFFICIAL_HOST = "api.openai.com"
 _OFFICIAL_URL = "https://api.openai.com/v1"
 _TIMEOUT = (10.0, 600.0)  # to connect, and between two reads, in seconds
-_DEEPEST = 100  # levels of nesting in an answer
 _LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
 _RETRIED_STATUS = frozenset({408, 409, 429})
+_KEY_HEADERS = frozenset({"authorization", "api-key"})
 
 _JSON = "application/json"
+_ANYTHING = "application/json, */*"
 EVENT_STREAM = "text/event-stream"
 
 _log = logging.getLogger(__name__)
@@ -57,7 +54,7 @@ class OpenAIClient:
         neither it nor OPENAI_API_KEY nor OPENAI_ADMIN_KEY, no key is sent, which is an
         error for api.openai.com alone.
     base_url: where the API is, up to and with `/v1`; else OPENAI_BASE_URL, else OpenAI.
-    organization, project: else OPENAI_ORG_ID, OPENAI_PROJECT_ID; sent if set.
+    organization, project: else OPENAI_ORG_ID, OPENAI_PROJECT_ID; "" for none.
     timeout: seconds to wait for a connection and then between two reads, together or as
         a pair; 10 and 600 if None, no limit if `math.inf`.
     deadline: seconds a call may take in all: tries, waits and the stream; None for no
@@ -99,8 +96,10 @@ class OpenAIClient:
         if api_key is None:
             api_key = environment("OPENAI_API_KEY", "").strip() or environment("OPENAI_ADMIN_KEY")
         base_url = base_url or environment("OPENAI_BASE_URL", "").strip() or _OFFICIAL_URL
-        organization = organization or environment("OPENAI_ORG_ID")
-        project = project or environment("OPENAI_PROJECT_ID")
+        if organization is None:
+            organization = environment("OPENAI_ORG_ID", "")
+        if project is None:
+            project = environment("OPENAI_PROJECT_ID", "")
 
         self.base_url, in_url = _checked_base_url(base_url)
         self.timeout = _checked_timeout(timeout)
@@ -112,18 +111,18 @@ class OpenAIClient:
         self._query = {**in_url, **(query or {})}
         own = {_checked_name(name): _checked_value(name, v) for name, v in (headers or {}).items()}
         named = {name.lower() for name in own}
-        if named & {"authorization", "api-key"}:
-            self._api_key = None
-        self.sends_key = self._api_key is not None or bool(named & {"authorization", "api-key"})
+        if named & _KEY_HEADERS:
+            api_key, self._api_key = "", None
+        self.sends_key = self._api_key is not None or bool(named & _KEY_HEADERS)
         if not self.sends_key and _host(self.base_url) == _OFFICIAL_HOST:
             raise ConfigError(
                 "no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..., "
                 "or base_url=... of a server that needs none"
             )
         self._headers = {"User-Agent": f"chatgptlib/{__version__}"}
-        if organization and organization.strip():
+        if organization.strip():
             self._headers["OpenAI-Organization"] = _checked_value("organization", organization)
-        if project and project.strip():
+        if project.strip():
             self._headers["OpenAI-Project"] = _checked_value("project", project)
         self._headers = {k: v for k, v in self._headers.items() if k.lower() not in named} | own
         self._secrets = tuple(filter(_is_secret, self._hidden(own)))
@@ -156,22 +155,168 @@ class OpenAIClient:
                 yield from (value, quote(value, safe=""), quote_plus(value))
                 yield value.rpartition(" ")[2]  # what follows "Bearer" or "Basic"
 
+    @classmethod
+    def azure(
+        cls,
+        endpoint: str | None = None,
+        *,
+        deployment: str,
+        api_version: str | None = None,
+        api_key: str | Callable[[], str] | None = None,
+        **settings: Any,
+    ) -> OpenAIClient:
+        """A client for one deployment of Azure OpenAI.
+
+        endpoint: `https://NAME.openai.azure.com`; else AZURE_OPENAI_ENDPOINT.
+        api_version: as `2024-10-21`; else OPENAI_API_VERSION.
+        api_key: the key, else AZURE_OPENAI_API_KEY; or a function that returns a token of
+            Entra ID, called for each request.
+        settings: any other setting of OpenAIClient.
+
+        Nothing that is meant for OpenAI is sent: not OPENAI_API_KEY, nor the organization
+        and project of the environment. What Azure's content filter says is in `.extra` of
+        the response, its choices and chunks. The endpoints without deployments and
+        versions need no more than `OpenAIClient(key, base_url=f"{endpoint}/openai/v1")`.
+
+        Raises ConfigError for settings that are missing, or can't work.
+        https://learn.microsoft.com/azure/ai-services/openai/reference
+        """
+        endpoint = _set_or_given("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
+        if "?" in endpoint or "#" in endpoint:
+            raise ConfigError(f"endpoint has neither query nor fragment: {shown_url(endpoint)!r}")
+        version = _set_or_given("api_version", api_version, "OPENAI_API_VERSION")
+        headers, query = settings.pop("headers", None) or {}, settings.pop("query", None) or {}
+        _check_kinds(headers=headers, query=query)
+        if not callable(api_key):
+            key = _checked_key(_set_or_given("api_key", api_key, "AZURE_OPENAI_API_KEY"))
+            headers, api_key = _with_headers(headers, {"api-key": key}), ""
+        return cls(
+            api_key,
+            base_url=f"{endpoint}/openai/deployments/{_step('deployment', deployment)}",
+            headers=headers,
+            query={**query, "api-version": version},
+            **{"organization": "", "project": "", **settings},
+        )
+
     def with_options(self, *, path: str | None = None, **changes: Any) -> OpenAIClient:
         """A client that differs in these settings and shares the connections.
 
         For one call or many: `create_chat_completion(client.with_options(timeout=5), ...)`.
+        `headers` and `query` are added to the client's own, in place of those of the same
+        name; any other setting is replaced. A new `api_key` goes where the old one went.
         `path`, under the base URL, takes the place of a function's own path.
+
+        Raises TypeError for what is no setting, ConfigError for what can't work.
         """
         unknown = changes.keys() - self._settings.keys()
         if unknown:
             raise TypeError(f"with_options() got unknown settings: {', '.join(sorted(unknown))}")
-        if path is not None and "#" in path:
-            raise ConfigError(f"a path has no fragment: {path!r}")
-        other = type(self)(**(self._settings | changes))
-        other._path = path if path is not None else self._path
+        settings = self._settings | changes
+        headers, query = changes.get("headers") or {}, changes.get("query") or {}
+        _check_kinds(headers=headers, query=query)
+        own = self._settings["headers"] or {}
+        if changes.get("api_key") is not None:
+            own = _with_new_key(own, changes["api_key"])
+        settings["headers"] = _with_headers(own, headers)
+        settings["query"] = {**(self._settings["query"] or {}), **query}
+        other = type(self)(**settings)
+        other._path = self._path if path is None else _checked_path(path)
         if not changes.keys() & {"session", "verify", "proxies"}:
             other.transport = self.transport
         return other
+
+    # Every other endpoint
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """Ask any endpoint of the API with GET: `client.get("models")`.
+
+        path: under the base URL, as the API's pages have it: `"files/file-1/content"`.
+        query: of its values, None is left out, a list is sent as the same key several
+            times, and a mapping as `key[name]=value`.
+
+        Returns the answer: JSON as dicts and lists, anything else (audio, the content of
+        a file) as bytes, an empty one as None. It is sent and tried again as chat
+        completions are.
+
+        Raises ConfigError for what can't be sent, HTTPError when no whole answer came,
+        APIError when the server refused, DeserializeError for an answer that should be
+        JSON and is not.
+        https://platform.openai.com/docs/api-reference
+        """
+        return self._ask("GET", path, query)
+
+    def post(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        files: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Ask any endpoint of the API with POST; arguments, answer and errors as for `get`.
+
+            client.post("embeddings", {"model": "text-embedding-3-small", "input": "Hi"})
+            client.post("files", {"purpose": "batch"}, files={"file": "batch.jsonl"})
+
+        body: a mapping, a dataclass, or anything that JSON can say.
+        files: sent as a form, together with the members of `body`, whose objects go as
+            JSON text and whose lists as several fields `name[]`. A file is a path, bytes, a
+            file open in binary mode, or a tuple of file name, one of those, and perhaps a
+            media type; or a list of such. It is read into memory, so that a retry sends
+            the same. One that can't be read is a ConfigError.
+        https://platform.openai.com/docs/api-reference
+        """
+        if files is None:
+            return self._ask("POST", path, query, None if body is None else encode(body))
+        values = {} if body is None else json.loads(encode(body))
+        if not isinstance(values, dict):
+            raise ConfigError(f"a form is a mapping or a dataclass, not {type(body).__name__}")
+        form, content_type = form_of(values, files)
+        return self._ask("POST", path, query, form, content_type)
+
+    def delete(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """Ask any endpoint of the API with DELETE; arguments, answer and errors as for `get`.
+
+        https://platform.openai.com/docs/api-reference
+        """
+        return self._ask("DELETE", path, query)
+
+    def stream(
+        self, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None
+    ) -> EventStream:
+        """Ask any endpoint of the API with POST, and return its answer as a stream of events.
+
+            with client.stream("responses", {"model": "gpt-4o-mini", "input": "Hi"}) as events:
+                for event in events: ...
+
+        The arguments are those of `post`; `"stream": true` is sent unless the body says
+        otherwise. The request is sent, and a refusal raised, here; see EventStream for what
+        iterating raises.
+        https://platform.openai.com/docs/api-reference/responses-streaming
+        """
+        from .events import EventStream
+
+        if dataclasses.is_dataclass(body) and not isinstance(body, type):
+            body = members(body)
+        if isinstance(body, Mapping):
+            body = {"stream": True, **body}
+        content = None if body is None else encode(body)
+        return EventStream(
+            send(self, "POST", _whole_path(path, query), content, accept=EVENT_STREAM)
+        )
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        body: bytes | None = None,
+        content_type: str | None = None,
+    ) -> Any:
+        whole = _whole_path(path, query)
+        return answer_value(
+            send(self, method, whole, body, accept=_ANYTHING, content_type=content_type)
+        )
 
     def close(self) -> None:
         """Close the connections that are kept open. The client can still be used."""
@@ -200,19 +345,20 @@ class OpenAIClient:
         template = self._templates.get((method, path, accept))
         if template is not None:
             return template
-        from urllib.parse import urlencode
+        from urllib.parse import parse_qsl, urlencode
 
+        asked = path
         if self._path is not None:  # in place of the function's own, whose query stays
-            path = self._path + path[len(path.partition("?")[0]) :]
-        url = f"{self.base_url}/{path.lstrip('/')}"
-        if self._query:
-            url += ("&" if "?" in url else "?") + urlencode(self._query)
-        headers = {"Accept": accept, **self._headers}
+            asked = _with_query(self._path, path.partition("?")[2])
+        told = dict(parse_qsl(asked.partition("?")[2], keep_blank_values=True))
+        rest = {name: value for name, value in self._query.items() if name not in told}
+        url = _with_query(f"{self.base_url}/{asked.lstrip('/')}", urlencode(rest))
+        headers = {"Accept": accept}
         if method == "POST":
-            headers.setdefault("Content-Type", "application/json")
+            headers["Content-Type"] = _JSON
         # A stream not compressed, unless wished: a proxy that compresses holds events back.
-        encoding = "identity" if accept == EVENT_STREAM else "gzip, deflate"
-        headers.setdefault("Accept-Encoding", encoding)
+        headers["Accept-Encoding"] = "identity" if accept == EVENT_STREAM else "gzip, deflate"
+        headers = _with_headers(headers, self._headers)
         if len(self._templates) > 100:  # paths with ids in them
             self._templates.clear()
         template = self.transport.prepare(method, url, headers)
@@ -240,15 +386,24 @@ class OpenAIClient:
 
 
 def send(
-    client: OpenAIClient, method: str, path: str, body: bytes | None = None, *, accept: str = _JSON
+    client: OpenAIClient,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    *,
+    accept: str = _JSON,
+    content_type: str | None = None,
 ) -> Answer:
     """Send a request, and again where that is safe; an answer whose status is good.
 
+    `content_type` is that of a body that is not JSON.
     Raises APIError for a refusal, HTTPError where no answer came.
     """
     started = time.monotonic()
     template = client.template(method, path, accept)
     headers, secrets = client.authorization()
+    if content_type is not None:
+        headers["Content-Type"] = content_type
     attempt = 0
     while True:
         left = None
@@ -270,7 +425,7 @@ def send(
                 return answer
             if answer.status_code < 200:
                 answer.close()  # the real answer may follow, and is no other call's
-            error: OpenAIError = _refusal(client, answer)
+            error: OpenAIError = refusal(answer, client.base_url, client.sends_key)
         except HTTPError as no_answer:
             error = no_answer
         delay = retry_delay(error, attempt, _jitter()) if attempt < client.max_retries else None
@@ -288,118 +443,6 @@ def send(
             error.request_id,
         )
         client.sleep(delay)
-
-
-def answer_json(answer: Answer, content: bytes) -> Any:
-    """The JSON of a whole answer. An error told in it is raised like any other."""
-    value, broken = parsed(content)
-    if broken is not None:  # perhaps by no more than a byte order mark, or one bad character
-        value, broken = parsed(content.decode("utf-8-sig", "replace"))
-    if broken is not None:
-        raise not_json(answer, content) from answer.safe_cause(broken)
-    if told := told_error(value):
-        raise told_in_answer(told, answer)
-    return value
-
-
-def parsed(text: str | bytes) -> tuple[Any, Exception | None]:
-    """The JSON in `text`, or None and why there is none."""
-    try:
-        value = json.loads(text)
-        if len(text) > 500:  # less can't be deep
-            check_depth(text, value)
-        return value, None
-    except (ValueError, RecursionError) as error:
-        return None, error
-
-
-def check_depth(text: str | bytes, value: Any) -> None:
-    """Raise ValueError if `value`, which `text` held, is nested deeper than any answer is,
-    and than the recursion that walks it may go."""
-    opening: Any = (b"{", b"[") if isinstance(text, bytes) else ("{", "[")
-    if sum(map(text.count, opening)) <= _DEEPEST:
-        return
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            item
-            for one in level
-            if isinstance(one, (dict, list))
-            for item in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return
-    raise ValueError("nested too deeply")
-
-
-# What an answer that is no answer raises
-
-
-def told_in_answer(told: Any, answer: Answer) -> APIError:
-    """The error that a 2xx answer tells of, with the key struck out."""
-    told = answer.redacted(told)
-    return api_error(
-        told,
-        status_code=answer.status_code,
-        where=answer.where,
-        headers=answer.told_headers,
-        request_id=answer.request_id,
-    )
-
-
-def _refusal(client: OpenAIClient, answer: Answer) -> APIError:
-    """The error for an answer whose status is not 2xx."""
-    text = answer.read_error()
-    body, broken = parsed(text)
-    # Once more where it is JSON, for a key that was written with escapes.
-    body = text if broken else answer.redacted(body)
-    status, hint = answer.status_code, ""
-    if 300 <= status < 400:
-        hint = (
-            f"It points to {answer.told_headers.get('location')!r}; redirects are not followed, "
-            "so set base_url to where the API is"
-        )
-    elif status == 401 and not client.sends_key:
-        hint = "No API key was sent"
-    elif status == 404 and "/v1" not in client.base_url:
-        hint = "Does base_url lack its /v1?"
-    return api_error(
-        body or answer.redacted(answer.reason),
-        status_code=status,
-        where=answer.where,
-        hint=hint,
-        headers=answer.told_headers,
-        request_id=answer.request_id,
-        retry_after=retry_after(answer.headers, time.time()),
-    )
-
-
-def not_json(answer: Answer, content: bytes) -> DeserializeError:
-    """The error for a body that should have been JSON."""
-    text = answer.redacted(content.decode("utf-8", "replace"))
-    hint = ""
-    if not text.strip():
-        found = "is empty"
-    elif text.lstrip().startswith("<"):
-        found, hint = f"is HTML: {excerpt(text)}", ". Does base_url end in /v1?"
-    elif text.lstrip()[:1] in "{[":
-        found = f"is broken or cut JSON: {excerpt(text)}"
-    else:
-        found = f"is not JSON: {excerpt(text)}"
-    return with_answer(
-        DeserializeError(
-            f"the answer ({answer.status_code}, {answer.headers.get('content-type')}) "
-            f"{found} [{answer.where}]{hint}",
-            body=text,
-        ),
-        answer,
-    )
-
-
-def with_answer(error: DeserializeError, answer: Answer) -> DeserializeError:
-    """`error` with what is known of the answer it was found in."""
-    error.headers, error.request_id = answer.told_headers, answer.request_id
-    return error
 
 
 # When to try again
@@ -427,31 +470,111 @@ def retry_delay(error: OpenAIError, attempt: int, jitter: float) -> float | None
     return error.retry_after if error.retry_after <= _LONGEST_WAIT else None
 
 
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds the server asks to wait: `retry-after-ms`, or `retry-after` as a number or
-    a date; None where it does not say, or nothing sensible. `now` is Unix time."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) * unit
-        except ValueError:
-            continue
-        if seconds >= 0:
-            return seconds
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
 def _jitter() -> float:
     from random import random
 
     return random()
 
 
+# Paths and queries
+
+
+def _whole_path(path: str, query: Mapping[str, Any] | None) -> str:
+    from urllib.parse import urlencode
+
+    if query is not None and not isinstance(query, Mapping):
+        raise ConfigError(f"query must be a mapping, not {type(query).__name__}")
+    try:
+        told = urlencode(list(_query_pairs(query or {})))
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"query cannot be sent: {error}") from error
+    return _with_query(_checked_path(path), told)
+
+
+def _with_query(path: str, query: str) -> str:
+    return f"{path}{'&' if '?' in path else '?'}{query}" if query else path
+
+
+def _checked_path(path: object) -> str:
+    """A path under the base URL, as it can be sent.
+
+    With an id in it that came from elsewhere, it must not lead to another host, whose
+    the key is not, nor to another endpoint.
+    """
+    from urllib.parse import quote, unquote
+
+    if not isinstance(path, str):
+        raise ConfigError(f"a path is text, not {type(path).__name__}")
+    if path.startswith("//") or re.match("[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise ConfigError(f"a path is relative to base_url: {shown_url(path)!r}")
+    if "#" in path:
+        raise ConfigError(f"a path has no fragment: {shown_url(path)!r}")
+    if re.search(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff]|\s", path):
+        raise ConfigError(
+            f"a path has no backslashes, blanks or control characters: {shown_url(path)!r}"
+        )
+    # Dots can't be quoted: they would be read as steps up the path all the same.
+    steps = re.split(r"[/\\]", unquote(path.partition("?")[0]))
+    if "." in steps or ".." in steps:
+        raise ConfigError(f"a path has no steps up or in place: {shown_url(path)!r}")
+    return re.sub("[^!-~]+", lambda found: quote(found[0]), path)
+
+
+def _step(name: str, value: object) -> str:
+    """A value as one step of a path, whatever is in it."""
+    from urllib.parse import quote
+
+    if not isinstance(value, str) or value in ("", ".", ".."):
+        raise ConfigError(f"not a usable {name}: {value!r}")
+    return quote(value, safe="")
+
+
+def _query_pairs(query: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in query.items():
+        if not isinstance(value, Mapping):
+            yield from _pairs_of(name, value)
+            continue
+        for inner, item in value.items():
+            yield from _pairs_of(f"{name}[{inner}]", item)
+
+
+def _pairs_of(name: object, value: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(name, str):
+        raise ConfigError(f"query: a name is text, not {type(name).__name__}")
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        plain = item.value if isinstance(item, Enum) else item
+        if isinstance(plain, bool):
+            plain = str(plain).lower()
+        if plain is not None and not isinstance(plain, (str, int, float)):
+            raise ConfigError(f"query: {name} cannot be of type {type(plain).__name__}")
+        if plain is not None:
+            yield name, str(plain)
+
+
 # Settings, checked
+
+
+def _set_or_given(name: str, value: str | None, variable: str) -> str:
+    """A setting that is needed, else the variable of the environment."""
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{name} must be text, not {type(value).__name__}")
+    found = (value or "").strip() or os.environ.get(variable, "").strip()
+    if not found:
+        raise ConfigError(f"no {name}: pass {name}=..., or set {variable}")
+    return found
+
+
+def _with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Headers, of which the later win; names are the same in upper and lower case."""
+    named = {str(name).lower() for name in added}
+    return {name: own[name] for name in own if str(name).lower() not in named} | dict(added)
+
+
+def _with_new_key(own: Mapping[str, str], key: object) -> dict[str, str]:
+    """The client's own headers without the old key, and with the new one if it goes there."""
+    kept = {name: value for name, value in own.items() if name.lower() not in _KEY_HEADERS}
+    in_header = "api-key" in map(str.lower, own)
+    return kept | {"api-key": key} if in_header and isinstance(key, str) and key.strip() else kept
 
 
 def _check_kinds(**settings: object) -> None:

@@ -22,7 +22,16 @@ import json
 import types
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from .errors import ConfigError, DeserializeError
 
@@ -239,10 +248,10 @@ _READER_OF: dict[type, Callable[[Any], Any]] = {}
 def decoder(into: Any) -> Callable[[Any], Any]:
     """The function that makes an `into` of a JSON value; made once per class."""
     into = get_origin(into) or into
-    if into is dict:
+    if into is dict or is_typeddict(into):  # which is a dict, to Python
         return _read_dict
     if not isinstance(into, type) or not dataclasses.is_dataclass(into):
-        raise ConfigError(f"cannot decode into {into!r}: give a dataclass, or dict")
+        raise ConfigError(f"cannot decode into {into!r}: give a dataclass, a TypedDict, or dict")
     reader = _READER_OF.get(into)
     if reader is None:
         reader = _READER_OF[into] = _object_reader(into)

@@ -14,7 +14,7 @@
     ├── DeserializeError          the answer was not what the API promises: .body .path
     ├── RefusalError              the model refused a structured answer: .response
     ├── OutputTruncatedError      a structured answer was cut off: .response
-    ├── ToolError                 a tool call could not be carried out: .call .messages
+    ├── ToolError                 a tool call could not be carried out: .call
     └── WebhookError              a webhook's signature or time does not hold
 
 Only these leave the library. Every one of them pickles.
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 class OpenAIError(Exception):
     """The base of every error here.
 
-    `partial` is the response so far when the error ended a stream, else None.
+    `partial` is the response so far when the error ended a stream, else None; `messages`
+    the exchange so far when it ended run_tools().
     `request_id` and `headers` are the server's, where it had answered.
     """
 
     partial: CreateChatCompletionResponse | None = None
+    messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None
     request_id: str | None = None
     headers: Mapping[str, str] | None = None
 
@@ -98,12 +100,10 @@ class OutputTruncatedError(OpenAIError):
 class ToolError(OpenAIError):
     """A tool call could not be carried out.
 
-    `call` is the call; `messages` is the exchange up to it, which a later request can
-    take up again.
+    `call` is the call; `messages`, the exchange up to it, can be taken up again.
     """
 
     call: ToolCall
-    messages: Sequence[ChatMessage | Mapping[str, Any]]
 
 
 class WebhookError(OpenAIError):

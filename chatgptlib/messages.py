@@ -16,7 +16,7 @@ Slots are for what users write, where a misspelt name is then an error, and for 
 made for each chunk; with them a class takes twice as long to make.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,10 @@ from typing import TYPE_CHECKING, Any
 from .codec import JSONObject, plain_members
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from dataclasses import dataclass as noun
+
+    from .content import Media
 else:
     from .codec import noun
 
@@ -184,9 +187,30 @@ class ChatMessage(JSONObject):
         return cls(ChatRole.DEVELOPER, text)
 
     @classmethod
-    def user(cls, text: str) -> "ChatMessage":
-        """What the person says."""
-        return cls(ChatRole.USER, text)
+    def user(
+        cls,
+        text: str,
+        *,
+        images: "Media | Iterable[Media]" = (),
+        audio: "Media | Iterable[Media]" = (),
+        files: "Media | Iterable[Media]" = (),
+        detail: str | None = None,
+    ) -> "ChatMessage":
+        """What the person says and shows.
+
+        An image, an audio clip or a file is a path, bytes, a data: URL or a part in the
+        API's own form; an image also an http(s) URL, a file also the id of an uploaded
+        one. Each may be one or several. A path is read at once. `detail` ("low", "high",
+        "auto") is how closely a model looks at the images, parts of your own excepted.
+
+        Raises ConfigError for what can't be read, or is of no kind that can be sent.
+        https://platform.openai.com/docs/guides/images-vision
+        """
+        if all(type(given) is tuple and not given for given in (images, audio, files)):
+            return cls(ChatRole.USER, text)
+        from .content import user_content
+
+        return cls(ChatRole.USER, user_content(text, images, audio, files, detail))
 
     @classmethod
     def assistant(cls, text: str) -> "ChatMessage":
@@ -461,7 +485,7 @@ class CreateChatCompletionChunk(JSONObject):
 
 @noun
 class ChatCompletionList(JSONObject):
-    """A page of stored completions."""
+    """A page of stored completions: an iterable of them, which knows whether there are more."""
 
     data: list[CreateChatCompletionResponse]
     object: str | None = None  # "list"
@@ -469,6 +493,9 @@ class ChatCompletionList(JSONObject):
     last_id: str | None = None
     has_more: bool | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[CreateChatCompletionResponse]:
+        return iter(self.data)
 
 
 @noun
@@ -481,6 +508,9 @@ class ChatCompletionMessageList(JSONObject):
     last_id: str | None = None
     has_more: bool | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[ChatMessage]:
+        return iter(self.data)
 
 
 @noun

@@ -30,8 +30,6 @@ from .errors import ConfigError, DeserializeError, excerpt
 
 V = TypeVar("V")
 
-MISSING = dataclasses.MISSING  # stands for "no default"
-
 
 def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
     """The JSON Schema of a type.
@@ -277,6 +275,9 @@ class _Either(Shape):
             raise deepest
         raise misfit(self.name, value)
 
+    def is_exactly(self, value: Any) -> bool:
+        return any(option.is_exactly(value) for option in self.options)
+
 
 class _Noted(Shape):
     """A shape with a description."""
@@ -300,7 +301,8 @@ class Member:
 
     name: str
     shape: Shape
-    default: Any = MISSING  # as Python has it; None where it is made anew each time
+    required: bool = True
+    default: Any = None  # None also where it is made anew each time
     note: str = ""
 
 
@@ -348,7 +350,7 @@ class ObjectShape(Shape):
             if plain is not None and not definitions.strict:
                 found = {**found, "default": plain}
             properties[member.name] = found
-        required = [m.name for m in self.members if definitions.strict or m.default is MISSING]
+        required = [m.name for m in self.members if definitions.strict or m.required]
         if required:
             schema["required"] = required
         schema["additionalProperties"] = False
@@ -365,7 +367,9 @@ class ObjectShape(Shape):
         for name, member in known.items():
             if name in value:
                 found[name] = _read_at(f".{name}", member.shape, value[name])
-            elif member.default is MISSING:
+            elif member.required and member.shape.is_exactly(None):
+                found[name] = None  # servers that do not hold the model to the schema
+            elif member.required:
                 raise DeserializeError(f"$.{name}: missing", path=f"$.{name}")
         try:
             return self._make(**found)
@@ -525,12 +529,12 @@ def _fields_of(cls: Any) -> list[Member]:
     found = []
     for field in dataclasses.fields(cls):
         if field.init:
-            default = field.default
-            if default is MISSING and field.default_factory is not MISSING:
-                default = None
+            missing = dataclasses.MISSING
+            required = field.default is missing and field.default_factory is missing
+            default = None if field.default is missing else field.default
             shape = shape_of(hints[field.name], f"{cls.__name__}.{field.name}", names)
             note = field.metadata.get("description", "")
-            found.append(Member(field.name, shape, default, note))
+            found.append(Member(field.name, shape, required, default, note))
     return found
 
 
@@ -540,7 +544,7 @@ def _keys_of(cls: Any) -> list[Member]:
         Member(
             name,
             shape_of(hint, f"{cls.__name__}.{name}", names),
-            MISSING if name in cls.__required_keys__ else None,
+            required=name in cls.__required_keys__,
         )
         for name, hint in hints_of(cls).items()
     ]

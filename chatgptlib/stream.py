@@ -16,7 +16,7 @@ from io import StringIO
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
-from .client import check_depth, not_json, parsed, told_in_answer
+from .answers import check_depth, not_json, parsed, told_in_answer
 from .codec import decode, decoder
 from .errors import (
     ConfigError,

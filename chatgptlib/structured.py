@@ -10,11 +10,11 @@ https://platform.openai.com/docs/guides/structured-outputs
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from .chat import create_chat_completion, request_members
-from .client import OpenAIClient, parsed
+from .answers import parsed
+from .chat import ChatRequest, create_chat_completion, request_members
+from .client import OpenAIClient
 from .errors import (
     ConfigError,
     DeserializeError,
@@ -23,22 +23,13 @@ from .errors import (
     RefusalError,
     excerpt,
 )
-from .messages import CreateChatCompletionRequest, CreateChatCompletionResponse
+from .messages import CreateChatCompletionResponse
 from .schema import Member, ObjectShape, Shape, V, described, shape_of
-
-
-def response_format(of: Any) -> dict[str, Any]:
-    """What `response_format` says in a request for an instance of a type.
-
-    A type that is no object in JSON, such as a list, is wrapped into one, under the key
-    `value`. Raises ConfigError for what a strict schema can't describe.
-    """
-    return _format(_object(of), _title(of))
 
 
 def parse_chat_completion(
     client: OpenAIClient,
-    request: CreateChatCompletionRequest | Mapping[str, Any],
+    request: ChatRequest,
     into: type[V],
 ) -> V:
     """Ask for an answer that is an instance of `into`, and return that.

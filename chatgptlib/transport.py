@@ -16,6 +16,7 @@ result every time: merging settings, looking at the environment, cookies, redire
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import re
@@ -283,6 +284,8 @@ class Transport:
         request.headers.update(headers)
         if body is not None:
             request.headers["Content-Length"] = str(len(body))
+        else:
+            request.headers.pop("Content-Type", None)
         while True:
             try:
                 if self._session is not None:
@@ -488,6 +491,7 @@ class Answer:
     """
 
     _released = True  # until there is something to release
+    finished = False  # the last event of a stream has come
 
     def __init__(
         self,
@@ -605,6 +609,7 @@ class Answer:
     def finish(self) -> None:
         """The last event has come. Take the end of the body too, if it is at hand, so
         that the connection serves again; else close it."""
+        self.finished = True
         sock = self._line.sock
         if self._source is not None and sock is not None and not self._line.over:
             # The limit set on the socket is for each read, and a line may take many.
@@ -730,6 +735,89 @@ def _released_with_its_last(pieces: Iterator[bytes], raw: Any, line: Line) -> It
         if getattr(raw, "connection", raw) is None:
             line.end()
         yield data
+
+
+# Files to upload
+
+
+def form_of(members: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes, str]:
+    """The body of a form with these JSON values and files in it, and its Content-Type.
+
+    Made whole, in memory, so that a retry sends the same bytes.
+    """
+    from urllib3.filepost import encode_multipart_formdata
+
+    if not isinstance(files, Mapping):
+        raise ConfigError(f"files must map names to files, not {type(files).__name__}")
+    fields = [*_numbered(members, _field_text), *_numbered(files, _file_part)]
+    try:
+        return encode_multipart_formdata(fields)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"cannot be sent in a form: {error}") from error
+
+
+def _numbered(
+    values: Mapping[str, Any], made: Callable[[str, Any], Any]
+) -> Iterator[tuple[str, Any]]:
+    """The fields of a form; those of a list have one name, as the API wants it: `name[]`."""
+    for name, value in values.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"not the name of a form's field: {name!r}")
+        if isinstance(value, list):
+            many = name if name.endswith("[]") else f"{name}[]"
+            yield from ((many, made(name, item)) for item in value if item is not None)
+        elif value is not None:
+            yield name, made(name, value)
+
+
+def _field_text(name: str, value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _file_part(name: str, given: Any) -> tuple[str, bytes] | tuple[str, bytes, str]:
+    """The file name, content and media type of what a user gave as a file."""
+    filename: Any = None
+    media: list[Any] = []
+    if isinstance(given, tuple):
+        if len(given) not in (2, 3) or isinstance(given[1], str):
+            raise ConfigError(
+                f"files[{name!r}]: a tuple is (file name, bytes or open file[, media type])"
+            )
+        filename, given, *media = given
+    found, content = _file_read(name, given)
+    filename = filename or found or name
+    if not isinstance(filename, str):
+        raise ConfigError(f"files[{name!r}]: a file name is text, not {type(filename).__name__}")
+    if media and media[0] is not None:
+        if not isinstance(media[0], str) or not re.fullmatch("[!-~]+/[ -~]+", media[0]):
+            raise ConfigError(f"files[{name!r}]: not a media type: {media[0]!r}")
+        return filename, content, media[0]
+    return filename, content  # its media type is that of the file name
+
+
+def _file_read(name: str, given: Any) -> tuple[str | None, bytes]:
+    """The name of a file, if it has one, and its content."""
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        return None, bytes(given)
+    is_path = isinstance(given, (str, os.PathLike))
+    path = os.fspath(given) if is_path else getattr(given, "name", None)
+    try:
+        if is_path:
+            with open(given, "rb") as file:
+                content = file.read()
+        elif hasattr(given, "read"):
+            content = given.read()
+        else:
+            content = given
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"files[{name!r}]: {path!r} can't be read: {reason}") from error
+    if not isinstance(content, bytes):
+        raise ConfigError(
+            f"files[{name!r}]: a file is a path, bytes, or a file open in binary mode, "
+            f"not {type(given).__name__}"
+        )
+    return os.path.basename(os.fsdecode(path)) if isinstance(path, (str, bytes)) else None, content
 
 
 # From their exceptions to ours

@@ -54,3 +54,20 @@ def ask():
 @pytest.fixture
 def question():
     return dict(QUESTION)
+
+
+@pytest.fixture
+def offline():
+    """A client of an offline server with these replies; `client.server` is that."""
+    opened = []
+
+    def client_for(*replies):
+        server = lib.OfflineServer(replies).start()
+        client = lib.OpenAIClient(base_url=server.url, max_retries=0)
+        client.server = server
+        opened.extend([server, client])
+        return client
+
+    yield client_for
+    for thing in reversed(opened):
+        thing.close()

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import dataclass
+from enum import Enum
+from typing import TypedDict
 
 import pytest
 import responses
@@ -60,12 +62,30 @@ def test_the_answers_message_goes_into_the_next_request(mocked, client, question
     ]
 
 
+class Style(Enum):
+    BRIEF = "brief"
+
+
+@dataclass
+class Part:
+    type: str
+    text: str
+    note: str | None = None
+
+
+@dataclass
+class MyMessage:
+    role: str
+    content: list[Part]
+
+
 @dataclass
 class MyRequest:
     model: str
-    messages: list
+    messages: list[MyMessage]
     top_k: int | None = None
     seed: int | None = None
+    style: Style = Style.BRIEF
 
 
 @dataclass
@@ -74,12 +94,23 @@ class MyAnswer:
     choices: list
 
 
-def test_any_dataclass_or_mapping_is_a_request_and_any_dataclass_an_answer(mocked, client):
+class MyDict(TypedDict):
+    id: str
+
+
+def test_any_dataclass_is_a_request_and_any_class_an_answer(mocked, client, question):
     mocked.post(URL, json=completion())
-    answer = lib.create_chat_completion(client, MyRequest("m", [], top_k=3), into=MyAnswer)
-    assert json.loads(mocked.calls[0].request.body) == {"model": "m", "messages": [], "top_k": 3}
+    request = MyRequest("m", [MyMessage("user", [Part("text", "Hi")])], top_k=3)
+    answer = lib.create_chat_completion(client, request, into=MyAnswer)
+    assert json.loads(mocked.calls[0].request.body) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+        "top_k": 3,
+        "style": "brief",
+    }
     assert answer == MyAnswer("chatcmpl-1", completion()["choices"])
-    assert lib.create_chat_completion(client, {"model": "m"}, into=dict) == completion()
+    assert lib.create_chat_completion(client, question, into=dict) == completion()
+    assert lib.create_chat_completion(client, question, into=MyDict)["id"] == "chatcmpl-1"
 
 
 @pytest.mark.parametrize("function", ["create_chat_completion", "create_chat_completion_stream"])
@@ -124,9 +155,10 @@ def test_a_stream_asked_of_the_other_function_is_refused(client, request_):
 @pytest.mark.parametrize("stream", [None, False, True])
 def test_the_stream_function_sets_the_flag_and_leaves_the_request_alone(ask, stream):
     client = ask(streamed(chunk("a", finish_reason="stop")))
-    request = lib.CreateChatCompletionRequest(model="m", messages=[], stream=stream)
+    messages = [lib.ChatMessage.user("Hi")]
+    request = lib.CreateChatCompletionRequest(model="m", messages=messages, stream=stream)
     lib.create_chat_completion_stream(client, request).close()
-    assert client.wire.requests[0].json == {"model": "m", "messages": [], "stream": True}
+    assert client.wire.requests[0].json["stream"] is True
     assert client.wire.requests[0].headers["accept"] == "text/event-stream"
     assert request.stream is stream
 
@@ -257,6 +289,7 @@ def test_stored_completions_are_read_changed_and_deleted(ask):
     assert lib.update_chat_completion(client, "c1", {"a": "c"}).id == "c1"
     assert lib.delete_chat_completion(client, "c1").deleted is True
     page = lib.list_chat_completion_messages(client, "c1", limit=1, order="desc")
+    assert [message.text for message in page] == ["Hi"]
     assert (page.data[0].text, page.data[0].extra) == ("Hi", {"id": "m1"})
     assert [request.line.removesuffix(" HTTP/1.1") for request in client.wire.requests] == [
         "GET /v1/chat/completions/c1",

@@ -200,9 +200,11 @@ def test_16_a_received_message_can_be_sent_back_unchanged(ask, question):
 def test_17_nothing_is_sent_that_was_not_set_and_false_zero_and_extra_are(ask):
     client = ask(ANSWER)
     call(client, lib.CreateChatCompletionRequest(
-        model="m", messages=[], temperature=0, store=False, stop=[], extra={"top_k": None}))  # fmt: skip
+        model="m", messages=[{"role": "user", "content": ""}], temperature=0, store=False, tools=[],
+        extra={"top_k": None}))  # fmt: skip
     assert client.wire.requests[0].json == {
-        "model": "m", "messages": [], "temperature": 0, "store": False, "stop": [], "top_k": None,
+        "model": "m", "messages": [{"role": "user", "content": ""}], "temperature": 0,
+        "store": False, "tools": [], "top_k": None,
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import requests
 import responses
 
 from . import lib
+from .conftest import QUESTION
 from .wire import CLOSE, RESET, SILENCE, Reply, Wire, chunk, completion, http, sse, streamed
 
 KEY = "sk-secret-key"
@@ -345,7 +346,7 @@ def test_a_refused_connection_says_so():
         port = taken.getsockname()[1]
     client = lib.OpenAIClient(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
     with pytest.raises(lib.HTTPError, match=r"no connection: .*Connection refused") as caught:
-        call(client, {})
+        call(client, QUESTION)
     assert f"http://127.0.0.1:{port}/v1/chat/completions" in str(caught.value)
     assert caught.value.__cause__ is not None
 
@@ -353,13 +354,13 @@ def test_a_refused_connection_says_so():
 def test_an_unknown_host_says_so():
     client = lib.OpenAIClient(base_url="http://no-such-host.invalid/v1", max_retries=0)
     with pytest.raises(lib.HTTPError, match=r"no connection: .*no-such-host.invalid"):
-        call(client, {})
+        call(client, QUESTION)
 
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "-", "xn--a", "a..b", ".", "exa mple"])
 def test_an_impossible_host_is_an_error_of_ours(host):
     with pytest.raises((lib.ConfigError, lib.HTTPError)):
-        call(lib.OpenAIClient(base_url=f"http://{host}/v1", max_retries=0, timeout=5), {})
+        call(lib.OpenAIClient(base_url=f"http://{host}/v1", max_retries=0, timeout=5), QUESTION)
 
 
 def test_plain_http_where_tls_is_spoken_says_so(ask, question):
@@ -488,7 +489,7 @@ def test_a_connection_that_cannot_be_made_is_tried_again():
     client = lib.OpenAIClient(base_url=f"http://127.0.0.1:{port}/v1")
     client.sleep = waits.append
     with pytest.raises(lib.HTTPError):
-        call(client, {})
+        call(client, QUESTION)
     assert len(waits) == 2
 
 

@@ -1,0 +1,181 @@
+"""From the server's answer to JSON, or to the error that it is. No I/O of its own.
+
+An answer may refuse by its status, tell of an error in a good answer, or be no JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import APIError, DeserializeError, api_error, excerpt, told_error
+from .transport import Answer
+
+_DEEPEST = 100  # levels of nesting in an answer
+
+
+def answer_json(answer: Answer, content: bytes, error_in: Callable[[Any], Any] = told_error) -> Any:
+    """The JSON of a whole answer. An error that `error_in` finds in it is raised."""
+    value, broken = parsed(content)
+    if broken is not None:  # perhaps by no more than a byte order mark, or one bad character
+        value, broken = parsed(content.decode("utf-8-sig", "replace"))
+    if broken is not None:
+        raise not_json(answer, content) from answer.safe_cause(broken)
+    if told := error_in(value):
+        raise told_in_answer(told, answer)
+    return value
+
+
+def answer_value(answer: Answer) -> Any:
+    """The whole answer of any endpoint: JSON, bytes where it is none, None where it is empty.
+
+    A file is bytes though it may hold JSON: what the caller gets depends on the endpoint,
+    and not on what somebody once uploaded.
+    """
+    content = answer.read()
+    if not content:
+        return None
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind.endswith(("/json", "+json")):
+        return answer_json(answer, content, only_error)
+    if kind in ("", "text/plain"):  # a server that does not say: a transcript, or JSON
+        value, _ = parsed(content)
+        if isinstance(value, (dict, list)):
+            return answer_json(answer, content, only_error)
+    return content
+
+
+def parsed(text: str | bytes) -> tuple[Any, Exception | None]:
+    """The JSON in `text`, or None and why there is none."""
+    try:
+        value = json.loads(text)
+        if len(text) > 500:  # less can't be deep
+            check_depth(text, value)
+        return value, None
+    except (ValueError, RecursionError) as error:
+        return None, error
+
+
+def check_depth(text: str | bytes, value: Any) -> None:
+    """Raise ValueError if `value`, which `text` held, is nested deeper than any answer is,
+    and than the recursion that walks it may go."""
+    opening: Any = (b"{", b"[") if isinstance(text, bytes) else ("{", "[")
+    if sum(map(text.count, opening)) <= _DEEPEST:
+        return
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for one in level
+            if isinstance(one, (dict, list))
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+# What an answer that is no answer raises
+
+
+def only_error(value: Any) -> Any:
+    """`value` if it is an error and nothing else, else None.
+
+    Outside of chat, to have an `error` is not to be one: batches, fine-tuning jobs and
+    responses keep what went wrong in theirs, and are good answers to the question how
+    they are. But they have an `id` and an `object`.
+    """
+    if not isinstance(value, dict):
+        return None
+    if value.get("type") == "error" or value.get("object") == "error":
+        return value
+    if value.get("error") and not value.get("id") and not value.get("object"):
+        return value
+    return None
+
+
+def told_in_answer(told: Any, answer: Answer) -> APIError:
+    """The error that a 2xx answer tells of, with the key struck out."""
+    told = answer.redacted(told)
+    return api_error(
+        told,
+        status_code=answer.status_code,
+        where=answer.where,
+        headers=answer.told_headers,
+        request_id=answer.request_id,
+    )
+
+
+def refusal(answer: Answer, base_url: str, sent_key: bool) -> APIError:
+    """The error for an answer whose status is not 2xx."""
+    text = answer.read_error()
+    body, broken = parsed(text)
+    # Once more where it is JSON, for a key that was written with escapes.
+    body = text if broken else answer.redacted(body)
+    status, hint = answer.status_code, ""
+    if 300 <= status < 400:
+        hint = (
+            f"It points to {answer.told_headers.get('location')!r}; redirects are not followed, "
+            "so set base_url to where the API is"
+        )
+    elif status == 401 and not sent_key:
+        hint = "No API key was sent"
+    elif status == 404 and "/v1" not in base_url and "/deployments/" not in base_url:
+        hint = "Does base_url lack its /v1?"
+    return api_error(
+        body or answer.redacted(answer.reason),
+        status_code=status,
+        where=answer.where,
+        hint=hint,
+        headers=answer.told_headers,
+        request_id=answer.request_id,
+        retry_after=retry_after(answer.headers, time.time()),
+    )
+
+
+def not_json(answer: Answer, content: bytes) -> DeserializeError:
+    """The error for a body that should have been JSON."""
+    text = answer.redacted(content.decode("utf-8", "replace"))
+    hint = ""
+    if not text.strip():
+        found = "is empty"
+    elif text.lstrip().startswith("<"):
+        found, hint = f"is HTML: {excerpt(text)}", ". Does base_url end in /v1?"
+    elif text.lstrip()[:1] in "{[":
+        found = f"is broken or cut JSON: {excerpt(text)}"
+    else:
+        found = f"is not JSON: {excerpt(text)}"
+    return with_answer(
+        DeserializeError(
+            f"the answer ({answer.status_code}, {answer.headers.get('content-type')}) "
+            f"{found} [{answer.where}]{hint}",
+            body=text,
+        ),
+        answer,
+    )
+
+
+def with_answer(error: DeserializeError, answer: Answer) -> DeserializeError:
+    """`error` with what is known of the answer it was found in."""
+    error.headers, error.request_id = answer.told_headers, answer.request_id
+    return error
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds the server asks to wait: `retry-after-ms`, or `retry-after` as a number or
+    a date; None where it does not say, or nothing sensible. `now` is Unix time."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if seconds >= 0:
+            return seconds
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,226 @@
+"""The content of a user's message: its text, and the images, audio and files with it.
+
+An image at a URL is left to the server to fetch. What is given as a path or as bytes is
+sent in base64, with the media type that its first bytes tell, or else its name.
+https://platform.openai.com/docs/guides/images-vision
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .codec import JSONObject
+from .errors import ConfigError, excerpt
+
+if TYPE_CHECKING:
+    from mimetypes import MimeTypes
+    from typing import TypeAlias
+
+    from .messages import ContentPart
+
+    Part: TypeAlias = ContentPart | Mapping[str, Any]
+    Media: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Part
+
+_IMAGE = "not an image that can be sent"
+_AUDIO = "not audio that can be sent (the API takes wav and mp3)"
+_FILE = "not a file that can be sent"
+
+_KIND_OF_START = {
+    rb"\x89PNG\r\n\x1a\n": "image/png",
+    rb"\xff\xd8\xff": "image/jpeg",
+    rb"GIF8[79]a": "image/gif",
+    rb"RIFF....WEBP": "image/webp",
+    rb"BM....\0{4}": "image/bmp",
+    rb"II\*\0|MM\0\*": "image/tiff",
+    rb"....ftyp(?:hei[cx]|hev[cx]|mif1)": "image/heic",
+    rb"....ftypavi[fs]": "image/avif",
+    rb"RIFF....WAVE": "audio/wav",
+    # A tag, or the first frame of layer III; a frame of AAC has 0 for a layer.
+    rb"ID3[\0-\4]|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]": "audio/mpeg",
+    rb"%PDF-": "application/pdf",
+}
+
+_OFFICE = "application/vnd.openxmlformats-officedocument."
+_KIND_OF_NAME = {  # what Python did not know from the start, or has otherwise
+    ".docx": _OFFICE + "wordprocessingml.document",
+    ".pptx": _OFFICE + "presentationml.presentation",
+    ".xlsx": _OFFICE + "spreadsheetml.sheet",
+    ".mp2": "audio/mp2",
+}
+
+_AUDIO_FORMATS = {
+    "audio/wav": "wav",
+    "audio/wave": "wav",
+    "audio/x-wav": "wav",
+    "audio/vnd.wave": "wav",
+    "audio/mp3": "mp3",
+    "audio/mpeg": "mp3",
+}
+
+
+def user_content(
+    text: str,
+    images: Media | Iterable[Media],
+    audio: Media | Iterable[Media],
+    files: Media | Iterable[Media],
+    detail: str | None,
+) -> str | list[Part]:
+    """The text alone where there is nothing else, or else a list of parts.
+
+    Raises ConfigError for what can't be read, or is of no kind that can be sent.
+    """
+    parts = [
+        *_parts(images, lambda image: _image_part(image, detail)),
+        *_parts(audio, _audio_part),
+        *_parts(files, _file_part),
+    ]
+    if not parts:
+        return text
+    return [{"type": "text", "text": text}, *parts] if text else parts
+
+
+def _parts(given: Media | Iterable[Media], part_of: Callable[[Media], Part]) -> list[Part]:
+    return [
+        one if isinstance(one, (Mapping, JSONObject)) else part_of(one) for one in _several(given)
+    ]
+
+
+def _several(given: Any) -> Iterable[Media]:
+    """`given` as several. An open file, whose lines are no images, is refused as one."""
+    one = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, JSONObject)
+    is_one = isinstance(given, one) or hasattr(given, "read") or not isinstance(given, Iterable)
+    return [given] if is_one else given
+
+
+def _image_part(given: Media, detail: str | None) -> Part:
+    url = _url(given)
+    if not url:
+        image = _loaded(given, _IMAGE)
+        if not image.kind.startswith("image/"):
+            raise _unsendable(_IMAGE, given, f"its kind is {image.kind}")
+        url = _data_url(image)
+    told = {"url": url} if detail is None else {"url": url, "detail": detail}
+    return {"type": "image_url", "image_url": told}
+
+
+def _audio_part(given: Media) -> Part:
+    clip = _loaded(given, _AUDIO)
+    if clip.kind not in _AUDIO_FORMATS:
+        raise _unsendable(_AUDIO, given, f"its kind is {clip.kind}")
+    sent = {"data": _base64(clip.data), "format": _AUDIO_FORMATS[clip.kind]}
+    return {"type": "input_audio", "input_audio": sent}
+
+
+def _file_part(given: Media) -> Part:
+    if isinstance(given, str) and _is_file_id(given):
+        return {"type": "file", "file": {"file_id": given}}
+    file = _loaded(given, _FILE)
+    name = file.name or "file" + (_media_types().guess_extension(file.kind) or "")
+    return {"type": "file", "file": {"filename": name, "file_data": _data_url(file)}}
+
+
+def _is_file_id(text: str) -> bool:
+    """Not so for a name with a dot, which is that of a file which is not there."""
+    return bool(re.fullmatch("file-[A-Za-z0-9_-]+", text)) and not os.path.exists(text)
+
+
+def _url(given: Media) -> str:
+    is_url = isinstance(given, str) and re.match("(?i)https?://|data:", given)
+    return str(given) if is_url else ""
+
+
+class _Loaded(NamedTuple):
+    data: bytes
+    kind: str  # the media type
+    name: str  # of the file; "" where it has none
+
+
+def _loaded(given: Media, complaint: str) -> _Loaded:
+    declared = name = ""
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        data = bytes(given)
+    elif url := _url(given):
+        data, declared = _unpacked(url, complaint)
+    elif isinstance(given, (str, os.PathLike)):
+        data, name = _bytes_of(given, complaint), os.path.basename(os.fsdecode(given))
+    else:
+        raise _unsendable(complaint, given, "give a URL, a path or bytes")
+    if not data:
+        raise _unsendable(complaint, given, "empty")
+    kind = _media_type(data, name) or declared
+    if kind in ("", "application/octet-stream"):
+        raise _unsendable(complaint, given, "neither its first bytes nor its name tell its kind")
+    return _Loaded(data, kind, name)
+
+
+def _bytes_of(path: str | os.PathLike[str], complaint: str) -> bytes:
+    try:
+        if os.path.isdir(path):  # on Windows opening one is "Permission denied"
+            raise _unsendable(complaint, path, "it is a folder")
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _unsendable(complaint, path, reason) from error
+
+
+def _unpacked(url: str, complaint: str) -> tuple[bytes, str]:
+    """The bytes in a data: URL, and the media type it says they have."""
+    from base64 import b64decode
+    from urllib.parse import unquote_to_bytes
+
+    if url[:5].lower() != "data:":
+        raise _unsendable(complaint, url, "the API takes no URL here: give the content itself")
+    head, _, body = url[5:].partition(",")
+    kind, *marks = head.lower().replace(" ", "").split(";")
+    data = unquote_to_bytes(body)
+    if "base64" in marks:
+        try:
+            data = b64decode(b"".join(data.split()), validate=True)
+        except ValueError as error:
+            raise _unsendable(complaint, url, f"no base64: {error}") from error
+    return data, kind
+
+
+def _media_type(data: bytes, name: str) -> str:
+    """What the first bytes say, else what the name says; "" where neither says anything."""
+    for start, kind in _KIND_OF_START.items():
+        if re.match(start, data, re.DOTALL):
+            return kind
+    extension = os.path.splitext(name)[1].lower()
+    guess, packed = _media_types().guess_type("name" + extension, strict=False)
+    return guess if guess and not packed else ""
+
+
+def _media_types() -> MimeTypes:
+    """Python's own table, so that a file is sent alike from every machine."""
+    from mimetypes import MimeTypes
+
+    types = MimeTypes()
+    for extension, kind in _KIND_OF_NAME.items():
+        types.add_type(kind, extension)
+    return types
+
+
+def _data_url(loaded: _Loaded) -> str:
+    return f"data:{loaded.kind};base64,{_base64(loaded.data)}"
+
+
+def _base64(data: bytes) -> str:
+    from base64 import b64encode
+
+    return b64encode(data).decode("ascii")
+
+
+def _unsendable(complaint: str, given: object, why: str) -> ConfigError:
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        what = f"{len(bytes(given))} bytes"
+    elif isinstance(given, (str, os.PathLike)):
+        path = os.fsdecode(given)
+        what = path.partition(",")[0] if path[:5].lower() == "data:" else excerpt(path)
+    else:
+        what = f"of type {type(given).__name__}"
+    return ConfigError(f"{complaint}: {what or repr('')}: {why}")

@@ -1,0 +1,127 @@
+"""The events of any endpoint that streams, under the names the server gives them.
+
+    with client.stream("responses", {"model": "gpt-4o-mini", "input": "Hi"}) as events:
+        for event in events:
+            if event.event == "response.output_text.delta":
+                print(event.data["delta"], end="")
+
+Chat completions have a stream of their own, which knows what is in their chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from .answers import not_json, only_error, parsed, told_in_answer
+from .errors import StreamInterruptedError, told_error
+from .sse import EventDecoder
+from .transport import Answer
+
+
+@dataclass(frozen=True)
+class ServerSentEvent:
+    """An event: its name, "" where it has none, and its data, text where it is no JSON."""
+
+    event: str
+    data: Any
+
+
+class EventStream:
+    """The events of an answer, as they arrive: an iterator, and a context manager.
+
+    The server has accepted the request when this exists. It ends at `[DONE]`, or with
+    the body of the answer; which event is the last the endpoint's page says. Left before
+    its end, it closes its connection: at the end of a `with` block, by `close()`, or
+    when it is forgotten.
+
+    Iterating raises APIError for an event that is an error, StreamInterruptedError when
+    the connection is lost, RequestTimeoutError when the server falls silent or the
+    deadline runs out, DeserializeError for a page in place of a stream.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._events = _events(answer)
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the request, to quote to its support."""
+        return self._answer.request_id
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the HTTP response."""
+        return self._answer.headers
+
+    def __iter__(self) -> Iterator[ServerSentEvent]:
+        return self
+
+    def __next__(self) -> ServerSentEvent:
+        if self._answer.closed and not self._answer.finished:
+            raise _interrupted("was closed, or failed, before its end", self._answer)
+        return next(self._events)
+
+    def close(self) -> None:
+        """Leave the stream and free its connection.
+
+        Returns at once, and may be called from any thread: one that waits for the next
+        event is woken, with StreamInterruptedError.
+        """
+        self._answer.close()
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _events(answer: Answer) -> Iterator[ServerSentEvent]:
+    """A function, not a method: a generator that held the stream would keep it, and its
+    connection, alive after the user has forgotten it."""
+    decoder = EventDecoder()
+    done = False
+    try:
+        # None stands for the end of the body, which may complete an event too.
+        for piece in chain(answer.pieces(), (None,)):
+            for name, data in decoder.close() if piece is None else decoder.feed(piece):
+                if done := data.strip() == "[DONE]":
+                    break
+                yield _event(name, data, decoder.closed, answer)
+            if done:
+                break
+        if stray := decoder.stray.strip():  # an error, a page, or the whole answer at once
+            value, broken = parsed(stray)
+            if told := only_error(value):
+                raise told_in_answer(told, answer)
+            if broken is not None and not decoder.any_came:
+                content = stray.encode("utf-8", "replace")
+                raise not_json(answer, content) from answer.safe_cause(broken)
+            if not decoder.any_came:
+                yield ServerSentEvent("", value)
+        answer.finish()
+    finally:
+        answer.close()
+
+
+def _event(name: str, data: str, cut: bool, answer: Answer) -> ServerSentEvent:
+    """`cut`: the body ended in this event, perhaps before all of it had come."""
+    value, broken = parsed(data)
+    if name == "error":
+        raise told_in_answer(value if told_error(value) else {"error": value or data}, answer)
+    if told := only_error(value):
+        raise told_in_answer(told, answer)
+    if broken is None:
+        return ServerSentEvent(name, value)
+    if cut and data.lstrip().startswith(("{", "[")):
+        raise _interrupted("ended in the middle of an event", answer)
+    return ServerSentEvent(name, data)
+
+
+def _interrupted(how: str, answer: Answer) -> StreamInterruptedError:
+    error = StreamInterruptedError(f"the stream {how} [{answer.where}]")
+    error.headers, error.request_id = answer.told_headers, answer.request_id
+    return error

@@ -1,0 +1,358 @@
+"""Python functions as tools of a model.
+
+    run = run_tools(client, request, [get_weather, book_table])
+    print(run.text)
+
+A function is described to the model by its name, its docstring and its type hints. The
+model's calls are decoded into those types, carried out, and answered, until it has
+nothing more to call. `run.messages` is the whole exchange.
+https://platform.openai.com/docs/guides/function-calling
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .answers import parsed
+from .chat import (
+    ChatRequest,
+    create_chat_completion,
+    create_chat_completion_stream,
+    request_members,
+)
+from .client import OpenAIClient
+from .codec import encode, members
+from .errors import ConfigError, DeserializeError, OpenAIError, ToolError
+from .messages import (
+    ChatCompletionUsage,
+    ChatMessage,
+    CreateChatCompletionChunk,
+    CreateChatCompletionResponse,
+    ToolCall,
+)
+from .schema import Member, ObjectShape, described, first_paragraph, hints_of, shape_of
+
+
+def function_tool(function: Callable[..., Any], *, strict: bool = False) -> dict[str, Any]:
+    """The entry of a request's `tools` that describes a Python function.
+
+    The first paragraph of the docstring is the description. A parameter's description is
+    that of `Annotated[int, "how many"]`, or the one in the docstring, in the style of
+    Google, NumPy or reST. A parameter with a default may be left out, unless `strict`,
+    which holds the model to the schema and has all parameters required.
+
+    Raises ConfigError, with the reason, for a function that can't be described: without
+    a name, asynchronous, with `*args` or `**kwargs`, or with a parameter that has no type
+    hint, or one that JSON has no form for.
+    https://platform.openai.com/docs/guides/function-calling
+    """
+    return _Tool(function).described(strict)
+
+
+@dataclass
+class ToolRun:
+    """What came of run_tools.
+
+    `response` is the last answer; `messages` the whole exchange, those of the request
+    included; `usage` the tokens of all answers together, where the server tells them;
+    `rounds` how many answers there were.
+    """
+
+    response: CreateChatCompletionResponse
+    messages: list[ChatMessage | Mapping[str, Any]]
+    usage: ChatCompletionUsage | None
+    rounds: int
+
+    @property
+    def text(self) -> str:
+        """The text of the last answer."""
+        return self.response.text
+
+
+def run_tools(
+    client: OpenAIClient,
+    request: ChatRequest,
+    functions: Sequence[Callable[..., Any]],
+    *,
+    max_rounds: int = 10,
+    raise_errors: bool = False,
+    on_chunk: Callable[[CreateChatCompletionChunk], object] | None = None,
+) -> ToolRun:
+    """Let a model call Python functions until it has its answer.
+
+    Each round asks the model, and carries out the calls in its first choice, in their
+    order. What a function returns is told to the model, as text, or as the JSON of
+    anything else. A call that does not fit the function is told to it too, so that it
+    can mend it. So is what a function raises; with `raise_errors` that is a ToolError.
+
+    The request may have `tools` of its own, of any kind: a call to one of those ends the
+    run, and is the caller's to carry out. Its `tool_choice` holds for the first round;
+    later the model may choose, or a demand would never end.
+
+    `max_rounds` answers without an end are a ToolError. With `on_chunk` the answers are
+    streamed, and it is called with each chunk.
+
+    Raises ConfigError for a function that can't be described, ToolError, and what
+    create_chat_completion raises.
+    """
+    tools = _by_name(functions)
+    body = request_members(request)
+    own = _names_in(body.get("tools") or ())
+    for name in own & tools.keys():
+        raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
+    body["tools"] = [*(body.get("tools") or ()), *(tool.described() for tool in tools.values())]
+    messages = list(body.get("messages") or ())
+    run: ToolRun | None = None
+    try:
+        for number in range(1, max_rounds + 1):
+            response = _answer(client, {**body, "messages": messages}, on_chunk)
+            usage = _added(run.usage if run else None, response.usage)
+            run = ToolRun(response, messages, usage, number)
+            calls: list[ToolCall] = []
+            for choice in response.choices[:1]:
+                messages.append(choice.message)
+                calls = choice.message.tool_calls or []
+            if not calls or any(_name_called(call) in own for call in calls):
+                return run
+            for call in calls:
+                text = _carried_out(call, tools, raise_errors)
+                messages.append(ChatMessage.tool(call.id or "", text))
+            if body.get("tool_choice") is not None:
+                body["tool_choice"] = _without_demand(body["tool_choice"])
+        raise _tool_error(f"the model still calls tools after {max_rounds} answers", calls[0])
+    except OpenAIError as error:
+        error.messages = messages
+        raise
+
+
+def _answer(
+    client: OpenAIClient,
+    body: dict[str, Any],
+    on_chunk: Callable[[CreateChatCompletionChunk], object] | None,
+) -> CreateChatCompletionResponse:
+    if on_chunk is None:
+        return create_chat_completion(client, body)
+    with create_chat_completion_stream(client, body) as stream:
+        for chunk in stream:
+            on_chunk(chunk)
+        return stream.response()
+
+
+def _without_demand(choice: Any) -> Any:
+    """A `tool_choice` that lets the model choose where this one demands a call."""
+    if not isinstance(choice, Mapping):
+        return "auto" if choice == "required" else choice
+    allowed = choice.get("allowed_tools")
+    if choice.get("type") != "allowed_tools" or not isinstance(allowed, Mapping):
+        return "auto"
+    return {**choice, "allowed_tools": {**allowed, "mode": "auto"}}
+
+
+def _added(
+    so_far: ChatCompletionUsage | None, more: ChatCompletionUsage | None
+) -> ChatCompletionUsage | None:
+    if so_far is None or more is None:
+        return so_far or more
+    return ChatCompletionUsage.from_dict(_sum(so_far.to_dict(), more.to_dict()))
+
+
+def _sum(one: Any, other: Any) -> Any:
+    """Numbers added, at every level; of anything else the later."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        both = {key: _sum(one[key], other[key]) for key in one.keys() & other.keys()}
+        return {**one, **other, **both}
+    numbers = all(isinstance(value, (int, float)) for value in (one, other))
+    return one + other if numbers and not isinstance(other, bool) else other
+
+
+# Calls
+
+
+def _names_in(tools: Any) -> set[str]:
+    """The names of the tools that a request has of its own."""
+    found = set()
+    for tool in tools:
+        plain = tool if isinstance(tool, Mapping) else members(tool)
+        kind = plain.get(str(plain.get("type")))
+        if isinstance(kind, Mapping):
+            found.add(str(kind.get("name")))
+    return found
+
+
+def _name_called(call: ToolCall) -> str | None:
+    called = call.function or call.custom
+    return called.name if called else None
+
+
+def _carried_out(call: ToolCall, tools: Mapping[str, _Tool], raise_errors: bool) -> str:
+    """What to tell the model that its call came to."""
+    name = _name_called(call)
+    tool = tools.get(name or "")
+    if tool is None or call.function is None:
+        return _told(f"there is no function named {name!r}")
+    try:
+        arguments = tool.arguments(call.function.arguments)
+    except DeserializeError as error:
+        return _told(f"the call does not fit {name}: {error}")
+    try:
+        result = tool.function(*arguments.args, **arguments.kwargs)
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}"
+        if not raise_errors:
+            return _told(words)
+        raise _tool_error(f"{name}() raised {words}", call) from error
+    if isinstance(result, str):
+        return result
+    try:
+        return encode(result).decode("ascii")
+    except ConfigError as error:
+        raise _tool_error(f"{name}() returned what can't be told: {error}", call) from error
+
+
+def _told(reason: str) -> str:
+    return json.dumps({"error": reason}, ensure_ascii=False)
+
+
+def _tool_error(text: str, call: ToolCall) -> ToolError:
+    error = ToolError(text)
+    error.call = call
+    return error
+
+
+# Functions
+
+
+class _Tool:
+    """A function, as a model sees it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.name = _name_of(function)
+        self.signature = _signature_of(function, self.name)
+        doc = inspect.getdoc(function) or ""
+        self._note = first_paragraph(doc) if not _SECTION.match(doc) else ""
+        members = _parameters(function, self.name, self.signature, parameter_notes(doc))
+        self._shape = ObjectShape(lambda: members, dict)
+        self.described()  # refuses what can't be
+
+    def described(self, strict: bool = False) -> dict[str, Any]:
+        function: dict[str, Any] = {"name": self.name}
+        if self._note:
+            function["description"] = self._note
+        function["parameters"] = described(self._shape, strict)
+        if strict:
+            function["strict"] = True
+        return {"type": "function", "function": function}
+
+    def arguments(self, written: Any) -> inspect.BoundArguments:
+        """The arguments that a model wrote. Raises DeserializeError where they don't fit."""
+        value, broken = (
+            parsed(written or "{}") if isinstance(written, (str, type(None))) else (written, None)
+        )
+        if broken is not None:
+            raise DeserializeError(f"$: the arguments are no JSON: {broken}")
+        return inspect.BoundArguments(self.signature, self._shape.read(value))
+
+
+def _by_name(functions: Sequence[Callable[..., Any]]) -> dict[str, _Tool]:
+    tools: dict[str, _Tool] = {}
+    for function in functions:
+        tool = _Tool(function)
+        if tools.setdefault(tool.name, tool) is not tool:
+            raise ConfigError(f"two tools are named {tool.name!r}")
+    return tools
+
+
+def _name_of(function: Any) -> str:
+    name = getattr(function, "__name__", None)
+    if name is None or not re.fullmatch("[a-zA-Z0-9_-]{1,64}", name):
+        shown = name or type(function).__name__
+        raise ConfigError(f"cannot describe {shown}: a tool needs a name of a-z, 0-9 and _")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigError(f"cannot describe {name}: it is asynchronous")
+    return str(name)
+
+
+def _signature_of(function: Any, name: str) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"cannot describe {name}: {error}") from None
+
+
+def _parameters(
+    function: Any, name: str, signature: inspect.Signature, notes: Mapping[str, str]
+) -> list[Member]:
+    hints = hints_of(function)
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    found = []
+    for parameter in signature.parameters.values():
+        where = f"{name}({parameter.name})"
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigError(f"cannot describe {where}: name each parameter instead")
+        if parameter.name not in hints:
+            raise ConfigError(f"cannot describe {where}: it has no type hint")
+        required = parameter.default is parameter.empty
+        default = None if required else parameter.default
+        shape = shape_of(hints[parameter.name], where, names)
+        note = "" if hasattr(shape, "text") else notes.get(parameter.name, "")
+        found.append(Member(parameter.name, shape, required, default, note))
+    return found
+
+
+# Docstrings
+
+_SECTION = re.compile(r"(?:Args|Arguments|Params|Parameters)\s*:?\s*(?:\n|$)|:param")
+_GOOGLE_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)")
+_NUMPY_ENTRY = re.compile(r"(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?$")
+_REST_ENTRY = re.compile(
+    r"^:(?:param|parameter|arg|argument)\s+(?:[^:\n]*\s)?(\w+)\s*:[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.M
+)
+
+
+def parameter_notes(doc: str) -> dict[str, str]:
+    """What a docstring says about each parameter, in the style of Google, NumPy or reST."""
+    lines = inspect.cleandoc(doc).splitlines()
+    found = {name: " ".join(text.split()) for name, text in _REST_ENTRY.findall("\n".join(lines))}
+    for number, line in enumerate(lines):
+        following = lines[number + 1 :]
+        if re.fullmatch(r"(?:Args|Arguments|Params|Parameters):", line.strip()):
+            found |= _section_notes(_indented(following), _GOOGLE_ENTRY)
+        elif line == "Parameters" and following and re.fullmatch("-{3,}", following[0]):
+            found |= _section_notes(_until_next_title(following[1:]), _NUMPY_ENTRY)
+    return {name: text for name, text in found.items() if text}
+
+
+def _indented(lines: list[str]) -> list[str]:
+    """The lines of a section that is indented, up to its end."""
+    body: list[str] = []
+    for line in lines:
+        if line and not line[0].isspace():
+            break
+        body.append(line)
+    return inspect.cleandoc("\n" + "\n".join(body)).splitlines()
+
+
+def _until_next_title(lines: list[str]) -> list[str]:
+    titles = (i for i, line in enumerate(lines[1:]) if re.fullmatch("-{3,}", line))
+    return lines[: next(titles, len(lines))]
+
+
+def _section_notes(lines: list[str], entry: re.Pattern[str]) -> dict[str, str]:
+    """The entries of a section: each begins at the margin, and goes on indented."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines:
+        if line and not line[0].isspace():
+            match = entry.match(line)
+            names = re.split(r"\s*,\s*", match[1]) if match else []
+            text = match[2].strip() if match and entry is _GOOGLE_ENTRY else ""
+            found |= dict.fromkeys(names, text)
+        else:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found

@@ -1,0 +1,455 @@
+"""Tools: functions described as one would by hand, and called with what their hints say."""
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, Literal, Optional, TypedDict
+
+import pytest
+
+from . import lib
+
+
+class Unit(Enum):
+    CELSIUS = "celsius"
+    FAHRENHEIT = "fahrenheit"
+
+
+@dataclass
+class Stop:
+    """A place on the way."""
+
+    city: str
+    nights: int = 1
+
+
+class Budget(TypedDict):
+    amount: float
+    currency: str
+
+
+def plan_trip(
+    kind: Literal["fast", "scenic"],
+    unit: Unit,
+    guide: Optional[str],  # noqa: UP045  (as older code says it)
+    stops: list[Stop],
+    seats: dict[str, int],
+    budget: Budget,
+    start: int | str,
+    pace: Annotated[float, "1 is usual"] = 1.0,
+) -> str:
+    """Plan a trip
+    by train.
+
+    Long explanations are for people.
+
+    Args:
+        kind: how to go; fast is the
+            shorter way
+        stops (list): in this order
+        pace: not this one
+    """
+    planned.append((kind, unit, guide, stops, seats, budget, start, pace))
+    return "planned"
+
+
+planned: list[Any] = []
+
+PLAN_TRIP = {
+    "type": "function",
+    "function": {
+        "name": "plan_trip",
+        "description": "Plan a trip by train.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "kind": {
+                    "type": "string",
+                    "enum": ["fast", "scenic"],
+                    "description": "how to go; fast is the shorter way",
+                },
+                "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+                "guide": {"type": ["string", "null"]},
+                "stops": {
+                    "type": "array",
+                    "items": {"$ref": "#/$defs/Stop"},
+                    "description": "in this order",
+                },
+                "seats": {"type": "object", "additionalProperties": {"type": "integer"}},
+                "budget": {"$ref": "#/$defs/Budget"},
+                "start": {"type": ["integer", "string"]},
+                "pace": {"type": "number", "description": "1 is usual", "default": 1.0},
+            },
+            "required": ["kind", "unit", "guide", "stops", "seats", "budget", "start"],
+            "additionalProperties": False,
+            "$defs": {
+                "Stop": {
+                    "type": "object",
+                    "description": "A place on the way.",
+                    "properties": {
+                        "city": {"type": "string"},
+                        "nights": {"type": "integer", "default": 1},
+                    },
+                    "required": ["city"],
+                    "additionalProperties": False,
+                },
+                "Budget": {
+                    "type": "object",
+                    "properties": {"amount": {"type": "number"}, "currency": {"type": "string"}},
+                    "required": ["amount", "currency"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+    },
+}
+
+
+def call(name, arguments, id="call_1"):
+    arguments = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calls(*made):
+    return {"content": None, "tool_calls": list(made)}
+
+
+def add(a: int, b: int = 1) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def told(client, number=1):
+    """The answers to calls that went out with a request."""
+    messages = client.server.requests[number].body["messages"]
+    return [message for message in messages if message["role"] == "tool"]
+
+
+# Describing
+
+
+def test_a_function_is_described_as_a_careful_person_would():
+    assert lib.function_tool(plan_trip) == PLAN_TRIP
+
+
+def test_strictly_all_parameters_are_required():
+    function = lib.function_tool(add, strict=True)["function"]
+    assert function["strict"] is True
+    assert function["parameters"] == {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    }
+
+
+GOOGLE = """Do it.
+
+    Args:
+        first: one,
+            and more
+        *second (int): two
+
+    Returns:
+        third: no parameter
+    """
+NUMPY = """
+    Do it.
+
+    Parameters
+    ----------
+    first : int
+        one,
+        and more
+    second
+        two
+
+    Returns
+    -------
+    third : int
+        no parameter
+    """
+REST = """Do it.
+
+    :param first: one,
+        and more
+    :param int second: two
+    :returns third: no parameter
+    """
+
+
+@pytest.mark.parametrize("doc", [GOOGLE, NUMPY, REST], ids=["google", "numpy", "rest"])
+def test_parameters_are_described_by_the_docstring_in_any_style(doc):
+    assert lib.parameter_notes(doc) == {"first": "one, and more", "second": "two"}
+
+
+@pytest.mark.parametrize("doc", ["", "Args:", "Parameters\n---", "No section.\nfirst: one"])
+def test_a_docstring_without_a_section_describes_no_parameter(doc):
+    assert lib.parameter_notes(doc) == {}
+
+
+def test_a_function_without_a_docstring_has_no_description():
+    def bare(x: int):
+        pass
+
+    assert "description" not in lib.function_tool(bare)["function"]
+
+
+def untyped(x):
+    pass
+
+
+def scattered(*args: int):
+    pass
+
+
+def named(**kwargs: int):
+    pass
+
+
+def odd(x: bytes):
+    pass
+
+
+def lost(x: "Nowhere"):  # noqa: F821
+    pass
+
+
+async def later(x: int):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (untyped, "cannot describe untyped(x): it has no type hint"),
+        (scattered, "cannot describe scattered(args): name each parameter"),
+        (named, "cannot describe named(kwargs): name each parameter"),
+        (odd, "cannot describe odd(x): bytes has no JSON form"),
+        (lost, "cannot describe lost: its type hints can't be understood"),
+        (later, "cannot describe later: it is asynchronous"),
+        (lambda: 1, "cannot describe <lambda>: a tool needs a name"),
+        (Stop("a"), "cannot describe Stop: a tool needs a name"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_cannot_be_described_is_refused_when_the_tool_is_made(function, words):
+    with pytest.raises(lib.ConfigError) as caught:
+        lib.function_tool(function)
+    assert words in str(caught.value)
+
+
+# Running
+
+
+def test_a_function_is_called_with_objects_of_its_types(offline, question):
+    arguments = {
+        "kind": "scenic", "unit": "celsius", "guide": None, "stops": [{"city": "Bern"}],
+        "seats": {"a": 2}, "budget": {"amount": 5, "currency": "EUR"}, "start": "noon",
+    }  # fmt: skip
+    client = offline(calls(call("plan_trip", arguments)), "Done.")
+    planned.clear()
+    run = lib.run_tools(client, question, [plan_trip])
+    assert planned == [
+        ("scenic", Unit.CELSIUS, None, [Stop("Bern", 1)], {"a": 2},
+         {"amount": 5.0, "currency": "EUR"}, "noon", 1.0),
+    ]  # fmt: skip
+    assert client.server.requests[0].body["tools"] == [PLAN_TRIP]
+    assert run.text == "Done."
+    assert run.rounds == 2
+
+
+def test_parallel_calls_are_answered_in_their_order(offline, question):
+    client = offline(calls(call("add", {"a": 1}, "x"), call("add", {"a": 2, "b": 3}, "y")), "3, 5")
+    run = lib.run_tools(client, question, [add])
+    assert told(client) == [
+        {"role": "tool", "tool_call_id": "x", "content": "2"},
+        {"role": "tool", "tool_call_id": "y", "content": "5"},
+    ]
+    roles = [dict(lib.members(m)) if not isinstance(m, dict) else m for m in run.messages]
+    assert [str(message["role"]) for message in roles] == [
+        "user", "assistant", "tool", "tool", "assistant",
+    ]  # fmt: skip
+
+
+def test_the_exchange_can_go_on_where_it_ended(offline, question):
+    client = offline(calls(call("add", {"a": 1})), "2", "Still 2.")
+    run = lib.run_tools(client, question, [add])
+    messages = [*run.messages, lib.ChatMessage.user("Sure?")]
+    assert lib.create_chat_completion(client, {"model": "m", "messages": messages}).text
+    assert len(client.server.requests[2].body["messages"]) == 5
+    assert question["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_the_tokens_of_all_answers_are_added_up(offline, question):
+    def answer(message, tokens):
+        usage = {"total_tokens": tokens, "cost": 0.5,
+                 "completion_tokens_details": {"reasoning_tokens": tokens}}  # fmt: skip
+        return {"choices": [{"index": 0, "message": {"role": "assistant", **message},
+                             "finish_reason": "stop"}], "usage": usage}  # fmt: skip
+
+    client = offline(answer(calls(call("add", {"a": 1})), 5), answer({"content": "2"}, 7))
+    usage = lib.run_tools(client, question, [add]).usage
+    assert usage.total_tokens == 12
+    assert usage.completion_tokens_details.reasoning_tokens == 12
+    assert usage.extra == {"cost": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (call("add", {"a": "one"}), "the call does not fit add: $.a: expected integer, got string"),
+        (call("add", {}), "the call does not fit add: $.a: missing"),
+        (call("add", {"a": 1, "c": 2}), "the call does not fit add: $.c: there is no such key"),
+        (call("add", "{"), "the call does not fit add: $: the arguments are no JSON"),
+        (call("add", "[1]"), "the call does not fit add: $: expected object, got list"),
+        (call("sub", {"a": 1}), "there is no function named 'sub'"),
+        (call("add", ""), "$.a: missing"),
+    ],
+    ids=str,
+)
+def test_a_bad_call_is_told_to_the_model(offline, question, made, words):
+    client = offline(calls(made), "Sorry.")
+    assert lib.run_tools(client, question, [add]).text == "Sorry."
+    [answer] = told(client)
+    assert words in json.loads(answer["content"])["error"]
+
+
+def test_what_a_function_returns_is_told_as_text_or_json(offline, question):
+    returned = iter(["as it is", None, Stop("Bern"), [Unit.CELSIUS], {"é": 1}])
+
+    def look() -> Any:
+        return next(returned)
+
+    client = offline(calls(*(call("look", {}, str(i)) for i in range(5))), "Done.")
+    lib.run_tools(client, question, [look])
+    assert [answer["content"] for answer in told(client)] == [
+        "as it is", "null", '{"city":"Bern","nights":1}', '["celsius"]', '{"\\u00e9":1}',
+    ]  # fmt: skip
+
+
+def divide(a: int, b: int) -> float:
+    return a / b
+
+
+def test_what_a_function_raises_is_told_to_the_model(offline, question):
+    client = offline(calls(call("divide", {"a": 1, "b": 0})), "Not possible.")
+    assert lib.run_tools(client, question, [divide]).text == "Not possible."
+    [answer] = told(client)
+    assert json.loads(answer["content"]) == {"error": "ZeroDivisionError: division by zero"}
+
+
+def test_what_a_function_raises_is_an_error_where_that_is_wished(offline, question):
+    client = offline(calls(call("add", {"a": 1}, "x"), call("divide", {"a": 1, "b": 0}, "y")))
+    with pytest.raises(lib.ToolError, match=r"divide\(\) raised ZeroDivisionError") as caught:
+        lib.run_tools(client, question, [add, divide], raise_errors=True)
+    assert caught.value.call.id == "y"
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["2"]
+
+
+def test_what_has_no_json_form_is_an_error_of_the_tools(offline, question):
+    def look() -> Any:
+        return object()
+
+    client = offline(calls(call("look", {})))
+    with pytest.raises(lib.ToolError, match=r"look\(\) returned what can't be told"):
+        lib.run_tools(client, question, [look])
+
+
+def test_a_model_that_never_ends_is_stopped(offline, question):
+    client = offline(*[calls(call("add", {"a": 1}))] * 3)
+    with pytest.raises(lib.ToolError, match="still calls tools after 3 answers") as caught:
+        lib.run_tools(client, question, [add], max_rounds=3)
+    assert len(client.server.requests) == 3
+    assert len(caught.value.messages) == 7
+
+
+def test_an_error_in_a_later_round_keeps_the_exchange(offline, question):
+    client = offline(calls(call("add", {"a": 1})), 400)
+    with pytest.raises(lib.BadRequestError) as caught:
+        lib.run_tools(client, question, [add])
+    assert [str(getattr(m, "role", "user")) for m in caught.value.messages] == [
+        "user", "assistant", "tool",
+    ]  # fmt: skip
+
+
+OWN = [
+    {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object"}}},
+    {"type": "custom", "custom": {"name": "write"}},
+]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        call("lookup", {}),
+        {"id": "1", "type": "custom", "custom": {"name": "write", "input": "text"}},
+    ],
+    ids=["function", "custom"],
+)
+def test_a_call_of_the_requests_own_tools_is_the_callers(offline, question, made):
+    client = offline(calls(call("add", {"a": 1}), made))
+    run = lib.run_tools(client, {**question, "tools": OWN}, [add])
+    assert [tool["type"] for tool in client.server.requests[0].body["tools"]] == [
+        "function", "custom", "function",
+    ]  # fmt: skip
+    assert run.response.choices[0].message.tool_calls[1].to_dict() == made
+    assert run.messages[-1] is run.response.choices[0].message
+
+
+@pytest.mark.parametrize(
+    ("choice", "later"),
+    [
+        ("required", "auto"),
+        ("auto", "auto"),
+        ({"type": "function", "function": {"name": "add"}}, "auto"),
+        (
+            {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}},
+            {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}},
+        ),
+    ],
+    ids=str,
+)
+def test_a_demand_for_a_call_holds_for_the_first_round(offline, question, choice, later):
+    client = offline(calls(call("add", {"a": 1})), "2")
+    lib.run_tools(client, {**question, "tool_choice": choice}, [add])
+    sent = [request.body["tool_choice"] for request in client.server.requests]
+    assert sent == [choice, later]
+
+
+def test_streamed_calls_are_carried_out_and_every_chunk_is_shown(offline, question):
+    client = offline(calls(call("add", {"a": 1}, "x"), call("add", {"a": 2}, "y")), "Two, three.")
+    shown = []
+    run = lib.run_tools(client, question, [add], on_chunk=shown.append)
+    assert run.text == "Two, three." == "".join(chunk.text for chunk in shown)
+    assert [answer["content"] for answer in told(client)] == ["2", "3"]
+    assert [request.body["stream"] for request in client.server.requests] == [True, True]
+
+
+def test_two_tools_of_one_name_are_refused_before_sending(offline, question):
+    client = offline("Hi")
+    with pytest.raises(lib.ConfigError, match="two tools are named 'add'"):
+        lib.run_tools(client, question, [add, add])
+
+    def lookup() -> None: ...
+
+    with pytest.raises(lib.ConfigError, match="two tools are named 'lookup'"):
+        lib.run_tools(client, {**question, "tools": OWN}, [lookup])
+    assert client.server.requests == []
+
+
+def test_a_method_is_called_on_its_object(offline, question):
+    class Shop:
+        sold = 0
+
+        def sell(self, many: int, /, price: float = 1.0) -> float:
+            """Sell some."""
+            self.sold += many
+            return many * price
+
+    shop = Shop()
+    client = offline(calls(call("sell", {"many": 3, "price": 2})), "Sold.")
+    lib.run_tools(client, question, [shop.sell])
+    assert shop.sold == 3
+    assert told(client)[0]["content"] == "6.0"
