@@ -77,12 +77,14 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
+    from .events import EventStream, ServerSentEvent
     from .offline import OfflineRequest, OfflineServer
     from .schema import json_schema
     from .sse import EventDecoder
     from .stream import ChatCompletionStream, ResponseAccumulator
     from .structured import parse_chat_completion
     from .tools import ToolRun, function_tool, run_tools
+    from .webhooks import verify_webhook
 
 __all__ = [
     "APIError",
@@ -111,6 +113,7 @@ __all__ = [
     "CustomToolCall",
     "DeserializeError",
     "EventDecoder",
+    "EventStream",
     "FunctionCall",
     "HTTPError",
     "InternalServerError",
@@ -129,6 +132,7 @@ __all__ = [
     "RefusalError",
     "RequestTimeoutError",
     "ResponseAccumulator",
+    "ServerSentEvent",
     "StreamInterruptedError",
     "TokenLogprob",
     "ToolCall",
@@ -150,6 +154,7 @@ __all__ = [
     "retrieve_chat_completion",
     "run_tools",
     "update_chat_completion",
+    "verify_webhook",
 ]
 
 
@@ -158,14 +163,17 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
     _LATER = {
         "ChatCompletionStream": "stream",
         "EventDecoder": "sse",
+        "EventStream": "events",
         "OfflineRequest": "offline",
         "OfflineServer": "offline",
         "ResponseAccumulator": "stream",
+        "ServerSentEvent": "events",
         "ToolRun": "tools",
         "function_tool": "tools",
         "json_schema": "schema",
         "parse_chat_completion": "structured",
         "run_tools": "tools",
+        "verify_webhook": "webhooks",
     }
 
     def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .messages import ContentPart
 
-    Part: TypeAlias = ContentPart | Mapping[str, Any]
+    Part: TypeAlias = "ContentPart | Mapping[str, Any]"
     Media: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Part
 
 _IMAGE = "not an image that can be sent"
@@ -48,6 +48,8 @@ _KIND_OF_NAME = {  # what Python did not know from the start, or has otherwise
     ".docx": _OFFICE + "wordprocessingml.document",
     ".pptx": _OFFICE + "presentationml.presentation",
     ".xlsx": _OFFICE + "spreadsheetml.sheet",
+    ".webp": "image/webp",
+    ".md": "text/markdown",
     ".mp2": "audio/mp2",
 }
 
@@ -75,7 +77,7 @@ def user_content(
     parts = [
         *_parts(images, lambda image: _image_part(image, detail)),
         *_parts(audio, _audio_part),
-        *_parts(files, _file_part),
+        *_parts(files, _attachment_part),
     ]
     if not parts:
         return text
@@ -89,10 +91,13 @@ def _parts(given: Media | Iterable[Media], part_of: Callable[[Media], Part]) -> 
 
 
 def _several(given: Any) -> Iterable[Media]:
-    """`given` as several. An open file, whose lines are no images, is refused as one."""
+    return [given] if _is_one(given) else given
+
+
+def _is_one(given: object) -> bool:
+    """True also of what is then refused, as an open file, whose lines are no images."""
     one = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, JSONObject)
-    is_one = isinstance(given, one) or hasattr(given, "read") or not isinstance(given, Iterable)
-    return [given] if is_one else given
+    return isinstance(given, one) or hasattr(given, "read") or not isinstance(given, Iterable)
 
 
 def _image_part(given: Media, detail: str | None) -> Part:
@@ -114,7 +119,7 @@ def _audio_part(given: Media) -> Part:
     return {"type": "input_audio", "input_audio": sent}
 
 
-def _file_part(given: Media) -> Part:
+def _attachment_part(given: Media) -> Part:
     if isinstance(given, str) and _is_file_id(given):
         return {"type": "file", "file": {"file_id": given}}
     file = _loaded(given, _FILE)

@@ -150,7 +150,7 @@ class _Anything(Shape):
         return value
 
 
-class _Choice(Shape):
+class _OneOf(Shape):
     """One of some values, by what stands for each in JSON."""
 
     def __init__(self, where: str, values: Iterable[tuple[Any, Any]]) -> None:
@@ -468,7 +468,7 @@ def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> S
     if origin in _WRAPPERS:
         return shape_of(args[0], where, names)
     if origin is Literal:
-        return _Choice(where, ((_value_of(arg), arg) for arg in args))
+        return _OneOf(where, ((_value_of(arg), arg) for arg in args))
     if origin in (Union, types.UnionType):
         return _Either([shape_of(arg, where, names) for arg in args])
     if hasattr(hint, "__supertype__"):  # NewType
@@ -486,7 +486,7 @@ def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> S
         return _Map(where, shape_of(args[1], where, names))
     if isinstance(kind, type):
         if issubclass(kind, Enum):
-            return _Choice(where, ((member.value, member) for member in kind))
+            return _OneOf(where, ((member.value, member) for member in kind))
         if hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate_json"):
             return _Model(kind)
         if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):

@@ -1,6 +1,7 @@
 """ChatMessage.user: what is shown with the text is sent as the API takes it, or refused."""
 
-import os
+import subprocess
+import sys
 from base64 import b64decode, b64encode
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def path(tmp_path):
 def test_text_alone_stays_text(nothing):
     assert USER("Hi", **nothing).to_dict() == {"role": "user", "content": "Hi"}
     assert USER("", **nothing, detail="low").to_dict() == {"role": "user", "content": ""}
+
+
+def test_text_alone_costs_no_start():
+    fresh = (
+        f"import sys, {lib.name} as lib; lib.ChatMessage.user('Hi'); "
+        "print(sys.modules.keys() & {'base64', 'mimetypes', 'hmac'})"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", fresh], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "set()\n"
 
 
 def test_the_parts_are_text_images_audio_files_each_in_their_order(path):
@@ -225,6 +237,7 @@ def test_audio_of_another_kind_is_refused_with_the_kinds_there_are(name, data, p
         ("a.pdf", b"?", "application/pdf"),
         ("ä b.CSV", b"?", "text/csv"),
         ("a.txt", b"?", "text/plain"),
+        ("a.md", b"?", "text/markdown"),
         ("a.docx", b"PK\3\4", DOCX),
     ],
 )
@@ -277,6 +290,7 @@ def test_what_cannot_be_read_is_refused_with_its_path(argument, path, tmp_path):
         (f"{tmp_path}/none.png", "none.png: No such file or directory"),
         ("~/none.png", "~/none.png: No such file or directory"),
         (folder, "folder: it is a folder"),
+        (empty / "a.png", "empty.png/a.png: Not a directory"),
         (empty, "empty.png: empty"),
         (b"", "0 bytes: empty"),
         ("", "'': No such file or directory"),
@@ -285,14 +299,6 @@ def test_what_cannot_be_read_is_refused_with_its_path(argument, path, tmp_path):
     ]:
         assert words in refusal(**{argument: given})
         assert words in refusal(**{argument: [given]})
-
-
-@ARGUMENTS
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="all may be read")
-def test_what_may_not_be_read_is_refused_with_its_path(argument, path):
-    secret = path("a.png", PNG)
-    secret.chmod(0)
-    assert "a.png: Permission denied" in refusal(**{argument: secret})
 
 
 def test_a_failure_to_read_is_chained(tmp_path):

@@ -1,5 +1,6 @@
 """The README: what it shows runs as it stands, against the offline server."""
 
+import itertools
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import responses
 
 from . import lib
 
@@ -17,24 +19,64 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 
 
-def test_the_python_blocks_run_one_after_the_other(monkeypatch, capsys):
-    assert len(PYTHON) >= 5
+def answer(body):
+    """What a model would say to the README's requests."""
+    question = body["messages"][-1]["content"]
+    if body.get("response_format"):
+        return '{"title": "Toast", "steps": [{"text": "Toast it.", "minutes": 3}]}'
+    if body.get("tools") and body["messages"][-1]["role"] == "user":
+        function = {"name": "get_weather", "arguments": '{"city": "Rome"}'}
+        call = {"id": "call_1", "type": "function", "function": function}
+        return {"content": None, "tool_calls": [call]}
+    return f"You asked: {question}"
+
+
+def other_endpoints(mock, url):
+    """What the rest of the API would say."""
+    image = {"data": [{"b64_json": "iVBORw0KGgo="}]}
+    events = (
+        'event: response.output_text.delta\ndata: {"delta": "Streamed hi."}\n\ndata: [DONE]\n\n'
+    )
+    page = {"object": "list", "data": [{"id": "c1", "choices": []}], "has_more": False}
+    mock.add_passthru(re.compile(r"http://127\.0\.0\.1:\d+/v1/chat/completions"))
+    mock.get(f"{url}/chat/completions", json=page)
+    mock.post(f"{url}/chat/completions/c1", json=page["data"][0])
+    mock.post(f"{url}/embeddings", json={"data": [{"embedding": [0.0] * 1536}]})
+    mock.post(f"{url}/images/generations", json=image)
+    mock.post(f"{url}/files", json={"id": "file-1"})
+    mock.get(f"{url}/files/file-1/content", body=b"\x89PNG", content_type="image/png")
+    mock.post(f"{url}/responses", body=events, content_type="text/event-stream")
+
+
+def test_the_python_blocks_run_one_after_the_other(monkeypatch, tmp_path, capsys):
+    assert len(PYTHON) >= 14
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-key")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
-    with lib.OfflineServer() as server:
+    with lib.OfflineServer(itertools.repeat(answer)) as server, responses.RequestsMock() as mock:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-any-key")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        other_endpoints(mock, server.url)
         names = {}
         for code in PYTHON:
             code = code.replace("from chatgptlib import", f"from {lib.name} import")
-            exec(compile(code, "README.md", "exec"), names)
+            exec(compile(code, "README.md", "exec", dont_inherit=True), names)
             for client in names.values():
                 if isinstance(client, lib.OpenAIClient):
                     client.close()
     printed = capsys.readouterr().out
-    assert "Write a tagline for an ice cream shop." in printed
-    assert "Shorter, please." in printed
-    assert "stop\n" in printed
+    for words in (
+        "You asked: Write a tagline for an ice cream shop.",
+        "You asked: Shorter, please.",
+        "stop\n",
+        '{"temperature":21.5}',
+        "Toast [3]\n",
+        "1536\n",
+        "b'\\x89PNG'\n",
+        "Streamed hi.",
+    ):
+        assert words in printed
+    assert Path("cone.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_first_two_commands_are_the_quick_start():

@@ -118,8 +118,8 @@ def test_a_secret_without_the_prefix_is_the_key_itself():
 
 @pytest.mark.parametrize(
     "secret",
-    [[SECRET, "old"], ["old", SECRET], ("whsec_YWJj", "", SECRET), {SECRET: None}],
-    ids=["first", "second", "third", "keys"],
+    [[SECRET, "old"], ["old", SECRET], ("whsec_YWJj", "", SECRET)],
+    ids=["first", "second", "third"],
 )
 def test_while_secrets_rotate_any_of_them_will_do(secret):
     assert lib.verify_webhook(BODY, signed(), secret) == EVENT
