@@ -749,7 +749,7 @@ def form_of(members: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes
 
     if not isinstance(files, Mapping):
         raise ConfigError(f"files must map names to files, not {type(files).__name__}")
-    fields = [*_numbered(members, _field_text), *_numbered(files, _file_part)]
+    fields = [*_numbered(members, _field_text), *_numbered(files, _upload_part)]
     try:
         return encode_multipart_formdata(fields)
     except UnicodeEncodeError as error:
@@ -774,7 +774,7 @@ def _field_text(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _file_part(name: str, given: Any) -> tuple[str, bytes] | tuple[str, bytes, str]:
+def _upload_part(name: str, given: Any) -> tuple[str, bytes] | tuple[str, bytes, str]:
     """The file name, content and media type of what a user gave as a file."""
     filename: Any = None
     media: list[Any] = []
@@ -784,7 +784,7 @@ def _file_part(name: str, given: Any) -> tuple[str, bytes] | tuple[str, bytes, s
                 f"files[{name!r}]: a tuple is (file name, bytes or open file[, media type])"
             )
         filename, given, *media = given
-    found, content = _file_read(name, given)
+    found, content = _upload_read(name, given)
     filename = filename or found or name
     if not isinstance(filename, str):
         raise ConfigError(f"files[{name!r}]: a file name is text, not {type(filename).__name__}")
@@ -795,7 +795,7 @@ def _file_part(name: str, given: Any) -> tuple[str, bytes] | tuple[str, bytes, s
     return filename, content  # its media type is that of the file name
 
 
-def _file_read(name: str, given: Any) -> tuple[str | None, bytes]:
+def _upload_read(name: str, given: Any) -> tuple[str | None, bytes]:
     """The name of a file, if it has one, and its content."""
     if isinstance(given, (bytes, bytearray, memoryview)):
         return None, bytes(given)

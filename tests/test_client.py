@@ -273,6 +273,79 @@ def test_with_options_differs_in_what_is_changed_and_shares_the_connections(ask,
     assert client.wire.requests[2].line == "POST /v1/other/path HTTP/1.1"
 
 
+def test_with_options_adds_headers_and_query_and_the_later_win(ask, question):
+    client = ask(http(completion()), headers={"X-A": "1", "X-B": "2"}, query={"a": "1", "b": "2"})
+    other = client.with_options(headers={"x-a": "3"}, query={"b": "4", "c": "5"})
+    other = other.with_options(headers={"X-C": "6"}, max_retries=0)
+    for one in (other, other.with_options(headers=None, query={}), client):
+        lib.create_chat_completion(one, question)
+    first, second, own = client.wire.requests
+    assert first.line == "POST /v1/chat/completions?a=1&b=4&c=5 HTTP/1.1"
+    assert [first.headers.get(f"x-{name}") for name in "abc"] == ["3", "2", "6"]
+    assert (second.line, second.headers) == (first.line, first.headers)
+    assert own.line == "POST /v1/chat/completions?a=1&b=2 HTTP/1.1"
+    assert [own.headers.get(f"x-{name}") for name in "abc"] == ["1", "2", None]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"headers": "abc"}, {"headers": {5: "a"}}, {"query": "a=b"}, {"query": {"a": 5}}]
+)
+def test_with_options_refuses_settings_of_another_kind(changes):
+    with pytest.raises(lib.ConfigError):
+        lib.OpenAIClient(KEY, headers={"X-A": "b"}).with_options(**changes)
+
+
+@pytest.mark.parametrize(
+    ("headers", "key", "sent"),
+    [
+        ({"api-key": "old-key"}, "new-key", {"api-key": "new-key"}),
+        ({"API-Key": "old-key"}, lambda: "new-key", {"authorization": "Bearer new-key"}),
+        ({"authorization": "Basic old"}, "new-key", {"authorization": "Bearer new-key"}),
+        ({"api-key": "old-key"}, " ", {}),
+    ],
+)
+def test_a_new_key_goes_where_the_old_one_went(ask, question, headers, key, sent):
+    client = ask(http(completion()), headers=headers)
+    lib.create_chat_completion(client.with_options(api_key=key), question)
+    request = client.wire.requests[0].headers
+    assert {n: request[n] for n in ("api-key", "authorization") if n in request} == sent
+
+
+def test_no_organization_and_no_project_win_over_the_environment(ask, question, monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    client = ask(http(completion()), organization="", project="")
+    for one in (client, client.with_options(max_retries=0), copy.copy(client)):
+        sent = (lib.create_chat_completion(one, question), client.wire.requests[-1].headers)[1]
+        assert not {"openai-organization", "openai-project"} & sent.keys()
+        one.close()
+    lib.create_chat_completion(client.with_options(organization=None), question)
+    assert client.wire.requests[-1].headers["openai-organization"] == "org-1"
+
+
+def test_a_key_of_the_environment_stays_out_of_a_client_that_has_another(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    client = lib.OpenAIClient(headers={"api-key": "another-key"})
+    assert b"sk-environment" not in pickle.dumps(client)
+
+
+def test_a_header_of_the_user_wins_in_whatever_case(ask, question):
+    client = ask(
+        http(completion()),
+        headers={"content-type": "a/b", "ACCEPT": "c/d", "accept-encoding": "identity"},
+    )
+    sent = headers_sent(client, question)
+    assert [sent[name] for name in ("content-type", "accept", "accept-encoding")] == [
+        "a/b", "c/d", "identity"
+    ]  # fmt: skip
+
+
+def test_a_path_of_with_options_may_have_a_query(ask):
+    client = ask(http({"object": "list", "data": []}), query={"tenant": "t"})
+    lib.list_chat_completions(client.with_options(path="other?a=1"), limit=2)
+    assert client.wire.requests[0].line == "GET /v1/other?a=1&limit=2&tenant=t HTTP/1.1"
+
+
 def test_with_options_refuses_what_is_no_setting():
     with pytest.raises(TypeError, match="max_retry"):
         lib.OpenAIClient(KEY).with_options(max_retry=1)
