@@ -19,8 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from .answers import answer_value, refusal
 from .codec import encode, members
-from .errors import APIError, ConfigError, HTTPError, OpenAIError, QuotaExceededError
-from .transport import Answer, Transport, form_of, shown_url
+from .errors import (
+    APIError,
+    ConfigError,
+    HTTPError,
+    OpenAIError,
+    QuotaExceededError,
+    shown_url,
+)
+from .transport import Answer, Transport
 
 if TYPE_CHECKING:
     import requests
@@ -260,7 +267,7 @@ class OpenAIClient:
 
         body: a mapping, a dataclass, or anything that JSON can say.
         files: sent as a form, together with the members of `body`, whose objects go as
-            JSON text and whose lists as several fields `name[]`. A file is a path, bytes, a
+            fields `name[key]` and whose lists as `name[]`. A file is a path, bytes, a
             file open in binary mode, or a tuple of file name, one of those, and perhaps a
             media type; or a list of such. It is read into memory, so that a retry sends
             the same. One that can't be read is a ConfigError.
@@ -268,6 +275,8 @@ class OpenAIClient:
         """
         if files is None:
             return self._ask("POST", path, query, None if body is None else encode(body))
+        from .forms import form_of
+
         values = {} if body is None else json.loads(encode(body))
         if not isinstance(values, dict):
             raise ConfigError(f"a form is a mapping or a dataclass, not {type(body).__name__}")

@@ -368,3 +368,15 @@ def _text_of_page(page: str) -> str:
     """The text of an HTML page, its tags, styles and scripts left out."""
     page = re.sub(r"(?i)<(?:script|style)[^<>]*>[^<]*", " ", page[:100_000])
     return excerpt(re.sub(r"<[^<>]*>", " ", page)) or excerpt(page)
+
+
+def shown_url(url: str) -> str:
+    """`url` as messages show it: without its query, which may hold a key."""
+    return url.partition("?")[0]
+
+
+def redacted(text: str, secrets: tuple[str, ...]) -> str:
+    """`text` with each secret struck out."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the pack
 
 FOLDER = Path(lib.modules[0].__file__).parent
 LADDER = [
-    "errors", "codec", "content", "messages", "sse", "transport", "answers", "events", "client",
+    "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport", "answers",
+    "events", "forms", "client",
     "stream", "chat", "schema", "structured", "tools", "webhooks", "offline",
 ]  # fmt: skip
 
