@@ -120,13 +120,16 @@ def test_replies_are_given_in_order_and_then_the_question_comes_back():
         assert text_of_answer(server).endswith("not a model. You asked: Say hi.")
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+
+
 @pytest.mark.parametrize(
     ("messages", "question"),
     [
         pytest.param([("system", "Be brief."), ("user", "Hi, 世界!")], "Hi, 世界!", id="text"),
         pytest.param([("user", "a"), ("assistant", "b"), ("user", " c\n")], "c", id="the-last"),
         pytest.param(
-            [("user", [{"type": "text", "text": "What is it?"}, {"type": "image_url"}])],
+            [("user", [{"type": "text", "text": "What is it?"}, PICTURE])],
             "What is it?",
             id="parts",
         ),
