@@ -30,7 +30,6 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
-    is_typeddict,
 )
 
 from .errors import ConfigError, DeserializeError
@@ -168,7 +167,7 @@ def plain_members(value: Any) -> dict[str, Any]:
     return found
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """What `json` should write for a value of a type it does not know."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return members(value)
@@ -179,8 +178,8 @@ def _as_json(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-_STRICT = json.JSONEncoder(default=_as_json, allow_nan=False, separators=(",", ":"))
-_LENIENT = json.JSONEncoder(default=_as_json)  # what a server sent may hold -Infinity
+_STRICT = json.JSONEncoder(default=as_json, allow_nan=False, separators=(",", ":"))
+_LENIENT = json.JSONEncoder(default=as_json)  # what a server sent may hold -Infinity
 
 
 def _dump(value: Any, encoder: json.JSONEncoder) -> str:
@@ -212,7 +211,7 @@ def _fault(value: Any, path: str) -> tuple[str, str] | None:
                 return fault
         return None
     try:
-        return _fault(_as_json(value), path)
+        return _fault(as_json(value), path)
     except TypeError as error:
         return path, str(error)
 
@@ -248,7 +247,7 @@ _READER_OF: dict[type, Callable[[Any], Any]] = {}
 def decoder(into: Any) -> Callable[[Any], Any]:
     """The function that makes an `into` of a JSON value; made once per class."""
     into = get_origin(into) or into
-    if into is dict or is_typeddict(into):  # which is a dict, to Python
+    if into is dict or hasattr(into, "__required_keys__"):  # a TypedDict
         return _read_dict
     if not isinstance(into, type) or not dataclasses.is_dataclass(into):
         raise ConfigError(f"cannot decode into {into!r}: give a dataclass, a TypedDict, or dict")

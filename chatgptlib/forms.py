@@ -20,7 +20,7 @@ def form_of(members: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes
 
     if not isinstance(files, Mapping):
         raise ConfigError(f"files must map names to files, not {type(files).__name__}")
-    fields = [*_numbered(members, _field_text), *_numbered(files, _upload_part)]
+    fields = [*_numbered(members, _form_text), *_numbered(files, _upload_part)]
     try:
         return encode_multipart_formdata(fields)
     except UnicodeEncodeError as error:
@@ -44,7 +44,7 @@ def _numbered(
             yield name, made(name, value)
 
 
-def _field_text(name: str, value: Any) -> str:
+def _form_text(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -19,6 +19,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
@@ -100,6 +102,7 @@ class Shape:
     """How the values of a type look in JSON."""
 
     name = "value"  # in messages
+    note = ""  # the description that goes with it
     is_object = False  # with known keys, so that it can be the root of a schema
 
     def describe(self, definitions: _Definitions) -> dict[str, Any]:
@@ -113,6 +116,10 @@ class Shape:
         """`value` need not be converted to be of this type."""
         return False
 
+    def nearness(self, value: Any) -> int:
+        """How likely it is that this shape was meant, of several that `value` does not fit."""
+        return 0
+
 
 _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
@@ -125,6 +132,8 @@ class _Scalar(Shape):
         return {"type": self.name}
 
     def read(self, value: Any) -> Any:
+        if type(value) is float and not math.isfinite(value):
+            raise DeserializeError(f"$: expected {self.name}, got {value}")
         if type(value) is self.kind:
             return value
         if self.kind is float and type(value) is int and abs(value) < 1 << 1023:
@@ -158,6 +167,8 @@ class _OneOf(Shape):
         for plain, _ in self.values:
             if type(plain) not in _SCALARS:
                 raise _cannot(where, f"{plain!r} is no JSON scalar")
+        if not self.values:
+            raise _cannot(where, "it has no members")
         shown = ", ".join(json.dumps(plain) for plain, _ in self.values)
         self.name = f"one of {shown}"
 
@@ -168,14 +179,19 @@ class _OneOf(Shape):
 
     def read(self, value: Any) -> Any:
         for plain, python in self.values:
-            if plain == value and type(plain) is type(value):
+            if _is_same(plain, value):
                 return python
         if type(value) in _SCALARS:
             raise DeserializeError(f"$: expected {self.name}, got {excerpt(json.dumps(value))}")
         raise misfit(self.name, value)
 
     def is_exactly(self, value: Any) -> bool:
-        return any(plain == value and type(plain) is type(value) for plain, _ in self.values)
+        return any(_is_same(plain, value) for plain, _ in self.values)
+
+
+def _is_same(plain: Any, value: Any) -> bool:
+    """Equal, as JSON has it: where 1 is 1.0, and True is not 1."""
+    return plain == value and isinstance(plain, bool) is isinstance(value, bool)
 
 
 class _Array(Shape):
@@ -250,29 +266,35 @@ class _Either(Shape):
         self.name = " or ".join(dict.fromkeys(option.name for option in options))
 
     def describe(self, definitions: _Definitions) -> dict[str, Any]:
-        schemas = [option.describe(definitions) for option in self.options]
-        if all(schema.keys() == {"type"} for schema in schemas):
-            return {"type": [schema["type"] for schema in schemas]}
+        schemas: list[dict[str, Any]] = []
+        for option in self.options:
+            schema = option.describe(definitions)
+            if schema not in schemas:
+                schemas.append(schema)
+        if all(schema.keys() == {"type"} and isinstance(schema["type"], str) for schema in schemas):
+            kinds = [schema["type"] for schema in schemas]
+            return {"type": kinds if len(kinds) > 1 else kinds[0]}
         null = {"type": "null"}
         others = [schema for schema in schemas if schema != null]
         if len(others) == 1 and isinstance(kind := others[0].get("type"), str):
-            schema = {**others[0], "type": [kind, "null"]}
-            if "enum" in schema:
-                schema["enum"] = [*schema["enum"], None]
-            return schema
+            nullable = {**others[0], "type": [kind, "null"]}
+            if "enum" in nullable:
+                nullable["enum"] = [*nullable["enum"], None]
+            return nullable
         return {"anyOf": schemas}
 
     def read(self, value: Any) -> Any:
-        misfits: list[DeserializeError] = []
+        misfits: list[tuple[int, int, DeserializeError]] = []
         # A number that is whole already is not to become a float because that came first.
         for option in sorted(self.options, key=lambda option: not option.is_exactly(value)):
             try:
                 return option.read(value)
             except DeserializeError as error:
-                misfits.append(error)
-        deepest = max(misfits, key=lambda error: len(error.path))
-        if deepest.path != "$":
-            raise deepest
+                depth = len(re.findall(r"[.\[]", error.path))
+                misfits.append((option.nearness(value), depth, error))
+        _, depth, nearest = max(misfits, key=lambda misfit: misfit[:2])
+        if depth or len(self.options) == 1:
+            raise nearest
         raise misfit(self.name, value)
 
     def is_exactly(self, value: Any) -> bool:
@@ -283,10 +305,10 @@ class _Noted(Shape):
     """A shape with a description."""
 
     def __init__(self, shape: Shape, text: str) -> None:
-        self.shape, self.text, self.name = shape, text, shape.name
+        self.shape, self.note, self.name = shape, text, shape.name
 
     def describe(self, definitions: _Definitions) -> dict[str, Any]:
-        return _with_note(self.shape.describe(definitions), self.text, definitions.strict)
+        return _with_note(self.shape.describe(definitions), self.note, definitions.strict)
 
     def read(self, value: Any) -> Any:
         return self.shape.read(value)
@@ -323,10 +345,10 @@ class ObjectShape(Shape):
         *,
         key: Any = None,
         title: str = "",
-        note: str = "",
+        about: str = "",
     ) -> None:
         self._members, self._make, self._key = members, make, key
-        self._title, self._note = title, note
+        self._title, self._about = title, about
 
     @functools.cached_property
     def members(self) -> list[Member]:
@@ -339,8 +361,8 @@ class ObjectShape(Shape):
 
     def _described(self, definitions: _Definitions) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": "object"}
-        if self._note:
-            schema["description"] = self._note
+        if self._about:
+            schema["description"] = self._about
         schema["properties"] = properties = {}
         for member in self.members:
             found = member.shape.describe(definitions)
@@ -373,8 +395,14 @@ class ObjectShape(Shape):
                 raise DeserializeError(f"$.{name}: missing", path=f"$.{name}")
         try:
             return self._make(**found)
-        except (TypeError, ValueError) as error:  # a class that checks itself
+        except Exception as error:  # a class that checks itself
             raise DeserializeError(f"$: {type(error).__name__}: {error}") from error
+
+    def nearness(self, value: Any) -> int:
+        if not isinstance(value, dict):
+            return 0
+        known = {member.name for member in self.members}
+        return 2 * len(known & value.keys()) - len(value)
 
 
 class _Model(Shape):
@@ -382,38 +410,78 @@ class _Model(Shape):
 
     name = "object"
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.is_object = model.model_json_schema().get("type") == "object"
+    def __init__(self, model: Any, where: str) -> None:
+        self.model, self.where = model, where
+        try:
+            self.schema: dict[str, Any] = model.model_json_schema()
+        except Exception as error:
+            raise _cannot(where, str(error).partition("\n")[0]) from error
+        self.inner: dict[str, Any] = self.schema.get("$defs", {})
+        self.root = self.schema.get("$ref", "").removeprefix("#/$defs/")  # of one that holds itself
+        self.is_object = self.inner.get(self.root, self.schema).get("type") == "object"
 
     def describe(self, definitions: _Definitions) -> dict[str, Any]:
-        def of_model() -> dict[str, Any]:
-            schema: dict[str, Any] = self.model.model_json_schema()
-            for name, inner in schema.pop("$defs", {}).items():
-                definitions.found.setdefault(name, _strictly(inner) if strict else inner)
-            return _strictly(schema) if strict else schema
+        if self.root:
+            return self._referred(self.root, definitions)
+        whole = {key: value for key, value in self.schema.items() if key != "$defs"}
+        return definitions.refer(
+            self.model, _plain_name(self.model), lambda: self._taken_over(whole, definitions)
+        )
 
+    def _referred(self, name: str, definitions: _Definitions) -> dict[str, Any]:
+        inner = self.inner[name]
+        return definitions.refer(
+            (self.model, name), _plain_name(name), lambda: self._taken_over(inner, definitions)
+        )
+
+    def _taken_over(self, schema: dict[str, Any], definitions: _Definitions) -> dict[str, Any]:
+        """A schema of Pydantic's among ours: its references renamed, and strict where asked."""
         strict = definitions.strict
-        return definitions.refer(self.model, self.model.__name__, of_model)
+        if "$ref" in schema:
+            name = schema["$ref"].removeprefix("#/$defs/")
+            reference, note = self._referred(name, definitions), schema.get("description")
+            return _with_note(reference, note, strict) if note else reference
+        found: dict[str, Any] = {}
+        for key, value in schema.items():
+            if strict and key in ("default", "discriminator"):
+                continue
+            if key == "properties":
+                value = {name: self._taken_over(one, definitions) for name, one in value.items()}
+            elif key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+                value = [self._taken_over(one, definitions) for one in value]
+            elif isinstance(value, dict) and key in ("items", "additionalProperties"):
+                value = self._taken_over(value, definitions)
+            found["anyOf" if strict and key == "oneOf" else key] = value
+        if strict:
+            self._make_strict(found)
+        return found
+
+    def _make_strict(self, schema: dict[str, Any]) -> None:
+        if not schema.keys() & {"type", "anyOf", "allOf", "enum", "const"}:
+            raise _cannot(self.where, "Any is too little to say in a strict schema")
+        if "prefixItems" in schema:
+            raise _cannot(self.where, "a strict schema has no tuples: use a model")
+        if schema.get("type") == "object":
+            if schema.get("additionalProperties") or "properties" not in schema:
+                raise _cannot(self.where, "a strict schema has no free keys: use a list of models")
+            schema["required"] = list(schema["properties"])
+            schema["additionalProperties"] = False
 
     def read(self, value: Any) -> Any:
         try:
             return self.model.model_validate_json(json.dumps(value))
         except ValueError as error:
-            raise DeserializeError(f"$: {error}") from error
+            told = error.errors()[0] if hasattr(error, "errors") else {}
+            steps = (
+                f"[{step}]" if type(step) is int else f".{step}" for step in told.get("loc", ())
+            )
+            path = "$" + "".join(steps)
+            words = told.get("msg") or str(error).partition("\n")[0]
+            raise DeserializeError(f"{path}: {words}", path=path) from error
 
 
-def _strictly(schema: Any) -> Any:
-    """A schema made elsewhere, with what strictness wants: all required, nothing else."""
-    if isinstance(schema, list):
-        return [_strictly(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {key: _strictly(value) for key, value in schema.items() if key != "default"}
-    if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
-        schema["required"] = list(schema["properties"])
-        schema["additionalProperties"] = False
-    return schema
+def _plain_name(of: Any) -> str:
+    return re.sub("[^a-zA-Z0-9_.-]+", "_", of if isinstance(of, str) else of.__name__).strip("_")
 
 
 def _with_note(schema: dict[str, Any], note: str, strict: bool) -> dict[str, Any]:
@@ -426,6 +494,8 @@ def _plain(default: Any) -> Any:
     """A default as JSON; None where it has no short form there, or is null."""
     if isinstance(default, Enum):
         default = default.value
+    if type(default) is float and not math.isfinite(default):
+        return None
     return default if type(default) in (str, int, float, bool) else None
 
 
@@ -440,10 +510,8 @@ def _read_at(step: str, shape: Shape, value: Any) -> Any:
 
 _LISTS = (list, Sequence, MutableSequence, Iterable)
 _MAPS = (dict, Mapping, MutableMapping)
-# Of Python 3.11 and later.
-_WRAPPERS = tuple(
-    filter(None, (getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")))
-)
+# By name, since not all of them are in every Python; `typing_extensions` has the others.
+_WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")
 
 
 def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> Shape:
@@ -452,6 +520,13 @@ def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> S
 
     Raises ConfigError for what has no JSON form.
     """
+    try:
+        return _shape_of(hint, where, names)
+    except RecursionError:  # an alias; a class may
+        raise _cannot(where, f"{_shown(hint)} refers to itself: use a dataclass") from None
+
+
+def _shape_of(hint: Any, where: str, names: Mapping[str, Any] | None) -> Shape:
     if isinstance(hint, (str, ForwardRef)):
         hint = _evaluated(hint, where, names or {})
     if hint is None:
@@ -465,12 +540,12 @@ def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> S
         shape = shape_of(args[0], where, names)
         note = next((note for note in hint.__metadata__ if isinstance(note, str)), "")
         return _Noted(shape, note) if note else shape
-    if origin in _WRAPPERS:
+    if getattr(origin, "_name", None) in _WRAPPERS:
         return shape_of(args[0], where, names)
     if origin is Literal:
         return _OneOf(where, ((_value_of(arg), arg) for arg in args))
     if origin in (Union, types.UnionType):
-        return _Either([shape_of(arg, where, names) for arg in args])
+        return _either([shape_of(arg, where, names) for arg in args])
     if hasattr(hint, "__supertype__"):  # NewType
         return shape_of(hint.__supertype__, where, names)
     if hasattr(hint, "__value__"):  # a `type` statement
@@ -488,10 +563,18 @@ def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> S
         if issubclass(kind, Enum):
             return _OneOf(where, ((member.value, member) for member in kind))
         if hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate_json"):
-            return _Model(kind)
-        if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
+            return _Model(kind, where)
+        if dataclasses.is_dataclass(kind) or _is_typed_dict(kind):
             return _class_shape(kind)
     raise _cannot(where, f"{_shown(hint)} has no JSON form")
+
+
+def _either(shapes: list[Shape]) -> Shape:
+    """One of the shapes, of which some may be a choice themselves."""
+    flat: list[Shape] = []
+    for shape in shapes:
+        flat += shape.options if isinstance(shape, _Either) else [shape]
+    return _Either(flat)
 
 
 def _shape_of_array(kind: Any, args: Any, where: str, names: Any) -> Shape:
@@ -499,29 +582,28 @@ def _shape_of_array(kind: Any, args: Any, where: str, names: Any) -> Shape:
         raise _cannot(where, f"a {_shown(kind)} of what? Write {_shown(kind)}[str], or whatever")
     if kind is tuple and args[-1] is not Ellipsis:
         return _Tuple(where, [shape_of(arg, where, names) for arg in args])
+    if kind in (set, frozenset) and getattr(get_origin(args[0]) or args[0], "__hash__", 1) is None:
+        raise _cannot(where, f"a set can't hold {_shown(args[0])}: use a list")
     make = kind if kind in (tuple, set, frozenset) else list
     return _Array(shape_of(args[0], where, names), make)
 
 
-_SHAPE_OF: dict[Any, ObjectShape] = {}
+def _is_typed_dict(cls: type) -> bool:
+    return hasattr(cls, "__required_keys__")  # also one of `typing_extensions`
 
 
 def _class_shape(cls: Any) -> ObjectShape:
-    """The shape of a dataclass or TypedDict; the same each time, as it may hold itself."""
-    if cls in _SHAPE_OF:
-        return _SHAPE_OF[cls]
     doc = vars(cls).get("__doc__") or ""
     if doc.startswith(f"{cls.__name__}("):  # written by `dataclass`
         doc = ""
-    typed_dict = typing.is_typeddict(cls)
-    shape = _SHAPE_OF[cls] = ObjectShape(
+    typed_dict = _is_typed_dict(cls)
+    return ObjectShape(
         functools.partial(_keys_of if typed_dict else _fields_of, cls),
         dict if typed_dict else cls,
         key=cls,
         title=cls.__name__,
-        note=first_paragraph(doc),
+        about=first_paragraph(doc),
     )
-    return shape
 
 
 def _fields_of(cls: Any) -> list[Member]:
@@ -533,9 +615,21 @@ def _fields_of(cls: Any) -> list[Member]:
             required = field.default is missing and field.default_factory is missing
             default = None if field.default is missing else field.default
             shape = shape_of(hints[field.name], f"{cls.__name__}.{field.name}", names)
-            note = field.metadata.get("description", "")
+            note = field.metadata.get("description")
+            note = note if isinstance(note, str) else ""
             found.append(Member(field.name, shape, required, default, note))
+    _check_constructor(cls, {member.name for member in found})
     return found
+
+
+def _check_constructor(cls: Any, names: set[str]) -> None:
+    """Refuse a class that can't be made from its fields alone: it would fail when paid for."""
+    from inspect import signature
+
+    for parameter in signature(cls).parameters.values():
+        free = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.name not in names and parameter.default is parameter.empty and not free:
+            raise _cannot(f"{cls.__name__}", f"its constructor needs {parameter.name}, no field")
 
 
 def _keys_of(cls: Any) -> list[Member]:
@@ -544,21 +638,27 @@ def _keys_of(cls: Any) -> list[Member]:
         Member(
             name,
             shape_of(hint, f"{cls.__name__}.{name}", names),
-            required=name in cls.__required_keys__,
+            required=_is_required(hint, name in cls.__required_keys__),
         )
         for name, hint in hints_of(cls).items()
     ]
 
 
-def hints_of(thing: Any) -> dict[str, Any]:
-    """The type hints of a class or function. Raises ConfigError for names they don't find."""
+def _is_required(hint: Any, else_: bool) -> bool:
+    """`__required_keys__` can't tell where the annotations were text."""
+    wrapper = getattr(get_origin(hint), "_name", None)
+    if hasattr(hint, "__metadata__") or wrapper == "ReadOnly":
+        return _is_required(get_args(hint)[0], else_)
+    return wrapper == "Required" if wrapper in ("Required", "NotRequired") else else_
+
+
+def hints_of(cls: Any) -> dict[str, Any]:
+    """The type hints of a class. Raises ConfigError for names that are not found."""
     try:
         # A class that is defined in a function may still hold itself.
-        return typing.get_type_hints(
-            thing, localns={getattr(thing, "__name__", ""): thing}, include_extras=True
-        )
+        return typing.get_type_hints(cls, localns={cls.__name__: cls}, include_extras=True)
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
-        raise _cannot(_shown(thing), f"its type hints can't be understood: {error}") from None
+        raise _cannot(_shown(cls), f"its type hints can't be understood: {error}") from None
 
 
 def _names_around(thing: Any) -> dict[str, Any]:
@@ -589,11 +689,18 @@ def _shown(hint: Any) -> str:
     return getattr(hint, "__name__", None) or str(hint)
 
 
+_SECTION = re.compile(
+    r"(?:Args|Arguments|Params|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$|:\w|-{3,}$"
+)
+
+
 def first_paragraph(doc: str | None) -> str:
-    """The first paragraph of a docstring, as one line."""
+    """The first paragraph of a docstring, as one line: up to a blank line or a section."""
     paragraph: list[str] = []
-    for line in (doc or "").strip().splitlines():
-        if not line.strip():
+    for line in map(str.strip, (doc or "").strip().splitlines()):
+        if not line or _SECTION.match(line):
+            if line.startswith("---"):
+                paragraph.pop()  # the title over it
             break
-        paragraph.append(line.strip())
+        paragraph.append(line)
     return " ".join(paragraph)

@@ -52,7 +52,7 @@ def parse_chat_completion(
     value, broken = parsed(_without_fence(text))
     try:
         if broken is not None:
-            raise DeserializeError(f"$: the answer is no JSON: {excerpt(text)}") from broken
+            raise DeserializeError(f"$: {_not_said(response, text)}") from broken
         answer: V = shape.read(value)
         return answer
     except DeserializeError as error:
@@ -89,6 +89,13 @@ def _whole_text(response: CreateChatCompletionResponse) -> str:
     if choice.finish_reason == "length":
         raise _unusable(OutputTruncatedError(_cut_off(response)), response)
     return response.text
+
+
+def _not_said(response: CreateChatCompletionResponse, text: str) -> str:
+    if text:
+        return f"the answer is no JSON: {excerpt(text)}"
+    calls = response.choices[0].message.tool_calls
+    return "the model called a tool instead of answering" if calls else "the answer is empty"
 
 
 def _cut_off(response: CreateChatCompletionResponse) -> str:

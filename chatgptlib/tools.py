@@ -11,11 +11,12 @@ https://platform.openai.com/docs/guides/function-calling
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from .answers import parsed
@@ -26,7 +27,7 @@ from .chat import (
     request_members,
 )
 from .client import OpenAIClient
-from .codec import encode, members
+from .codec import JSONObject, as_json, members
 from .errors import ConfigError, DeserializeError, OpenAIError, ToolError
 from .messages import (
     ChatCompletionUsage,
@@ -35,7 +36,7 @@ from .messages import (
     CreateChatCompletionResponse,
     ToolCall,
 )
-from .schema import Member, ObjectShape, described, first_paragraph, hints_of, shape_of
+from .schema import Member, ObjectShape, described, first_paragraph, shape_of
 
 
 def function_tool(function: Callable[..., Any], *, strict: bool = False) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def run_tools(
     *,
     max_rounds: int = 10,
     raise_errors: bool = False,
+    strict: bool = False,
     on_chunk: Callable[[CreateChatCompletionChunk], object] | None = None,
 ) -> ToolRun:
     """Let a model call Python functions until it has its answer.
@@ -94,18 +96,23 @@ def run_tools(
     run, and is the caller's to carry out. Its `tool_choice` holds for the first round;
     later the model may choose, or a demand would never end.
 
-    `max_rounds` answers without an end are a ToolError. With `on_chunk` the answers are
-    streamed, and it is called with each chunk.
+    `max_rounds` answers without an end are a ToolError. `strict` describes the functions
+    as function_tool does. With `on_chunk` the answers are streamed, and it is called with
+    each chunk.
 
     Raises ConfigError for a function that can't be described, ToolError, and what
     create_chat_completion raises.
     """
+    if max_rounds < 1:
+        raise ConfigError(f"max_rounds must be 1 or more, not {max_rounds!r}")
     tools = _by_name(functions)
     body = request_members(request)
     own = _names_in(body.get("tools") or ())
     for name in own & tools.keys():
         raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
-    body["tools"] = [*(body.get("tools") or ()), *(tool.described() for tool in tools.values())]
+    described_tools = [tool.described(strict) for tool in tools.values()]
+    if described_tools:  # an empty list is refused by some servers
+        body["tools"] = [*(body.get("tools") or ()), *described_tools]
     messages = list(body.get("messages") or ())
     run: ToolRun | None = None
     try:
@@ -113,21 +120,32 @@ def run_tools(
             response = _answer(client, {**body, "messages": messages}, on_chunk)
             usage = _added(run.usage if run else None, response.usage)
             run = ToolRun(response, messages, usage, number)
-            calls: list[ToolCall] = []
-            for choice in response.choices[:1]:
-                messages.append(choice.message)
-                calls = choice.message.tool_calls or []
-            if not calls or any(_name_called(call) in own for call in calls):
+            if not response.choices:
+                raise DeserializeError("$.choices: empty", path="$.choices")
+            choice = response.choices[0]
+            messages.append(choice.message)
+            calls = choice.message.tool_calls or []
+            stopped = choice.finish_reason == "content_filter"
+            if not calls or stopped or any(_name_called(call) in own for call in calls):
                 return run
+            _complete(calls)
             for call in calls:
                 text = _carried_out(call, tools, raise_errors)
-                messages.append(ChatMessage.tool(call.id or "", text))
+                messages.append(ChatMessage.tool(str(call.id), text))
             if body.get("tool_choice") is not None:
                 body["tool_choice"] = _without_demand(body["tool_choice"])
         raise _tool_error(f"the model still calls tools after {max_rounds} answers", calls[0])
     except OpenAIError as error:
         error.messages = messages
         raise
+
+
+def _complete(calls: list[ToolCall]) -> None:
+    """Give calls what servers leave out, and yet want to see when they come back."""
+    for number, call in enumerate(calls):
+        call.id = call.id or f"call_{number}"
+        if call.function is not None and call.function.arguments is None:
+            call.function.arguments = "{}"
 
 
 def _answer(
@@ -186,7 +204,7 @@ def _names_in(tools: Any) -> set[str]:
 
 def _name_called(call: ToolCall) -> str | None:
     called = call.function or call.custom
-    return called.name if called else None
+    return called.name if called and isinstance(called.name, str) else None
 
 
 def _carried_out(call: ToolCall, tools: Mapping[str, _Tool], raise_errors: bool) -> str:
@@ -209,9 +227,28 @@ def _carried_out(call: ToolCall, tools: Mapping[str, _Tool], raise_errors: bool)
     if isinstance(result, str):
         return result
     try:
-        return encode(result).decode("ascii")
-    except ConfigError as error:
-        raise _tool_error(f"{name}() returned what can't be told: {error}", call) from error
+        return _TOLD.encode(result)
+    except (TypeError, ValueError, RecursionError) as error:
+        words = f"{name}() returned what has no JSON form: {error}"
+        if not raise_errors:
+            return _told(words)
+        raise _tool_error(words, call) from error
+
+
+def _as_told(value: Any) -> Any:
+    """A result as JSON. Unlike in a request, a field at None says something."""
+    if is_dataclass(value) and not isinstance(value, (type, JSONObject)):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if hasattr(value, "model_dump"):  # a model of Pydantic's
+        return value.model_dump(mode="json")
+    return as_json(value)
+
+
+_TOLD = json.JSONEncoder(
+    default=_as_told, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
 
 
 def _told(reason: str) -> str:
@@ -235,7 +272,7 @@ class _Tool:
         self.name = _name_of(function)
         self.signature = _signature_of(function, self.name)
         doc = inspect.getdoc(function) or ""
-        self._note = first_paragraph(doc) if not _SECTION.match(doc) else ""
+        self._note = first_paragraph(doc)
         members = _parameters(function, self.name, self.signature, parameter_notes(doc))
         self._shape = ObjectShape(lambda: members, dict)
         self.described()  # refuses what can't be
@@ -256,7 +293,9 @@ class _Tool:
         )
         if broken is not None:
             raise DeserializeError(f"$: the arguments are no JSON: {broken}")
-        return inspect.BoundArguments(self.signature, self._shape.read(value))
+        arguments = inspect.BoundArguments(self.signature, self._shape.read(value))
+        arguments.apply_defaults()
+        return arguments
 
 
 def _by_name(functions: Sequence[Callable[..., Any]]) -> dict[str, _Tool]:
@@ -272,7 +311,9 @@ def _name_of(function: Any) -> str:
     name = getattr(function, "__name__", None)
     if name is None or not re.fullmatch("[a-zA-Z0-9_-]{1,64}", name):
         shown = name or type(function).__name__
-        raise ConfigError(f"cannot describe {shown}: a tool needs a name of a-z, 0-9 and _")
+        raise ConfigError(
+            f"cannot describe {shown}: a tool needs a name of a-z, 0-9 and _, so wrap it in a def"
+        )
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(f"cannot describe {name}: it is asynchronous")
     return str(name)
@@ -288,27 +329,33 @@ def _signature_of(function: Any, name: str) -> inspect.Signature:
 def _parameters(
     function: Any, name: str, signature: inspect.Signature, notes: Mapping[str, str]
 ) -> list[Member]:
-    hints = hints_of(function)
-    names = getattr(inspect.unwrap(function), "__globals__", {})
+    names = _names_in_sight(function)
     found = []
     for parameter in signature.parameters.values():
         where = f"{name}({parameter.name})"
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ConfigError(f"cannot describe {where}: name each parameter instead")
-        if parameter.name not in hints:
+        if parameter.annotation is parameter.empty:
             raise ConfigError(f"cannot describe {where}: it has no type hint")
         required = parameter.default is parameter.empty
         default = None if required else parameter.default
-        shape = shape_of(hints[parameter.name], where, names)
-        note = "" if hasattr(shape, "text") else notes.get(parameter.name, "")
+        shape = shape_of(parameter.annotation, where, names)
+        note = "" if shape.note else notes.get(parameter.name, "")
         found.append(Member(parameter.name, shape, required, default, note))
     return found
 
 
+def _names_in_sight(function: Any) -> dict[str, Any]:
+    """What type hints that stand as text may refer to."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    names: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
+    return names
+
+
 # Docstrings
 
-_SECTION = re.compile(r"(?:Args|Arguments|Params|Parameters)\s*:?\s*(?:\n|$)|:param")
-_GOOGLE_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)")
+_GOOGLE_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\(.*?\))?\s*:\s*(.*)")
 _NUMPY_ENTRY = re.compile(r"(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?$")
 _REST_ENTRY = re.compile(
     r"^:(?:param|parameter|arg|argument)\s+(?:[^:\n]*\s)?(\w+)\s*:[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.M

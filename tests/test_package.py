@@ -16,7 +16,8 @@ FOLDER = Path(lib.modules[0].__file__).parent
 LADDER = [
     "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport", "answers",
     "events", "forms", "client",
-    "stream", "chat", "schema", "structured", "tools", "webhooks", "offline",
+    "stream", "chat", "schema", "structured", "tools", "conversations",
+    "glific", "webhooks", "offline",
 ]  # fmt: skip
 
 

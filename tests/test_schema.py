@@ -1,7 +1,8 @@
 """Types as JSON Schema, as a careful person would write it; and values as those types."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from enum import Enum, IntEnum
 from typing import Annotated, Any, Literal, NewType, Optional, TypedDict, Union
 
@@ -71,7 +72,30 @@ class Maybe:
     grams: float | None
 
 
+class Nothing(Enum):
+    pass
+
+
+@dataclass
+class Secret:
+    text: str
+    seed: InitVar[int]
+
+
+@dataclass
+class Cat:
+    name: str
+    lives: int
+
+
+@dataclass
+class Dog:
+    name: str
+    toy: str
+
+
 Id = NewType("Id", str)
+Json = Union[int, list["Json"]]  # noqa: UP007  (text cannot stand beside |)
 
 STEP = {
     "type": "object",
@@ -104,6 +128,11 @@ STEP = {
         (
             list[str] | int,
             {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "integer"}]},
+        ),
+        (Id | str | None, {"type": ["string", "null"]}),
+        (
+            Annotated[int | None, "x"] | str,
+            {"anyOf": [{"type": ["integer", "null"], "description": "x"}, {"type": "string"}]},
         ),
         (Annotated[int, "how many"], {"type": "integer", "description": "how many"}),
         (Step, STEP),
@@ -189,6 +218,24 @@ def test_a_class_that_holds_itself_refers_to_its_definition():
     assert lib.json_schema(Tree) == {**tree, "$defs": {"Tree": tree}}
 
 
+def test_keys_that_need_not_be_there_are_known_where_hints_are_text():
+    source = """
+from __future__ import annotations
+from typing import Annotated, TypedDict
+from typing_extensions import NotRequired
+"""
+    source = source if sys.version_info < (3, 11) else source.replace("typing_extensions", "typing")
+    names = {"__name__": __name__}
+    try:
+        exec(source, names)
+    except ImportError:
+        pytest.skip("Python 3.10 has no NotRequired")
+    exec("class Some(TypedDict):\n a: int\n b: Annotated[NotRequired[str], 'x']\n", names)
+    schema = lib.json_schema(names["Some"], strict=False)
+    assert schema["required"] == ["a"]
+    assert lib.read_as(names["Some"], {"a": 1}) == {"a": 1}
+
+
 def test_classes_of_one_name_have_a_definition_each():
     def another():
         @dataclass
@@ -229,6 +276,9 @@ def test_a_described_reference_stands_alone_where_it_is_strict():
         (object, "object has no JSON form"),
         (list["Nowhere"], "'Nowhere' can't be understood"),  # noqa: F821
         (Literal[b"x"], "b'x' is no JSON scalar"),
+        (Nothing, "it has no members"),
+        (set[Step], "a set can't hold Step: use a list"),
+        (Secret, "its constructor needs seed, no field"),
     ],
     ids=str,
 )
@@ -236,6 +286,11 @@ def test_what_cannot_be_described_is_refused_with_the_reason(of, words):
     with pytest.raises(lib.ConfigError) as caught:
         lib.json_schema(of)
     assert words in str(caught.value)
+
+
+def test_an_alias_that_refers_to_itself_is_refused():
+    with pytest.raises(lib.ConfigError, match="refers to itself: use a dataclass"):
+        lib.shape_of(Json, "Json", globals())
 
 
 def test_the_place_of_what_cannot_be_described_is_named():
@@ -256,6 +311,7 @@ def test_the_place_of_what_cannot_be_described_is_named():
         (float | int, 3, 3),
         (str | None, None, None),
         (Colour, "red", Colour.RED),
+        (Level, 2.0, Level.HIGH),
         (Literal["a", Colour.BLUE], "blue", Colour.BLUE),
         (tuple[int, ...], [1, 2], (1, 2)),
         (tuple[int, str], [1, "a"], (1, "a")),
@@ -292,6 +348,8 @@ def test_a_value_becomes_an_instance_of_its_type(of, value, expected):
         (Step | Point, {"text": "a", "minutes": "b"}, "$.minutes: expected integer"),
         (tuple[int, str], [1], "$: expected 2 items, got 1"),
         (Even, {"number": 3}, "$: ValueError: odd"),
+        (float, float("nan"), "$: expected number, got nan"),
+        (Cat | Dog, {"name": "a", "toy": 3}, "$.toy: expected string, got number"),
         (dict[str, int], [], "$: expected object, got list"),
     ],
     ids=str,
@@ -301,6 +359,114 @@ def test_a_value_that_does_not_fit_is_an_error_with_its_path(of, value, words):
         lib.read_as(of, value)
     assert words in str(caught.value)
     assert caught.value.path == words.partition(": ")[0]
+
+
+def model(schema, errors=()):
+    """What Pydantic's models have, of which the library uses nothing else."""
+
+    class Invalid(ValueError):
+        def errors(self):
+            return list(errors)
+
+    def validate(text):
+        if errors:
+            raise Invalid("1 validation error for M\nand more")
+        return text
+
+    methods = {"model_json_schema": lambda: schema, "model_validate_json": validate}
+    return type("M", (), {name: staticmethod(method) for name, method in methods.items()})
+
+
+# As Pydantic 2 makes them.
+NODE = {
+    "properties": {
+        "name": {"title": "Name", "type": "string"},
+        "kids": {
+            "default": [],
+            "items": {"$ref": "#/$defs/Node"},
+            "title": "Kids",
+            "type": "array",
+        },
+    },
+    "required": ["name"],
+    "title": "Node",
+    "type": "object",
+}
+
+
+def test_a_model_that_holds_itself_is_described_by_its_definition():
+    node = {
+        **NODE,
+        "properties": {
+            "name": NODE["properties"]["name"],
+            "kids": {"items": {"$ref": "#/$defs/Node"}, "title": "Kids", "type": "array"},
+        },
+        "required": ["name", "kids"],
+        "additionalProperties": False,
+    }
+    found = lib.json_schema(model({"$defs": {"Node": NODE}, "$ref": "#/$defs/Node"}))
+    assert found == {**node, "$defs": {"Node": node}}
+
+
+def test_what_a_strict_schema_may_not_have_is_taken_out_of_a_models():
+    cat = {"properties": {"kind": {"const": "cat", "type": "string"}}, "type": "object"}
+    found = lib.json_schema(
+        model(
+            {
+                "$defs": {"Box[int]": cat},
+                "properties": {
+                    "default": {"type": "string", "default": "x"},
+                    "inner": {"$ref": "#/$defs/Box[int]", "description": "which"},
+                    "pet": {
+                        "discriminator": {"propertyName": "kind"},
+                        "oneOf": [{"$ref": "#/$defs/Box[int]"}, {"type": "null"}],
+                    },
+                },
+                "type": "object",
+            }
+        )
+    )
+    assert found["properties"] == {
+        "default": {"type": "string"},
+        "inner": {"anyOf": [{"$ref": "#/$defs/Box_int"}], "description": "which"},
+        "pet": {"anyOf": [{"$ref": "#/$defs/Box_int"}, {"type": "null"}]},
+    }
+    assert found["required"] == ["default", "inner", "pet"]
+    assert found["$defs"]["Box_int"]["required"] == ["kind"]
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, "no free keys"),
+        ({"type": "array", "prefixItems": [{"type": "integer"}]}, "no tuples"),
+        ({"title": "Anything"}, "Any is too little to say"),
+    ],
+)
+def test_a_model_that_cannot_be_strict_is_refused(member, words):
+    with pytest.raises(lib.ConfigError, match=words):
+        lib.json_schema(model({"type": "object", "properties": {"a": member}}))
+
+
+def test_a_models_definitions_do_not_take_the_place_of_others():
+    @dataclass
+    class Both:
+        first: Step
+        second: model({
+            "$defs": {"Step": {"title": "Other"}}, "type": "object", "properties": {"a": {"$ref": "#/$defs/Step"}},
+        })  # fmt: skip
+
+    found = lib.json_schema(Both, strict=False)["$defs"]
+    assert found["M"]["properties"] == {"a": {"$ref": "#/$defs/Step_2"}}
+    assert found["Step_2"] == {"title": "Other"}
+
+
+def test_a_models_errors_are_one_line_with_the_path():
+    told = [{"loc": ("inner", 0, "a"), "msg": "Input should be an integer"}]
+    with pytest.raises(lib.DeserializeError) as caught:
+        lib.read_as(list[model({"type": "object"}, told)], [{}])
+    assert str(caught.value) == "$[0].inner[0].a: Input should be an integer"
+    assert caught.value.path == "$[0].inner[0].a"
 
 
 trees = st.recursive(

@@ -1,7 +1,7 @@
 """Tools: functions described as one would by hand, and called with what their hints say."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional, TypedDict
 
@@ -148,7 +148,7 @@ GOOGLE = """Do it.
     Args:
         first: one,
             and more
-        *second (int): two
+        *second (Optional[tuple[int, (str)]]): two
 
     Returns:
         third: no parameter
@@ -181,6 +181,13 @@ REST = """Do it.
 @pytest.mark.parametrize("doc", [GOOGLE, NUMPY, REST], ids=["google", "numpy", "rest"])
 def test_parameters_are_described_by_the_docstring_in_any_style(doc):
     assert lib.parameter_notes(doc) == {"first": "one, and more", "second": "two"}
+
+
+@pytest.mark.parametrize(
+    "doc", [GOOGLE, NUMPY, REST, "Do it.\nArgs:\n    x: y", "Do\nit.\n:param x: y", "Do it.\n\n:x"]
+)
+def test_the_first_paragraph_ends_at_a_section(doc):
+    assert lib.first_paragraph(doc) == "Do it."
 
 
 @pytest.mark.parametrize("doc", ["", "Args:", "Parameters\n---", "No section.\nfirst: one"])
@@ -226,7 +233,7 @@ async def later(x: int):
         (scattered, "cannot describe scattered(args): name each parameter"),
         (named, "cannot describe named(kwargs): name each parameter"),
         (odd, "cannot describe odd(x): bytes has no JSON form"),
-        (lost, "cannot describe lost: its type hints can't be understood"),
+        (lost, "cannot describe lost(x): 'Nowhere' can't be understood"),
         (later, "cannot describe later: it is asynchronous"),
         (lambda: 1, "cannot describe <lambda>: a tool needs a name"),
         (Stop("a"), "cannot describe Stop: a tool needs a name"),
@@ -324,7 +331,7 @@ def test_what_a_function_returns_is_told_as_text_or_json(offline, question):
     client = offline(calls(*(call("look", {}, str(i)) for i in range(5))), "Done.")
     lib.run_tools(client, question, [look])
     assert [answer["content"] for answer in told(client)] == [
-        "as it is", "null", '{"city":"Bern","nights":1}', '["celsius"]', '{"\\u00e9":1}',
+        "as it is", "null", '{"city":"Bern","nights":1}', '["celsius"]', '{"é":1}',
     ]  # fmt: skip
 
 
@@ -348,13 +355,33 @@ def test_what_a_function_raises_is_an_error_where_that_is_wished(offline, questi
     assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["2"]
 
 
-def test_what_has_no_json_form_is_an_error_of_the_tools(offline, question):
-    def look() -> Any:
-        return object()
+@dataclass
+class Found:
+    total: int
+    note: str | None = None
+    tax: float = field(init=False, default=0.5)
 
+
+def test_a_result_is_told_with_its_nulls_and_computed_fields(offline, question):
+    def look() -> Any:
+        return [Found(1), {"a"}]
+
+    client = offline(calls(call("look", {})), "Done.")
+    lib.run_tools(client, question, [look])
+    assert told(client)[0]["content"] == '[{"total":1,"note":null,"tax":0.5},["a"]]'
+
+
+@pytest.mark.parametrize("result", [object(), float("nan"), {(1, 2): 3}], ids=repr)
+def test_a_result_without_a_json_form_is_told_or_raised(offline, question, result):
+    def look() -> Any:
+        return result
+
+    client = offline(calls(call("look", {})), "Well.")
+    lib.run_tools(client, question, [look])
+    assert "returned what has no JSON form" in told(client)[0]["content"]
     client = offline(calls(call("look", {})))
-    with pytest.raises(lib.ToolError, match=r"look\(\) returned what can't be told"):
-        lib.run_tools(client, question, [look])
+    with pytest.raises(lib.ToolError, match=r"look\(\) returned what has no JSON form"):
+        lib.run_tools(client, question, [look], raise_errors=True)
 
 
 def test_a_model_that_never_ends_is_stopped(offline, question):
@@ -425,6 +452,92 @@ def test_streamed_calls_are_carried_out_and_every_chunk_is_shown(offline, questi
     assert run.text == "Two, three." == "".join(chunk.text for chunk in shown)
     assert [answer["content"] for answer in told(client)] == ["2", "3"]
     assert [request.body["stream"] for request in client.server.requests] == [True, True]
+
+
+def test_what_servers_leave_out_of_a_call_is_filled_in(offline, question):
+    bare = {"type": "function", "function": {"name": "look", "arguments": None}}
+
+    def look() -> str:
+        return "seen"
+
+    client = offline(
+        {"choices": [{"message": {"role": "assistant", "tool_calls": [bare, bare]}}]}, "Done."
+    )
+    lib.run_tools(client, question, [look])
+    sent = client.server.requests[1].body["messages"]
+    assert [made["id"] for made in sent[1]["tool_calls"]] == ["call_0", "call_1"]
+    assert sent[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": "{}"}
+    assert [answer["tool_call_id"] for answer in told(client)] == ["call_0", "call_1"]
+
+
+def test_calls_that_a_filter_stopped_are_not_carried_out(offline, question):
+    message = {"role": "assistant", **calls(call("add", {"a": 1}))}
+    client = offline({"choices": [{"message": message, "finish_reason": "content_filter"}]})
+    run = lib.run_tools(client, question, [add])
+    assert run.response.choices[0].finish_reason == "content_filter"
+    assert len(run.messages) == 2
+
+
+def test_an_answer_without_choices_is_an_error(offline, question):
+    with pytest.raises(lib.DeserializeError, match="empty"):
+        lib.run_tools(offline({"choices": []}), question, [add])
+
+
+def test_without_functions_no_tools_are_sent(offline, question):
+    client = offline("Hi")
+    assert lib.run_tools(client, question, []).text == "Hi"
+    assert "tools" not in client.server.requests[0].body
+
+
+def test_no_rounds_are_refused(offline, question):
+    with pytest.raises(lib.ConfigError, match="max_rounds must be 1 or more"):
+        lib.run_tools(offline("Hi"), question, [add], max_rounds=0)
+
+
+def test_functions_are_described_strictly_where_that_is_wished(offline, question):
+    client = offline("Hi")
+    lib.run_tools(client, question, [add], strict=True)
+    assert client.server.requests[0].body["tools"] == [lib.function_tool(add, strict=True)]
+
+
+def test_what_a_class_raises_that_checks_itself_is_told_to_the_model(offline, question):
+    @dataclass
+    class Some:
+        n: int
+
+        def __post_init__(self):
+            assert self.n > 0, "none"
+
+    def take(some: Some) -> str:
+        return "taken"
+
+    client = offline(calls(call("take", {"some": {"n": -1}})), "Sorry.")
+    lib.run_tools(client, question, [take])
+    assert "$.some: AssertionError: none" in told(client)[0]["content"]
+
+
+def test_hints_that_stand_as_text_are_found_where_the_function_is(offline, question):
+    source = """
+from __future__ import annotations
+class Shop:
+    def list(self, ids: list[str], many: int = 1) -> Nowhere:
+        "List."
+        return ids * many
+"""
+    names = {}
+    exec(source, names)
+    client = offline(calls(call("list", {"ids": ["a"]})), "Done.")
+    lib.run_tools(client, question, [names["Shop"]().list])
+    assert told(client)[0]["content"] == '["a"]'
+
+
+def test_positional_parameters_may_be_left_out_in_the_middle(offline, question):
+    def take(a: int = 1, b: int = 2, /) -> list[int]:
+        return [a, b]
+
+    client = offline(calls(call("take", {"b": 5})), "Done.")
+    lib.run_tools(client, question, [take])
+    assert told(client)[0]["content"] == "[1,5]"
 
 
 def test_two_tools_of_one_name_are_refused_before_sending(offline, question):
