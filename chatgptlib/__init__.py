@@ -77,7 +77,17 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
+    from .conversations import (
+        ChatOptions,
+        ChatResponse,
+        Conversations,
+        ConversationStore,
+        ConversationStream,
+        MemoryStore,
+        SQLiteStore,
+    )
     from .events import EventStream, ServerSentEvent
+    from .glific import parse_via_chat_gpt
     from .offline import OfflineRequest, OfflineServer
     from .schema import json_schema
     from .sse import EventDecoder
@@ -102,11 +112,16 @@ __all__ = [
     "ChatCompletionStream",
     "ChatCompletionUsage",
     "ChatMessage",
+    "ChatOptions",
+    "ChatResponse",
     "ChatRole",
     "CompletionTokensDetails",
     "ConfigError",
     "ConflictError",
     "ContentPart",
+    "ConversationStore",
+    "ConversationStream",
+    "Conversations",
     "CreateChatCompletionChunk",
     "CreateChatCompletionRequest",
     "CreateChatCompletionResponse",
@@ -118,6 +133,7 @@ __all__ = [
     "HTTPError",
     "InternalServerError",
     "JSONObject",
+    "MemoryStore",
     "Model",
     "NotFoundError",
     "OfflineRequest",
@@ -132,6 +148,7 @@ __all__ = [
     "RefusalError",
     "RequestTimeoutError",
     "ResponseAccumulator",
+    "SQLiteStore",
     "ServerSentEvent",
     "StreamInterruptedError",
     "TokenLogprob",
@@ -151,6 +168,7 @@ __all__ = [
     "list_chat_completion_messages",
     "list_chat_completions",
     "parse_chat_completion",
+    "parse_via_chat_gpt",
     "retrieve_chat_completion",
     "run_tools",
     "update_chat_completion",
@@ -162,16 +180,24 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
     # Imported when somebody asks for them, since most programs never do.
     _LATER = {
         "ChatCompletionStream": "stream",
+        "ChatOptions": "conversations",
+        "ChatResponse": "conversations",
+        "ConversationStore": "conversations",
+        "ConversationStream": "conversations",
+        "Conversations": "conversations",
         "EventDecoder": "sse",
         "EventStream": "events",
+        "MemoryStore": "conversations",
         "OfflineRequest": "offline",
         "OfflineServer": "offline",
         "ResponseAccumulator": "stream",
+        "SQLiteStore": "conversations",
         "ServerSentEvent": "events",
         "ToolRun": "tools",
         "function_tool": "tools",
         "json_schema": "schema",
         "parse_chat_completion": "structured",
+        "parse_via_chat_gpt": "glific",
         "run_tools": "tools",
         "verify_webhook": "webhooks",
     }

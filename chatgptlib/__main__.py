@@ -1,7 +1,8 @@
 """The command line: `python -m chatgptlib "Write a tagline."`
 
-The answer goes to stdout as it comes, everything else to stderr. Exit codes: 0 for a
-whole answer, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
+A prompt is answered and done; without one, on a terminal, there is a chat; `batch` asks
+for every line of a file. Answers go to stdout as they come, everything else to stderr.
+Exit codes: 0 for a whole answer, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,34 +10,38 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
-from .chat import create_chat_completion, create_chat_completion_stream
+from .batch import numbered_lines, progress_shown, run_batch
 from .client import OpenAIClient, __version__
+from .conversations import ChatOptions, Conversations, MemoryStore, SQLiteStore
 from .errors import AuthenticationError, ConfigError, OpenAIError
-from .messages import (
-    ChatMessage,
-    CreateChatCompletionRequest,
-    CreateChatCompletionResponse,
-    Model,
-)
+from .interactive import InteractiveChat, shown_usage
+from .messages import ChatMessage, CreateChatCompletionResponse, Model
 from .offline import OfflineServer
 
 _OFFLINE_DELAY = 0.03  # seconds between pieces, so that one sees a stream
+_NO_PROXY = {"http": "", "https": "", "all": ""}
+_UNNAMED = "unnamed"  # the id of a conversation that is not kept
+_BATCH_RETRIES = 5  # a batch has time
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments`, else those of the process; the exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character
     try:
         try:
-            return _run(options)
+            if given[:1] == ["batch"]:
+                return _run_batch(_batch_parser().parse_args(given[1:]))
+            return _run(_parser().parse_args(given))
         except OpenAIError as error:
             _end_answer()
             _complain(_explained(error))
@@ -53,60 +58,181 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="chatgptlib",
-        description="Ask a chat model. The key is read from OPENAI_API_KEY.",
-        epilog="Text that is piped in follows the prompt: git diff | chatgptlib 'Review this:'",
-    )
-    add = parser.add_argument
-    add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
+# What can be said on the command line
+
+
+def _common() -> argparse.ArgumentParser:
+    """The options of all that asks a model."""
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
     add("-m", "--model", default=Model.GPT_4O_MINI, help="default: %(default)s")
     add("-s", "--system", metavar="TEXT", help="instructions for the model")
     add("-t", "--temperature", type=float, metavar="NUMBER", help="0 to 2")
     add("--max-tokens", type=int, metavar="N", help="the longest answer")
+    add("--schema", metavar="FILE", type=_schema, help="answer in JSON, by this JSON Schema")
+    add("--param", action="append", default=[], metavar="KEY=JSON", type=_parameter,
+        help="any parameter of the API; may be given several times")  # fmt: skip
+    add("--base-url", metavar="URL", help="another server, up to and with /v1")
+    add("--offline", action="store_true", help="ask a stand-in on this machine; needs no key")
+    add("-v", "--verbose", action="store_true", help="log each request to stderr")
+    return common
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chatgptlib",
+        parents=[_common()],
+        description="Ask a chat model, or chat with it if there is no PROMPT. The key is read "
+        "from OPENAI_API_KEY.",
+        epilog="Text that is piped in follows the prompt: git diff | chatgptlib 'Review this:'. "
+        "To ask for each line of a file: chatgptlib batch --help",
+    )
+    add = parser.add_argument
+    add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
+    add("-i", "--image", action="append", default=[], metavar="FILE", help="a file, or a URL")
+    add("-f", "--file", action="append", default=[], metavar="FILE", help="a PDF, for one")
     add("--no-stream", action="store_true", help="print the answer when it is whole")
     add("--json", action="store_true", help="print the whole response as JSON")
     add("--usage", action="store_true", help="print the tokens used, to stderr")
-    add("--base-url", metavar="URL", help="another server, up to and with /v1")
-    add("--offline", action="store_true", help="ask a stand-in on this machine; needs no key")
-    add("--version", action="version", version=f"chatgptlib {__version__}")
+    keep = parser.add_argument_group("conversations that are kept")
+    keep.add_argument("-c", "--conversation", metavar="ID", help="go on with it, or begin it")
+    keep.add_argument("--store", metavar="FILE", type=Path, help="where; default: your data folder")
+    keep.add_argument("--list", action="store_true", help="print the ids")
+    keep.add_argument("--history", action="store_true", help="print the conversation")
+    keep.add_argument("--delete", action="store_true", help="forget the conversation")
+    parser.add_argument("--version", action="version", version=f"chatgptlib {__version__}")
     return parser
 
 
+def _batch_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chatgptlib batch",
+        parents=[_common()],
+        description="Ask for each line of IN: a prompt, or a request as JSON. OUT gets a line "
+        "for each, with its id. Stopped, it goes on where it was when it is started again.",
+    )
+    parser.add_argument("source", type=Path, metavar="IN.jsonl")
+    parser.add_argument("target", type=Path, metavar="OUT.jsonl")
+    parser.add_argument("-j", "--jobs", type=int, default=4, metavar="N", help="how many at once")
+    return parser
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    try:
+        if not key or not equals:
+            raise ValueError
+        return key, json.loads(value)
+    except ValueError:
+        hint = f'{key}="{value}"' if equals and key else "KEY=JSON"
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON; text: '{hint}'") from None
+
+
+def _schema(name: str) -> dict[str, Any]:
+    """The response_format for a file with a schema, or with what stands around it."""
+    try:
+        schema = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{name!r} holds no JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise argparse.ArgumentTypeError(f"{name!r} holds no JSON object")
+    if "schema" not in schema:
+        title = "".join(c if c.isascii() and c.isalnum() else "_" for c in Path(name).stem)[:64]
+        strict = schema.get("additionalProperties") is False
+        schema = {"name": title or "answer", "schema": schema, "strict": strict}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+# One question, or a chat
+
+
 def _run(options: argparse.Namespace) -> int:
+    _check_together(options)
+    if options.list or options.history or options.delete:
+        return _run_on_store(options)
     try:
         prompt = _prompt(options.prompt)
     except UnicodeDecodeError as error:
         raise ConfigError(f"what is piped in is not {error.encoding} text: {error}") from error
-    if not prompt:
+    person = not options.prompt and sys.stdin is not None and sys.stdin.isatty()
+    if not prompt and not person and not (options.image or options.file):
         _complain("nothing to ask: give a prompt, or pipe one in (--help tells more)")
         return 2
-    messages = [ChatMessage.system(options.system)] if options.system else []
-    request = CreateChatCompletionRequest(
-        model=options.model,
-        messages=[*messages, ChatMessage.user(prompt)],
-        temperature=options.temperature,
-        max_tokens=options.max_tokens,
-    )
-    with OfflineServer(delay=_OFFLINE_DELAY) if options.offline else nullcontext() as server:
-        settings: dict[str, Any] = {"base_url": options.base_url}
-        if server is not None:  # nothing of the environment is for the stand-in
-            settings = {"base_url": server.url, "api_key": "offline", "proxies": _NO_PROXY}
-        with OpenAIClient(**settings) as client:
-            whole = options.no_stream or options.json
-            response = _whole(client, request) if whole else _streamed(client, request, options)
+    with _client(options) as client, _store(options) as store:
+        conversations = Conversations(client, store)
+        conversation = options.conversation or _UNNAMED
+        if person:
+            InteractiveChat(conversations, conversation, _chat_options(options), _told_of_end).run()
+            return 0
+        said = ChatMessage.user(prompt, images=options.image, files=options.file)
+        response = _asked(conversations, conversation, said, options)
         if options.json:
             print(json.dumps(response.to_dict(), indent=2, ensure_ascii=False))
-        elif whole:
-            print(response.text)
         sys.stdout.flush()
         if options.usage:
-            _print_usage(response)
+            _complain(shown_usage(response.usage) or "the server told no usage")
     return _told_of_end(response)
 
 
-_NO_PROXY = {"http": "", "https": "", "all": ""}
+def _check_together(options: argparse.Namespace) -> None:
+    if (options.history or options.delete) and not options.conversation:
+        raise ConfigError("which conversation? Say it with -c ID; --list tells which there are")
+
+
+def _asked(
+    conversations: Conversations,
+    conversation: str,
+    said: ChatMessage,
+    options: argparse.Namespace,
+) -> CreateChatCompletionResponse:
+    asked = _chat_options(options)
+    if options.no_stream or options.json:
+        answer = conversations.chat_completion(conversation, said, asked)
+        if not options.json:
+            print(answer.text)
+        return answer.response
+    with conversations.chat_completion_stream(conversation, said, asked) as stream:
+        for text in stream.text_deltas():
+            print(text, end="", flush=True)
+        print()
+        return stream.response()
+
+
+def _chat_options(options: argparse.Namespace) -> ChatOptions:
+    extra = dict(options.param)
+    if options.usage and not (options.no_stream or options.json):
+        extra.setdefault("stream_options", {"include_usage": True})
+    return ChatOptions(
+        model=options.model,
+        system_prompt=options.system,
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        response_format=options.schema,
+        extra=extra,
+    )
+
+
+@contextmanager
+def _client(options: argparse.Namespace, **more: Any) -> Iterator[OpenAIClient]:
+    if options.verbose:
+        logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger(__package__).setLevel(logging.DEBUG)
+    with OfflineServer(delay=_OFFLINE_DELAY) if options.offline else nullcontext() as server:
+        settings: dict[str, Any] = {"base_url": options.base_url, **more}
+        if server is not None:  # nothing of the environment is for the stand-in
+            settings |= {"base_url": server.url, "api_key": "offline", "proxies": _NO_PROXY}
+        with OpenAIClient(**settings) as client:
+            yield client
+
+
+def _prompt(words: list[str]) -> str:
+    """The arguments, then what is piped in."""
+    parts = [" ".join(words)]
+    if sys.stdin is not None and not sys.stdin.isatty():
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="strict")  # not half a character to the server
+        parts.append(sys.stdin.read())
+    return "\n\n".join(part for part in map(str.strip, parts) if part)
 
 
 def _told_of_end(response: CreateChatCompletionResponse) -> int:
@@ -125,43 +251,90 @@ def _told_of_end(response: CreateChatCompletionResponse) -> int:
     return 0
 
 
-def _prompt(words: list[str]) -> str:
-    """The arguments, then what is piped in."""
-    parts = [" ".join(words)]
-    if sys.stdin is not None and not sys.stdin.isatty():
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="strict")  # not half a character to the server
-        parts.append(sys.stdin.read())
-    return "\n\n".join(part for part in map(str.strip, parts) if part)
+# Conversations that are kept
 
 
-def _whole(
-    client: OpenAIClient, request: CreateChatCompletionRequest
-) -> CreateChatCompletionResponse:
-    return create_chat_completion(client, request)
+def _run_on_store(options: argparse.Namespace) -> int:
+    with _store(options, kept=True) as store:
+        if options.list:
+            for conversation in store.ids():
+                print(conversation)
+            return 0
+        found = store.load(options.conversation)
+        if found is None:
+            _complain(f"there is no conversation {options.conversation!r}")
+            return 1
+        if options.delete:
+            store.delete(options.conversation)
+            return 0
+        system, messages = found
+        if system:
+            print(f"system: {system}\n")
+        for message in map(ChatMessage.from_dict, messages):
+            print(f"{message.role}: {message.text}\n")
+    return 0
 
 
-def _streamed(
-    client: OpenAIClient, request: CreateChatCompletionRequest, options: argparse.Namespace
-) -> CreateChatCompletionResponse:
-    if options.usage:
-        request.stream_options = {"include_usage": True}
-    with create_chat_completion_stream(client, request) as stream:
-        for text in stream.text_deltas():
-            print(text, end="", flush=True)
-        print()
-        return stream.response()
-
-
-def _print_usage(response: CreateChatCompletionResponse) -> None:
-    usage = response.usage
-    if usage is None:
-        _complain("the server told no usage")
+@contextmanager
+def _store(
+    options: argparse.Namespace, *, kept: bool = False
+) -> Iterator[SQLiteStore | MemoryStore]:
+    if not (kept or options.conversation or options.store):
+        yield MemoryStore()
         return
-    _complain(
-        f"{usage.prompt_tokens} prompt + {usage.completion_tokens} completion"
-        f" = {usage.total_tokens} tokens"
-    )
+    path = options.store or data_folder() / "conversations.db"
+    try:
+        if not options.store:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {str(path.parent)!r}: {error.strerror}") from error
+    with SQLiteStore(path) as store:
+        yield store
+
+
+def data_folder() -> Path:
+    """Where this platform wants programs to keep a user's data."""
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return base / "chatgptlib"
+
+
+# A batch
+
+
+def _run_batch(options: argparse.Namespace) -> int:
+    total = sum(1 for _ in numbered_lines(options.source))
+    defaults = {
+        "model": options.model,
+        "temperature": options.temperature,
+        "max_tokens": options.max_tokens,
+        "response_format": options.schema,
+        **dict(options.param),
+    }
+    with _client(options, max_retries=_BATCH_RETRIES) as client:
+        result = run_batch(
+            client,
+            options.source,
+            options.target,
+            defaults={key: value for key, value in defaults.items() if value is not None},
+            system=options.system,
+            jobs=options.jobs,
+            progress=progress_shown(total),
+        )
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    for words in result.unreadable:
+        _complain(words)
+    _complain(str(result))
+    return 1 if result.errors or result.unreadable else 0
+
+
+# Words for people
 
 
 def _explained(error: OpenAIError) -> str:

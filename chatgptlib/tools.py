@@ -118,7 +118,7 @@ def run_tools(
     try:
         for number in range(1, max_rounds + 1):
             response = _answer(client, {**body, "messages": messages}, on_chunk)
-            usage = _added(run.usage if run else None, response.usage)
+            usage = added_usage(run.usage if run else None, response.usage)
             run = ToolRun(response, messages, usage, number)
             if not response.choices:
                 raise DeserializeError("$.choices: empty", path="$.choices")
@@ -171,9 +171,10 @@ def _without_demand(choice: Any) -> Any:
     return {**choice, "allowed_tools": {**allowed, "mode": "auto"}}
 
 
-def _added(
+def added_usage(
     so_far: ChatCompletionUsage | None, more: ChatCompletionUsage | None
 ) -> ChatCompletionUsage | None:
+    """The tokens of both, where they were told."""
     if so_far is None or more is None:
         return so_far or more
     return ChatCompletionUsage.from_dict(_sum(so_far.to_dict(), more.to_dict()))

@@ -1,0 +1,685 @@
+"""Conversations by id: what to send of them, what to keep, and where.
+
+    chats = Conversations(client, SQLiteStore("chats.db"))
+    print(chats.chat_completion("ann", "My name is Ann.").text)
+    print(chats.chat_completion("ann", "What is my name?").text)  # today, or next year
+
+A turn is what was said and its answer. It is kept whole, when the answer is there, or
+not at all: a turn that fails leaves the conversation as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .chat import create_chat_completion, create_chat_completion_stream
+from .client import OpenAIClient
+from .errors import ConfigError, DeserializeError, OpenAIError
+from .messages import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatRole,
+    CreateChatCompletionChunk,
+    CreateChatCompletionRequest,
+    CreateChatCompletionResponse,
+    Model,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from .stream import ChatCompletionStream
+
+_R = TypeVar("_R")
+
+
+@dataclass(slots=True, kw_only=True)
+class ChatOptions:
+    """How one turn is asked for. A parameter left at None is not sent.
+
+    system_prompt: stands first, in this turn and in those after it that give none. ""
+        takes it away.
+    pre_prompt, post_prompt: lines before and after the sentence that is sent. They are
+        not kept. A message with parts gets them as parts; one that is not the user's,
+        such as a tool's answer, does not get them.
+    restart: begin anew. What was kept is replaced when this turn has its answer.
+    history_messages: how many earlier messages are sent at most; None for all.
+    history_tokens: how many tokens they may have, by an estimate: a token for 4 bytes of
+        a message's JSON in UTF-8, and 1000 for an image, an audio clip or a file.
+    extra: any other parameter of the request, as `tools`.
+
+    Of the history whole exchanges are sent, the newest: each begins with what was said.
+    The answer to a tool call always has the call before it, whatever the limits.
+    https://platform.openai.com/docs/api-reference/chat/create
+    """
+
+    model: str = Model.GPT_4O_MINI
+    restart: bool = False
+    system_prompt: str | None = None
+    pre_prompt: str | None = None
+    post_prompt: str | None = None
+    history_messages: int | None = 20
+    history_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | Sequence[str] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[str, int] | Mapping[int, int] | None = None
+    response_format: Any = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+_SENT_AS_THEY_ARE = (
+    "model", "temperature", "top_p", "stop", "max_tokens", "max_completion_tokens",
+    "presence_penalty", "frequency_penalty", "logit_bias", "response_format", "extra",
+)  # fmt: skip
+
+
+@dataclass
+class ChatResponse:
+    """The answer of a turn.
+
+    `restarted` says that the conversation began with it; `response` is the whole answer,
+    with its usage and request id.
+    """
+
+    choice: ChatCompletionChoice
+    restarted: bool
+    response: CreateChatCompletionResponse = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The text of the answer; "" where there is none, as beside tool calls."""
+        return self.choice.message.text
+
+
+class ConversationStore(Protocol):
+    """Where conversations are kept. Any object with these four methods does.
+
+    Messages are JSON objects, as plain dicts. Several threads, and processes where they
+    share the store, may call at once: each `append` has to come out whole, none of its
+    messages missing or apart. MemoryStore is an example to follow.
+    """
+
+    def load(
+        self, conversation_id: str, limit: int | None = None
+    ) -> tuple[str | None, list[dict[str, Any]]] | None:
+        """The system prompt and the messages, the oldest first; None for an unknown id.
+
+        With a `limit`, no more than that many of the newest are needed; it may be 0.
+        """
+        ...
+
+    def append(
+        self,
+        conversation_id: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        system_prompt: str | None,
+        restart: bool,
+    ) -> None:
+        """Add the messages of a turn, all or none, and begin the conversation if need be.
+
+        A `system_prompt` replaces the one that is kept; None does not. With `restart`
+        all that was kept before, the system prompt too, is gone in the same step.
+        """
+        ...
+
+    def delete(self, conversation_id: str) -> bool:
+        """Forget a conversation; whether there was one."""
+        ...
+
+    def ids(self) -> list[str]:
+        """The ids of all conversations, the oldest first."""
+        ...
+
+
+Sentence = str | ChatMessage | Sequence[ChatMessage]
+"""What can be said in a turn: text of the user's, a message, or several."""
+
+
+class Conversations:
+    """Conversations by id, with a model behind them.
+
+    `store` is a SQLiteStore, a MemoryStore (which is made if None is given), or one of
+    your own: see ConversationStore. Ids are any text that is not empty: a user's, a
+    chat's. Turns of one conversation may be at work at once, here or in another process;
+    each is kept when its answer is there.
+    """
+
+    def __init__(self, client: OpenAIClient, store: ConversationStore | None = None) -> None:
+        self._client = client
+        self._store: ConversationStore = MemoryStore() if store is None else store
+
+    def chat_completion(
+        self, conversation_id: str, sentence: Sentence, options: ChatOptions | None = None
+    ) -> ChatResponse:
+        """Say something in a conversation, and return the answer.
+
+        An id that is new begins one. `sentence` is text, a ChatMessage (with images, or
+        the answer to a tool call), or a list of those (the answers to parallel calls).
+
+        Raises ConfigError for an id, options or a store that can't be used, and what
+        create_chat_completion raises. When the answer came but could not be kept, that
+        is an OpenAIError with the answer as `partial`.
+        """
+        turn = self._turn(conversation_id, sentence, options or ChatOptions())
+        response = create_chat_completion(self._client, turn.request)
+        choice = turn.keep(response)
+        return ChatResponse(choice, turn.restarted, response)
+
+    def chat_completion_stream(
+        self, conversation_id: str, sentence: Sentence, options: ChatOptions | None = None
+    ) -> ConversationStream:
+        """Say something in a conversation, and return the answer as a stream.
+
+        The turn is kept when the stream has been read to its end. Arguments and errors
+        are those of chat_completion.
+        """
+        turn = self._turn(conversation_id, sentence, options or ChatOptions())
+        return ConversationStream(create_chat_completion_stream(self._client, turn.request), turn)
+
+    def history(self, conversation_id: str) -> list[ChatMessage]:
+        """All that was said and answered, without the system prompt; [] for a new id."""
+        _, messages = self._store.load(_checked_id(conversation_id)) or (None, [])
+        return [ChatMessage.from_dict(message) for message in messages]
+
+    def delete(self, conversation_id: str) -> bool:
+        """Forget a conversation; whether there was one."""
+        return self._store.delete(_checked_id(conversation_id))
+
+    def ids(self) -> list[str]:
+        """The ids of all conversations, the oldest first."""
+        return self._store.ids()
+
+    def _turn(self, conversation_id: str, sentence: Sentence, options: ChatOptions) -> _Turn:
+        _checked_id(conversation_id)
+        _check_limits(options)
+        said = _messages_said(sentence)
+        kept = None
+        if not options.restart:
+            answers_calls = any(message.role in _ANSWERING for message in said)
+            limit = None if answers_calls else options.history_messages
+            kept = self._store.load(conversation_id, limit)
+        known_prompt, history = kept or (None, [])
+        system_prompt = known_prompt if options.system_prompt is None else options.system_prompt
+        words = [message.to_dict() for message in said]
+        messages: list[ChatMessage | Mapping[str, Any]] = []
+        if system_prompt:
+            messages.append(ChatMessage.system(system_prompt))
+        messages += _newest_exchanges(
+            history, words, options.history_messages, options.history_tokens
+        )
+        messages += [_between_prompts(message, options) for message in said]
+        sent = {name: getattr(options, name) for name in _SENT_AS_THEY_ARE}
+        return _Turn(
+            request=CreateChatCompletionRequest(messages=messages, **sent),
+            restarted=kept is None,
+            keep_messages=lambda answer: self._store.append(
+                conversation_id,
+                [*words, answer],
+                system_prompt=options.system_prompt,
+                restart=options.restart,
+            ),
+        )
+
+
+@dataclass
+class _Turn:
+    """A turn that waits for its answer."""
+
+    request: CreateChatCompletionRequest
+    restarted: bool
+    keep_messages: Callable[[dict[str, Any]], None]
+
+    def keep(self, response: CreateChatCompletionResponse) -> ChatCompletionChoice:
+        """Keep the turn, now that it has this answer, and return its first choice."""
+        error: OpenAIError
+        if not response.choices:
+            error = DeserializeError("$.choices: empty", path="$.choices")
+            raise _about(error, response)
+        choice = response.choices[0]
+        try:
+            self.keep_messages(choice.message.to_dict())
+        except Exception as cause:  # any of a user's store: the answer is not lost with it
+            error = OpenAIError(f"the answer came, but could not be kept: {cause}")
+            raise _about(error, response) from cause
+        return choice
+
+
+def _about(error: OpenAIError, response: CreateChatCompletionResponse) -> OpenAIError:
+    error.partial = response
+    error.request_id, error.headers = response.request_id, response.headers
+    return error
+
+
+class ConversationStream:
+    """The answer of a turn, as it arrives: an iterator of chunks, and a context manager.
+
+    Read to its end, the turn is kept. Left, closed or failed before, it is not, and the
+    conversation stays as it was. `restarted` says that the conversation begins with it.
+
+    Iterating raises what a ChatCompletionStream raises, and at the end an OpenAIError,
+    with the answer as `partial`, when the turn could not be kept.
+    """
+
+    def __init__(
+        self, stream: ChatCompletionStream[CreateChatCompletionChunk], turn: _Turn
+    ) -> None:
+        self.restarted = turn.restarted
+        self._stream = stream
+        self._turn: _Turn | None = turn  # None when it is kept
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[CreateChatCompletionChunk]:
+        return self
+
+    def __next__(self) -> CreateChatCompletionChunk:
+        for chunk in self._stream:
+            return chunk
+        self.response()
+        raise StopIteration
+
+    def text_deltas(self) -> Iterator[str]:
+        """The text alone, piece by piece, no character ever split."""
+        yield from self._stream.text_deltas()
+        self.response()
+
+    def response(self) -> CreateChatCompletionResponse:
+        """Read what is left, keep the turn, and return the whole answer.
+
+        Raises what iterating raises; an answer that is not whole is never returned.
+        """
+        response = self._stream.response()
+        with self._lock:
+            if self._turn is not None:
+                self._turn.keep(response)
+                self._turn = None
+        return response
+
+    def close(self) -> None:
+        """Leave the stream and free its connection. May be called from any thread."""
+        self._stream.close()
+
+    def __enter__(self) -> ConversationStream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+# What is said, and what is sent
+
+_ANSWERING = (ChatRole.TOOL, ChatRole.FUNCTION)
+_FOLLOWING = (ChatRole.ASSISTANT, *_ANSWERING)  # no exchange begins with these
+_MEDIA = ("image_url", "input_audio", "file")
+_MEDIA_TOKENS = 1000
+
+
+def _checked_id(conversation_id: Any) -> str:
+    if not isinstance(conversation_id, str) or not conversation_id:
+        raise ConfigError(f"the id of a conversation is text, not {conversation_id!r}")
+    try:
+        conversation_id.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"no id of a conversation: {conversation_id!r}: {error}") from None
+    return conversation_id
+
+
+def _check_limits(options: ChatOptions) -> None:
+    for name in ("history_messages", "history_tokens"):
+        limit = getattr(options, name)
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise ConfigError(f"{name} must be 0 or more, or None, not {limit!r}")
+
+
+def _messages_said(sentence: Any) -> list[ChatMessage]:
+    if isinstance(sentence, str):
+        return [ChatMessage.user(sentence)]
+    said = [sentence] if isinstance(sentence, ChatMessage) else sentence
+    is_list = isinstance(said, Sequence) and said
+    if not is_list or not all(isinstance(message, ChatMessage) for message in said):
+        raise ConfigError(
+            f"say text, a ChatMessage, or a list of those, not {type(sentence).__name__}"
+        )
+    return list(said)
+
+
+def _between_prompts(message: ChatMessage, options: ChatOptions) -> ChatMessage:
+    before, after = options.pre_prompt, options.post_prompt
+    if message.role != ChatRole.USER or not (before or after):
+        return message
+    content: Any = message.content
+    if content is None or isinstance(content, str):
+        content = "\n".join(text for text in (before, content, after) if text)
+    else:
+        first, last = ([{"type": "text", "text": text}] if text else [] for text in (before, after))
+        content = [*first, *content, *last]
+    return dataclasses.replace(message, content=content)
+
+
+def _newest_exchanges(
+    history: list[dict[str, Any]],
+    said: list[dict[str, Any]],
+    most_messages: int | None,
+    most_tokens: int | None,
+) -> list[dict[str, Any]]:
+    """The end of `history` that is sent before `said`: as much as the limits allow.
+
+    It begins with an exchange. Where `said` answers a call, it may begin within the one
+    that the call belongs to, and goes back to the call at the least.
+    """
+    end = len(history)
+    begins = _whole_from(history, said)
+    tokens = [0] * (end + 1)  # from each place on
+    if most_tokens is not None:
+        for place in reversed(range(end)):
+            tokens[place] = tokens[place + 1] + _estimated_tokens(history[place])
+
+    def fits(place: int) -> bool:
+        return (most_messages is None or end - place <= most_messages) and (
+            most_tokens is None or tokens[place] <= most_tokens
+        )
+
+    fitting = [place for place in begins if fits(place)]
+    exchanges = [
+        place for place in fitting if place == end or history[place].get("role") not in _FOLLOWING
+    ]
+    begin = min(exchanges or fitting, default=max(begins, default=end))
+    return history[begin:]
+
+
+def _whole_from(history: list[dict[str, Any]], said: list[dict[str, Any]]) -> list[int]:
+    """The places in `history` from which on every answer to a tool call has its call."""
+    callers: list[int] = []  # for each message, where the call is that it answers
+    places: dict[str, int] = {}
+    for place, message in enumerate([*history, *said]):
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            places[str(call.get("id") if isinstance(call, dict) else call)] = place
+        if message.get("function_call"):  # which has no id, and nor has its answer
+            places[str(None)] = place
+        answers = message.get("role") in _ANSWERING
+        callers.append(places.get(str(message.get("tool_call_id")), -1) if answers else place)
+    found, earliest = [], len(callers)
+    for place in reversed(range(len(callers))):
+        earliest = min(earliest, callers[place])
+        if place <= len(history) and place <= earliest:
+            found.append(place)
+    return found
+
+
+def _estimated_tokens(message: Mapping[str, Any]) -> int:
+    content, media = message.get("content"), 0
+    if isinstance(content, list):
+        words = [
+            part for part in content if not isinstance(part, dict) or part.get("type") not in _MEDIA
+        ]
+        media = len(content) - len(words)
+        message = {**message, "content": words}
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode("utf-8", "replace")) // 4 + media * _MEDIA_TOKENS
+
+
+# Stores
+
+
+class MemoryStore:
+    """Keeps conversations as long as the program runs. For any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[str | None, list[str]]] = {}
+
+    def load(
+        self, conversation_id: str, limit: int | None = None
+    ) -> tuple[str | None, list[dict[str, Any]]] | None:
+        """The system prompt and the newest messages; None for an unknown id."""
+        with self._lock:
+            if conversation_id not in self._kept:
+                return None
+            system_prompt, messages = self._kept[conversation_id]
+            skipped = 0 if limit is None else max(len(messages) - limit, 0)
+            newest = messages[skipped:]
+        return system_prompt, [json.loads(message) for message in newest]
+
+    def append(
+        self,
+        conversation_id: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        system_prompt: str | None,
+        restart: bool,
+    ) -> None:
+        """Add the messages of a turn, all or none."""
+        written = [json.dumps(message) for message in messages]  # so nobody can change them
+        with self._lock:
+            if restart:
+                self._kept.pop(conversation_id, None)
+            known_prompt, earlier = self._kept.get(conversation_id, (None, []))
+            prompt = known_prompt if system_prompt is None else system_prompt
+            self._kept[conversation_id] = (prompt, earlier + written)
+
+    def delete(self, conversation_id: str) -> bool:
+        """Forget a conversation; whether there was one."""
+        with self._lock:
+            return self._kept.pop(conversation_id, None) is not None
+
+    def ids(self) -> list[str]:
+        """The ids of all conversations, the oldest first."""
+        with self._lock:
+            return list(self._kept)
+
+
+_STORE_ID = 0x63687473  # "chts", in the header of the file
+# The statements that lead from each version of the tables to the next: add, never change.
+_STORE_MIGRATIONS = (
+    (
+        """CREATE TABLE conversation (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            system_prompt TEXT  -- as JSON, which has a form for any text
+        )""",
+        """CREATE TABLE message (
+            number INTEGER PRIMARY KEY,  -- messages of a conversation are ordered by it
+            conversation INTEGER NOT NULL REFERENCES conversation (number),
+            body TEXT NOT NULL  -- as JSON
+        )""",
+        "CREATE INDEX message_of_conversation ON message (conversation)",
+    ),
+)
+
+
+class SQLiteStore:
+    """Keeps conversations in a file, for any number of threads and processes at once.
+
+    The file is made if there is none, and is SQLite's; beside it there may be two more,
+    its -wal and -shm, which belong to it. It has to be on a disk of this machine.
+    A process that is killed, or a disk that is full, costs the turn at work and no more.
+
+    Each call opens the file and closes it again. So nothing is shared with a forked
+    process, there is nothing to close, and a pickled store is its path.
+
+    busy_timeout: seconds to wait for others who are writing.
+
+    Raises ConfigError, with the path, for a file that is not such a store, or is one of
+    a newer version; it is not changed then. So do the methods, for what SQLite can't do.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 30.0) -> None:
+        if os.fspath(path) in ("", ":memory:"):
+            raise ConfigError("SQLiteStore needs a file: to keep nothing, use MemoryStore()")
+        self.path = os.path.abspath(os.fsdecode(path))
+        self.busy_timeout = busy_timeout
+        folder = os.path.dirname(self.path)
+        if not os.path.isdir(folder):
+            raise ConfigError(f"cannot keep conversations in {self.path}: no folder {folder}")
+        for place in (folder, self.path):  # SQLite itself finds out when there is an answer to keep
+            if os.path.exists(place) and not os.access(place, os.W_OK):
+                raise ConfigError(f"cannot keep conversations in {self.path}: {place} is read-only")
+        if os.path.exists(self.path) and os.path.getsize(self.path):
+            self._look()
+        self._run(self._migrate, begin="BEGIN IMMEDIATE", mode="rwc")
+        self._run(lambda db: db.execute("PRAGMA journal_mode = WAL").fetchone())
+
+    def load(
+        self, conversation_id: str, limit: int | None = None
+    ) -> tuple[str | None, list[dict[str, Any]]] | None:
+        """The system prompt and the newest messages; None for an unknown id."""
+
+        def work(db: sqlite3.Connection) -> tuple[str | None, list[dict[str, Any]]] | None:
+            found = db.execute(
+                "SELECT number, system_prompt FROM conversation WHERE id = ?", (conversation_id,)
+            ).fetchone()
+            if found is None:
+                return None
+            newest = db.execute(
+                "SELECT body FROM message WHERE conversation = ? ORDER BY number DESC LIMIT ?",
+                (found[0], -1 if limit is None else min(limit, 2**62)),
+            ).fetchall()
+            messages = [json.loads(body) for (body,) in reversed(newest)]
+            return found[1] and json.loads(found[1]), messages
+
+        return self._run(work, begin="BEGIN")
+
+    def append(
+        self,
+        conversation_id: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        system_prompt: str | None,
+        restart: bool,
+    ) -> None:
+        """Add the messages of a turn, all or none."""
+        written = [(json.dumps(message), conversation_id) for message in messages]
+
+        def work(db: sqlite3.Connection) -> None:
+            if restart:
+                _delete_rows(db, conversation_id)
+            db.execute("INSERT OR IGNORE INTO conversation (id) VALUES (?)", (conversation_id,))
+            if system_prompt is not None:
+                db.execute(
+                    "UPDATE conversation SET system_prompt = ? WHERE id = ?",
+                    (json.dumps(system_prompt), conversation_id),
+                )
+            db.executemany(
+                "INSERT INTO message (body, conversation) "
+                "SELECT ?, number FROM conversation WHERE id = ?",
+                written,
+            )
+
+        self._run(work, begin="BEGIN IMMEDIATE")
+
+    def delete(self, conversation_id: str) -> bool:
+        """Forget a conversation; whether there was one."""
+        return self._run(lambda db: _delete_rows(db, conversation_id), begin="BEGIN IMMEDIATE")
+
+    def ids(self) -> list[str]:
+        """The ids of all conversations, the oldest first."""
+        query = "SELECT id FROM conversation ORDER BY number"
+        return self._run(lambda db: [found for (found,) in db.execute(query)])
+
+    def close(self) -> None:
+        """Nothing is open between calls: this is for `with`, and for stores that differ."""
+
+    def __enter__(self) -> SQLiteStore:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+    def _look(self) -> None:
+        """Refuse a file that is not ours, with nothing written to it.
+
+        It is SQLite that reads, not open(): a file that a process closes loses all the
+        locks that the process has on it, those of another thread's transaction too.
+        """
+        import sqlite3
+
+        try:
+            self._run(self._version, begin="BEGIN", mode="ro")
+        except ConfigError as error:
+            # A writer was killed. What it left has to be undone, which is not for us to
+            # do before we know that the file is ours; its header says so already.
+            cause = error.__cause__
+            if not isinstance(cause, sqlite3.OperationalError) or "readonly" not in str(cause):
+                raise
+            self._run(self._version, mode="ro&immutable=1")
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        """The version of the tables, 0 if there are none yet. Raises for a foreign file."""
+        ((mark,), (version,)) = (
+            db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+        )
+        if mark != _STORE_ID:
+            tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if mark or version or tables:
+                raise ConfigError(f"{self.path} is another program's database: it is left as it is")
+        if version > len(_STORE_MIGRATIONS):
+            raise ConfigError(
+                f"{self.path} was written by a newer version of this library (tables {version}, "
+                f"known {len(_STORE_MIGRATIONS)}): it is left as it is"
+            )
+        return int(version)
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        version = self._version(db)
+        if version == len(_STORE_MIGRATIONS):
+            return
+        for statements in _STORE_MIGRATIONS[version:]:
+            for statement in statements:
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {_STORE_ID}")
+        db.execute(f"PRAGMA user_version = {len(_STORE_MIGRATIONS)}")
+
+    def _run(
+        self, work: Callable[[sqlite3.Connection], _R], *, begin: str = "", mode: str = "rw"
+    ) -> _R:
+        """Do some work on the file: all of it, in one transaction, or none."""
+        import sqlite3
+
+        address = f"{Path(self.path).as_uri()}?mode={mode}"
+        until = time.monotonic() + self.busy_timeout
+        while True:
+            left = max(until - time.monotonic(), 0)
+            try:
+                opened = sqlite3.connect(address, uri=True, timeout=left, isolation_level=None)
+                with closing(opened) as db:
+                    if begin:
+                        db.execute(begin)
+                    result = work(db)
+                    if begin:
+                        db.execute("COMMIT")
+                    return result
+            except sqlite3.Error as error:
+                # SQLite waits for locks by itself, but not for those that are held while
+                # the last of several programs closes the file or the first one opens it.
+                busy = "is locked" in str(error) or "locking protocol" in str(error)
+                if not busy or time.monotonic() >= until:
+                    raise ConfigError(
+                        f"cannot keep conversations in {self.path}: {error}"
+                    ) from error
+                time.sleep(0.01)
+
+
+def _delete_rows(db: sqlite3.Connection, conversation_id: str) -> bool:
+    db.execute(
+        "DELETE FROM message WHERE conversation IN (SELECT number FROM conversation WHERE id = ?)",
+        (conversation_id,),
+    )
+    return db.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,)).rowcount > 0

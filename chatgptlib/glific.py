@@ -1,0 +1,108 @@
+"""The webhook function of a Glific flow, for a service that a flow calls.
+
+    fields = {"question_text": "@results.question", "prompt": "Answer in Hindi."}
+    parse_via_chat_gpt(client, fields)  # {"success": True, "parsed_msg": "..."}
+
+https://glific.github.io/docs/ "Call a webhook: parse_via_chat_gpt"
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .answers import parsed
+from .chat import create_chat_completion
+from .client import OpenAIClient
+from .codec import encode
+from .errors import APIError, ConfigError, OpenAIError
+from .messages import ChatMessage, CreateChatCompletionRequest, CreateChatCompletionResponse
+
+_FLOW_MODEL = "gpt-4o"
+
+
+def parse_via_chat_gpt(client: OpenAIClient, fields: Any) -> dict[str, Any]:
+    """Answer the question of a flow: `{"success": True, "parsed_msg": the answer}`.
+
+    `fields` is what the flow sent: `question_text`, and, where they are not left out or
+    blank, `prompt` (the system message), `gpt_model` or `model` ("gpt-4o"), `temperature`
+    (0) and `response_format` (an object). Numbers and objects may be written as text.
+
+    An answer that is a JSON object or list comes parsed, any other as text. Where there
+    is none, or a field can't be used, the result is `{"success": False, "parsed_msg":
+    the reason}`: nothing that a flow sends raises an error. It is JSON in any case.
+    """
+    try:
+        response = create_chat_completion(client, _flow_request(fields))
+        answer = _answer_of(response)
+    except APIError as error:
+        return {"success": False, "parsed_msg": error.message}
+    except OpenAIError as error:
+        return {"success": False, "parsed_msg": str(error)}
+    return {"success": True, "parsed_msg": answer}
+
+
+def _flow_request(fields: Any) -> CreateChatCompletionRequest:
+    if not isinstance(fields, Mapping):
+        raise ConfigError("the fields of the webhook are no JSON object")
+    question = _flow_text(fields, "question_text")
+    if not question:
+        raise ConfigError("question_text is empty")
+    prompt = _flow_text(fields, "prompt")
+    messages = [ChatMessage.system(prompt)] if prompt else []
+    return CreateChatCompletionRequest(
+        model=_flow_text(fields, "gpt_model") or _flow_text(fields, "model") or _FLOW_MODEL,
+        messages=[*messages, ChatMessage.user(question)],
+        temperature=_flow_temperature(fields.get("temperature")),
+        response_format=_flow_format(fields.get("response_format")),
+    )
+
+
+def _flow_text(fields: Mapping[str, Any], name: str) -> str:
+    """A field as text, "" where it is left out or blank. A flow may send a number as one."""
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ConfigError(f"{name} must be text")
+    text = str(value)
+    return text if text.strip() else ""
+
+
+def _flow_temperature(value: Any) -> float:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return 0
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError("temperature must be a number")
+    return number
+
+
+def _flow_format(value: Any) -> Any:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, str):
+        value = parsed(value)[0]
+    if not isinstance(value, Mapping):
+        raise ConfigError("response_format must be a JSON object")
+    return value
+
+
+def _answer_of(response: CreateChatCompletionResponse) -> Any:
+    """The text of an answer, or what it is the JSON of. Raises where there is none."""
+    refusal = response.choices[0].message.refusal if response.choices else None
+    text = response.text
+    if not text.strip():
+        raise OpenAIError(str(refusal or "the model gave no answer"))
+    value, _ = parsed(text)
+    if not isinstance(value, (dict, list)):
+        return text
+    try:
+        encode(value)
+    except ConfigError:  # NaN and the like, which Python alone takes for JSON
+        return text
+    return value

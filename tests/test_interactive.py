@@ -1,0 +1,189 @@
+"""The chat in a terminal: driven through a pseudo-terminal, as a person would."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from . import lib
+from .wire import SILENCE, Reply, Wire, chunk, streamed
+
+pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
+pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
+
+PATIENCE = 30  # seconds until a test gives up on what does not come
+
+
+class Terminal:
+    """A terminal with `python -m chatgptlib` in it."""
+
+    def __init__(self, *arguments, **environment):
+        self._ours, theirs = pty.openpty()
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "chatgptlib", *arguments],
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+            env={**os.environ, "TERM": "dumb", "PYTHONUTF8": "1", **environment},
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+
+    def until(self, words):
+        """Read until the words are shown; what was shown before them, and they."""
+        while words not in self.shown:
+            ready, _, _ = select.select([self._ours], [], [], PATIENCE)
+            assert ready, f"{words!r} did not come: {self.shown!r}"
+            try:
+                self.shown += os.read(self._ours, 65536).decode("utf-8", "replace")
+            except OSError as error:  # the other side is closed
+                raise AssertionError(f"{words!r} did not come: {self.shown!r}") from error
+        before, _, self.shown = self.shown.partition(words)
+        return before + words
+
+    def type(self, text):
+        os.write(self._ours, text.encode())
+
+    def say(self, line):
+        """Type a line at the prompt."""
+        self.until("> ")
+        self.type(line + "\r")
+
+    def ended(self):
+        return self._process.wait(PATIENCE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        os.close(self._ours)
+
+
+def answer(text):
+    return streamed(chunk(text), chunk("", finish_reason="stop"))
+
+
+def said(wire):
+    """The contents of the messages of each request."""
+    return [[m["content"] for m in request.json["messages"]] for request in wire.requests]
+
+
+def test_a_chat_streams_remembers_restarts_and_ends_with_ctrl_d():
+    with Wire(answer("Hello Ann."), answer("Ann."), answer("Who?")) as wire, Terminal(
+        "--base-url", wire.url, "-s", "Be brief."
+    ) as terminal:  # fmt: skip
+        terminal.until("/help tells more")
+        terminal.say("I am Ann.")
+        terminal.until("Hello Ann.")
+        terminal.say("Who am I?")
+        terminal.until("Ann.")
+        terminal.say("/restart")
+        terminal.until("new conversation")
+        terminal.say("And now?")
+        terminal.until("Who?")
+        terminal.until("> ")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+    assert said(wire) == [
+        ["Be brief.", "I am Ann."],
+        ["Be brief.", "I am Ann.", "Hello Ann.", "Who am I?"],
+        ["Be brief.", "And now?"],
+    ]
+
+
+def test_ctrl_c_stops_an_answer_and_keeps_the_chat():
+    stuck = Reply(streamed(chunk("Once upon"), done=False)[:-5], SILENCE)
+    with (
+        Wire(answer("Hello Ann."), stuck, answer("Ann.")) as wire,
+        Terminal("--base-url", wire.url) as terminal,
+    ):
+        terminal.say("I am Ann.")
+        terminal.until("Hello Ann.")
+        terminal.say("Tell a tale.")
+        terminal.until("Once upon")
+        terminal.type("\x03")
+        terminal.until("(stopped")
+        terminal.say("Who am I?")
+        terminal.until("Ann.")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+    assert said(wire)[2] == ["I am Ann.", "Hello Ann.", "Who am I?"]
+
+
+def test_ctrl_c_at_the_prompt_gives_up_the_line():
+    with Wire(answer("Hi.")) as wire, Terminal("--base-url", wire.url) as terminal:
+        terminal.until("> ")
+        terminal.type("never sen\x03")
+        terminal.say("Hi")
+        terminal.until("Hi.")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+    assert said(wire) == [["Hi"]]
+
+
+def test_commands_change_the_chat(tmp_path):
+    with (
+        Wire(answer("One."), answer("Two.")) as wire,
+        Terminal("--base-url", wire.url, "--usage") as terminal,
+    ):
+        terminal.say("/help")
+        terminal.until("Ctrl-C stops an answer.")
+        terminal.say("/nonsense")
+        terminal.until("not a command: /nonsense")
+        terminal.say("/model other-model")
+        terminal.until("asking other-model")
+        terminal.say("/system Be kind.")
+        terminal.until("from here on")
+        terminal.say("Hi")
+        terminal.until("One.")
+        terminal.say("/usage")
+        terminal.until("the server told none")
+        terminal.say(f"/save {tmp_path}/chat.json")
+        terminal.until("2 messages written")
+        terminal.say(f"/save {tmp_path}/chat.txt")
+        terminal.until("2 messages written")
+        terminal.say(f"/save {tmp_path}/no/chat.txt")
+        terminal.until("cannot write")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+    assert wire.requests[0].json["model"] == "other-model"
+    assert wire.requests[0].json["stream_options"] == {"include_usage": True}
+    assert said(wire) == [["Be kind.", "Hi"]]
+    assert json.loads((tmp_path / "chat.json").read_text()) == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "One."},
+    ]
+    assert (tmp_path / "chat.txt").read_text() == "user: Hi\n\nassistant: One.\n\n"
+
+
+def test_an_error_leaves_the_chat_going():
+    from .wire import http
+
+    refused = http({"error": {"message": "Too long"}}, "400 Bad Request")
+    with Wire(refused, answer("Fine.")) as wire, Terminal("--base-url", wire.url) as terminal:
+        terminal.say("A very long story")
+        terminal.until("Too long")
+        terminal.say("Hi")
+        terminal.until("Fine.")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+    assert said(wire)[1] == ["Hi"]
+
+
+def test_a_named_conversation_goes_on_in_the_next_chat(tmp_path):
+    store = str(tmp_path / "chats.db")
+    with Wire(answer("Hello Ann."), answer("Ann.")) as wire:
+        for line, words in (("I am Ann.", "Hello Ann."), ("Who am I?", "Ann.")):
+            with Terminal("--base-url", wire.url, "-c", "ann", "--store", store) as terminal:
+                terminal.say(line)
+                terminal.until(words)
+                terminal.until("> ")
+                terminal.type("\x04")
+                assert terminal.ended() == 0
+    assert said(wire)[1] == ["I am Ann.", "Hello Ann.", "Who am I?"]
