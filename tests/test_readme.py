@@ -1,15 +1,19 @@
 """The README: what it shows runs as it stands, against the offline server."""
 
+import io
 import itertools
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import requests
 import responses
+import urllib3
 
 from . import lib
 
@@ -49,7 +53,7 @@ def other_endpoints(mock, url):
 
 
 def test_the_python_blocks_run_one_after_the_other(monkeypatch, tmp_path, capsys):
-    assert len(PYTHON) >= 14
+    assert len(PYTHON) >= 17
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-key")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
@@ -104,3 +108,81 @@ def test_the_readme_names_what_there_is():
     for name in re.findall(r"from chatgptlib import (.*)", README):
         for one in name.split(", "):
             assert hasattr(lib.modules[0], one)
+
+
+def script(name):
+    """A block that is a file of its own, under the name in its first line."""
+    return next(code for code in PYTHON if code.startswith(f"# {name}\n")).replace(
+        "from chatgptlib import", f"from {lib.name} import"
+    )
+
+
+def environment_of(server):
+    return {**os.environ, "OPENAI_API_KEY": "sk-any-key", "OPENAI_BASE_URL": server.url,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
+
+
+def test_the_bot_remembers_across_two_runs(tmp_path):
+    code = f"from {lib.name} import OpenAIClient\n{script('bot.py')}"
+    assert len(script("bot.py").splitlines()) <= 10
+    (tmp_path / "bot.py").write_text(code)
+    with lib.OfflineServer(["Hello Ann.", "You are Ann."]) as server:
+        told = [
+            subprocess.run(
+                [sys.executable, "bot.py", *words.split()], capture_output=True, text=True,
+                cwd=tmp_path, env=environment_of(server), timeout=60, check=True,
+            ).stdout
+            for words in ("I am Ann.", "Who am I?")
+        ]  # fmt: skip
+        sent = server.requests[1].body["messages"]
+    assert told == ["Nice to meet you. Hello Ann.\n", "Welcome back. You are Ann.\n"]
+    assert [message["content"] for message in sent] == [
+        "You are a friendly bot.", "I am Ann.", "Hello Ann.", "Who am I?",
+    ]  # fmt: skip
+
+
+def called(application, body):
+    """What a WSGI application answers to a POST: its status and its body."""
+    told = []
+    environ = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    answer = b"".join(application(environ, lambda status, headers: told.append(status)))
+    return told[0], answer
+
+
+def test_the_flow_answers_the_text_of_a_request(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = {"OpenAIClient": lib.OpenAIClient}
+    with lib.OfflineServer(["Hi Bob.", "You are Bob."]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setattr(sys, "argv", ["bot.py"])
+        exec(script("bot.py").replace("response = ", "# ").replace("print(", "# print("), names)
+        exec(script("flow_service.py"), names)
+        assert called(names["handle"], b"I am Bob.") == ("200 OK", b"Hi Bob.")
+        assert called(names["handle"], b"Who am I?") == ("200 OK", b"You are Bob.")
+        names["chats"]._client.close()
+
+
+def test_the_glific_service_answers_a_flow(tmp_path):
+    (tmp_path / "glific_service.py").write_text(script("glific_service.py"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fields = {"question_text": "2 + 2?", "prompt": "Say JSON.", "gpt_model": "gpt-4o"}
+    with lib.OfflineServer(['{"sum": 4}']) as server:
+        service = subprocess.Popen(
+            [sys.executable, "glific_service.py"], cwd=tmp_path, stderr=subprocess.DEVNULL,
+            env={**environment_of(server), "PORT": str(port)},
+        )  # fmt: skip
+        try:
+            with_retries = requests.adapters.HTTPAdapter(
+                max_retries=urllib3.Retry(connect=20, backoff_factor=0.05)
+            )
+            with requests.Session() as session:
+                session.mount("http://", with_retries)
+                answer = session.post(f"http://127.0.0.1:{port}/", json=fields, timeout=60).json()
+        finally:
+            service.kill()
+            service.wait()
+        sent = server.requests[0].body
+    assert answer == {"success": True, "parsed_msg": {"sum": 4}}
+    assert (sent["model"], sent["temperature"]) == ("gpt-4o", 0)
