@@ -18,11 +18,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .batch import numbered_lines, progress_shown, run_batch
+from .batch import BatchResult, progress_shown, run_batch
 from .client import OpenAIClient, __version__
-from .conversations import ChatOptions, Conversations, MemoryStore, SQLiteStore
+from .conversations import (
+    ChatOptions,
+    Conversations,
+    MemoryStore,
+    SQLiteStore,
+    checked_conversation_id,
+)
 from .errors import AuthenticationError, ConfigError, OpenAIError
-from .interactive import InteractiveChat, shown_usage
+from .interactive import InteractiveChat, shown_message, shown_usage
 from .messages import ChatMessage, CreateChatCompletionResponse, Model
 from .offline import OfflineServer
 
@@ -35,13 +41,16 @@ _BATCH_RETRIES = 5  # a batch has time
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments`, else those of the process; the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character
     try:
         try:
             if given[:1] == ["batch"]:
                 return _run_batch(_batch_parser().parse_args(given[1:]))
-            return _run(_parser().parse_args(given))
+            return _run(_parsed(given))
         except OpenAIError as error:
             _end_answer()
             _complain(_explained(error))
@@ -104,6 +113,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parsed(given: Sequence[str]) -> argparse.Namespace:
+    """The options; leaves with exit code 2 for those that contradict each other."""
+    parser = _parser()
+    options = parser.parse_args(given)
+    tasks = [f"--{name}" for name in ("list", "history", "delete") if getattr(options, name)]
+    if options.conversation == "":
+        parser.error("-c: an id is not empty")
+    if len(tasks) > 1:
+        parser.error(f"{tasks[0]} and {tasks[1]}: one at a time")
+    if tasks and (options.prompt or options.image or options.file or options.json):
+        parser.error(f"{tasks[0]} asks nothing: leave the rest out")
+    if tasks and tasks != ["--list"] and not options.conversation:
+        parser.error(f"{tasks[0]} of which conversation? Say it with -c ID")
+    if options.store and not (tasks or options.conversation):
+        parser.error("--store is for conversations with an id: say it with -c ID")
+    return options
+
+
 def _batch_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="chatgptlib batch",
@@ -123,7 +150,7 @@ def _parameter(text: str) -> tuple[str, Any]:
         if not key or not equals:
             raise ValueError
         return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         hint = f'{key}="{value}"' if equals and key else "KEY=JSON"
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON; text: '{hint}'") from None
 
@@ -131,11 +158,13 @@ def _parameter(text: str) -> tuple[str, Any]:
 def _schema(name: str) -> dict[str, Any]:
     """The response_format for a file with a schema, or with what stands around it."""
     try:
-        schema = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        schema = json.loads(Path(name).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{name!r} holds no JSON: {error}") from None
     if not isinstance(schema, dict):
         raise argparse.ArgumentTypeError(f"{name!r} holds no JSON object")
+    if isinstance(schema.get("json_schema"), dict):
+        schema = schema["json_schema"]
     if "schema" not in schema:
         title = "".join(c if c.isascii() and c.isalnum() else "_" for c in Path(name).stem)[:64]
         strict = schema.get("additionalProperties") is False
@@ -147,15 +176,15 @@ def _schema(name: str) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    _check_together(options)
     if options.list or options.history or options.delete:
         return _run_on_store(options)
     try:
         prompt = _prompt(options.prompt)
     except UnicodeDecodeError as error:
         raise ConfigError(f"what is piped in is not {error.encoding} text: {error}") from error
-    person = not options.prompt and sys.stdin is not None and sys.stdin.isatty()
-    if not prompt and not person and not (options.image or options.file):
+    given = options.prompt or options.image or options.file
+    person = not given and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    if not (prompt or given or person):
         _complain("nothing to ask: give a prompt, or pipe one in (--help tells more)")
         return 2
     with _client(options) as client, _store(options) as store:
@@ -172,11 +201,6 @@ def _run(options: argparse.Namespace) -> int:
         if options.usage:
             _complain(shown_usage(response.usage) or "the server told no usage")
     return _told_of_end(response)
-
-
-def _check_together(options: argparse.Namespace) -> None:
-    if (options.history or options.delete) and not options.conversation:
-        raise ConfigError("which conversation? Say it with -c ID; --list tells which there are")
 
 
 def _asked(
@@ -255,46 +279,61 @@ def _told_of_end(response: CreateChatCompletionResponse) -> int:
 
 
 def _run_on_store(options: argparse.Namespace) -> int:
-    with _store(options, kept=True) as store:
-        if options.list:
-            for conversation in store.ids():
-                print(conversation)
-            return 0
-        found = store.load(options.conversation)
-        if found is None:
-            _complain(f"there is no conversation {options.conversation!r}")
-            return 1
-        if options.delete:
-            store.delete(options.conversation)
-            return 0
-        system, messages = found
-        if system:
-            print(f"system: {system}\n")
-        for message in map(ChatMessage.from_dict, messages):
-            print(f"{message.role}: {message.text}\n")
+    if not _store_path(options).exists():
+        found: Any = None
+    else:
+        with _store(options) as store:
+            if options.list:
+                for name in store.ids():
+                    print(name if name.isprintable() else json.dumps(name))
+                return 0
+            found = store.load(checked_conversation_id(options.conversation))
+            if options.delete and found:
+                store.delete(options.conversation)
+                return 0
+    if options.list:
+        return 0
+    if found is None:
+        _complain(f"there is no conversation {options.conversation!r}")
+        return 1
+    system, messages = found
+    if system:
+        print(f"system: {system}\n")
+    for message in map(ChatMessage.from_dict, messages):
+        print(f"{message.role}: {shown_message(message)}\n")
     return 0
 
 
+def _store_path(options: argparse.Namespace) -> Path:
+    path: Path = options.store or data_folder() / "conversations.db"
+    return path
+
+
 @contextmanager
-def _store(
-    options: argparse.Namespace, *, kept: bool = False
-) -> Iterator[SQLiteStore | MemoryStore]:
-    if not (kept or options.conversation or options.store):
+def _store(options: argparse.Namespace) -> Iterator[SQLiteStore | MemoryStore]:
+    if not (options.conversation or options.store or options.list):
         yield MemoryStore()
         return
-    path = options.store or data_folder() / "conversations.db"
+    path = _store_path(options)
     try:
         if not options.store:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What people say is for nobody else to read.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise ConfigError(f"cannot make {str(path.parent)!r}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot keep conversations in {str(path)!r}: {error.strerror}"
+        ) from error
     with SQLiteStore(path) as store:
         yield store
 
 
 def data_folder() -> Path:
     """Where this platform wants programs to keep a user's data."""
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise ConfigError("there is no home folder: say with --store FILE where") from error
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -308,7 +347,6 @@ def data_folder() -> Path:
 
 
 def _run_batch(options: argparse.Namespace) -> int:
-    total = sum(1 for _ in numbered_lines(options.source))
     defaults = {
         "model": options.model,
         "temperature": options.temperature,
@@ -316,22 +354,40 @@ def _run_batch(options: argparse.Namespace) -> int:
         "response_format": options.schema,
         **dict(options.param),
     }
-    with _client(options, max_retries=_BATCH_RETRIES) as client:
-        result = run_batch(
-            client,
-            options.source,
-            options.target,
-            defaults={key: value for key, value in defaults.items() if value is not None},
-            system=options.system,
-            jobs=options.jobs,
-            progress=progress_shown(total),
-        )
+    result = BatchResult()
+    try:
+        with _client(options, max_retries=_BATCH_RETRIES) as client:
+            run_batch(
+                client,
+                options.source,
+                options.target,
+                defaults={key: value for key, value in defaults.items() if value is not None},
+                system=options.system,
+                jobs=options.jobs,
+                result=result,
+                progress=progress_shown(options.source),
+                stopping=_tell_of_stop,
+            )
+    except KeyboardInterrupt:
+        _tell_of_batch(result)
+        sys.stderr.flush()
+        os._exit(130)  # not waiting for answers that nobody will write down
+    finally:
+        if result.lines:
+            _tell_of_batch(result)
+    return 0 if result.is_clean else 1
+
+
+def _tell_of_stop(running: int) -> None:
+    _complain(f"stopping; {running} answers are still to come (Ctrl-C again leaves at once)")
+
+
+def _tell_of_batch(result: BatchResult) -> None:
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    for words in result.unreadable:
+    for words in (*result.unreadable, *result.unanswered):
         _complain(words)
     _complain(str(result))
-    return 1 if result.errors or result.unreadable else 0
 
 
 # Words for people

@@ -2,11 +2,12 @@
 
 Each line in is a prompt, as plain or as JSON text, or a request: a JSON object with
 `messages`, or such an object as the `body` beside a `custom_id`, as OpenAI's own batches
-have it. Each line out has the line's id (`custom_id`, `id`, or its number) and a
-`response` or an `error`. Answers are written as they come, in any order.
+have it. Each line out has the line's id (`custom_id`, `id`, or its number), a mark of its
+text, and a `response` or an `error`. Answers are written as they come, in any order.
 
-It may be stopped and started again at any time: an id that stands in OUT is done. A line
-that was being written when the process died is taken out, and asked again.
+It may be stopped and started again at any time: an id that stands in OUT is done, with
+an error too; take its line out of OUT to have it asked again. A line that was being
+written when the process died is taken out, and asked again.
 https://platform.openai.com/docs/guides/batch
 """
 
@@ -20,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .chat import create_chat_completion
 from .client import OpenAIClient
@@ -36,12 +37,6 @@ from .errors import (
 )
 
 
-def _is_fatal(error: BaseException) -> bool:
-    """What the next line would meet too: the key is refused, or nobody is there."""
-    refused = (AuthenticationError, PermissionDeniedError, QuotaExceededError)
-    return isinstance(error, refused) or (isinstance(error, HTTPError) and error.may_retry)
-
-
 @dataclass
 class BatchResult:
     """What came of a batch: how many lines there were, and what became of them."""
@@ -50,14 +45,30 @@ class BatchResult:
     answered: int = 0
     errors: int = 0
     done_before: int = 0
+    errors_before: int = 0
     unreadable: list[str] = field(default_factory=list)  # each with its number
+    unanswered: list[str] = field(default_factory=list)  # each with its id; asked the next time
+
+    @property
+    def done(self) -> int:
+        """How many lines have an answer or an error by now."""
+        return self.answered + self.errors + self.done_before
+
+    @property
+    def is_clean(self) -> bool:
+        """Every line has an answer."""
+        return not (self.errors or self.errors_before or self.unreadable or self.unanswered)
 
     def __str__(self) -> str:
         told = f"{self.lines} lines: {self.answered} answered, {self.errors} errors"
         if self.done_before:
             told += f", {self.done_before} done before"
+        if self.errors_before:
+            told += f" (of them {self.errors_before} errors)"
         if self.unreadable:
             told += f", {len(self.unreadable)} unreadable"
+        if self.unanswered:
+            told += f", {len(self.unanswered)} not asked to the end"
         return told
 
 
@@ -69,48 +80,131 @@ def run_batch(
     defaults: Mapping[str, Any],
     system: str | None = None,
     jobs: int = 4,
+    result: BatchResult | None = None,
     progress: Callable[[BatchResult], object] = lambda result: None,
+    stopping: Callable[[int], object] = lambda running: None,
 ) -> BatchResult:
     """Ask for every line of `source` that is not done in `target`, `jobs` at a time.
 
     `defaults` are parameters for requests that do not have them; `system` stands before
-    prompts. `progress` is told of each line that is done.
+    prompts. `result` is kept up to date; `progress` is told of each line that is done.
+    At Ctrl-C `stopping` is told how many answers are still waited for; at another it
+    leaves at once, and these are asked again the next time.
+
+    A line that no answer came for is not written, and is asked the next time.
 
     Raises ConfigError for files that can't be used, and what would meet every line: a key
-    that is refused, a server that is not there. Such lines are not written, and are asked
-    the next time.
+    that is refused, a server that is not there.
     """
     if jobs < 1:
         raise ConfigError(f"-j must be 1 or more, not {jobs}")
-    result = BatchResult()
-    with closing(_Output(source, target)) as output, ThreadPoolExecutor(jobs) as pool:
-        waiting: dict[Future[dict[str, Any]], str | int] = {}
+    result = result or BatchResult()
+    with closing(_Output(source, target)) as output:
+        result.errors_before = output.errors
+        batch = _Batch(client, output, result, jobs, progress)
         try:
-            for line_id, body in _requests(source, defaults, system, result):
-                if line_id in output.done:
-                    result.done_before += 1
-                    continue
-                waiting[pool.submit(_asked, client, body)] = line_id
-                if len(waiting) >= 2 * jobs:  # one at work and one at hand for each thread
-                    _write_some(waiting, output, result, progress)
-            while waiting:
-                _write_some(waiting, output, result, progress)
-        except BaseException:  # Ctrl-C, or a key that is refused
-            for future in waiting:
-                future.cancel()
-            # What is being answered will be paid for: it is written down before we leave.
-            while running := {one: waiting[one] for one in waiting if not one.cancelled()}:
-                waiting = running
-                _write_some(waiting, output, result, progress, fatal=False)
+            for line in _requests(source, defaults, system, result):
+                batch.ask(line)
+            batch.finish()
+        except KeyboardInterrupt:
+            stopping(batch.cancel())
+            batch.finish()  # what is being answered will be paid for
             raise
+        except OpenAIError:
+            batch.cancel()
+            batch.finish(giving_up=True)
+            raise
+        finally:
+            batch.leave()
     return result
+
+
+class _Batch:
+    """The lines that are being asked, and where their answers go."""
+
+    def __init__(
+        self,
+        client: OpenAIClient,
+        output: _Output,
+        result: BatchResult,
+        jobs: int,
+        progress: Callable[[BatchResult], object],
+    ) -> None:
+        self._client, self._output, self._result = client, output, result
+        self._jobs, self._progress = jobs, progress
+        self._pool = ThreadPoolExecutor(jobs)
+        self._waiting: dict[Future[dict[str, Any]], _Line] = {}
+        self._failed_in_a_row = 0
+
+    def ask(self, line: _Line) -> None:
+        """Have a line asked, unless it is done."""
+        before = self._output.done.get(line.id)
+        if before is not None:
+            if before not in ("", line.mark):
+                self._result.unreadable.append(
+                    f"line {line.number}: another line was answered under its id {line.id!r}"
+                )
+            else:
+                self._result.done_before += 1
+            return
+        self._waiting[self._pool.submit(_asked, self._client, line.body)] = line
+        if len(self._waiting) >= 2 * self._jobs:  # one at work and one at hand for each thread
+            self._write_some()
+
+    def finish(self, *, giving_up: bool = False) -> None:
+        """Write down all answers that are still to come."""
+        while self._waiting:
+            self._write_some(giving_up=giving_up)
+
+    def cancel(self) -> int:
+        """Ask no more; how many answers are still to come."""
+        self._waiting = {one: line for one, line in self._waiting.items() if not one.cancel()}
+        return len(self._waiting)
+
+    def leave(self) -> None:
+        """Let go of the threads, without waiting for them."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _write_some(self, *, giving_up: bool = False) -> None:
+        """Wait for the next answers and write them down."""
+        wait(self._waiting, return_when=FIRST_COMPLETED)
+        for future in [one for one in self._waiting if one.done()]:  # in their order
+            line = self._waiting.pop(future)
+            error = future.exception()
+            if error is None:
+                self._write(line, future.result())
+            elif giving_up and isinstance(error, OpenAIError):
+                self._result.unanswered.append(f"id {line.id!r}: {error}")
+            elif isinstance(error, HTTPError):
+                self._note_unanswered(line, error)
+            else:
+                raise error
+
+    def _write(self, line: _Line, outcome: dict[str, Any]) -> None:
+        self._failed_in_a_row = 0
+        self._output.write({"id": line.id, "line": line.mark, **outcome})
+        if "response" in outcome:
+            self._result.answered += 1
+        else:
+            self._result.errors += 1
+        self._progress(self._result)
+
+    def _note_unanswered(self, line: _Line, error: HTTPError) -> None:
+        """One line may be what a server can't bear; several one after the other mean that
+        nobody is there."""
+        self._result.unanswered.append(f"id {line.id!r}: {error}")
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row > self._jobs:
+            raise error
 
 
 def _asked(client: OpenAIClient, body: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"response": create_chat_completion(client, body, into=dict)}
+    except (AuthenticationError, PermissionDeniedError, QuotaExceededError):
+        raise  # which the next line would meet too
     except OpenAIError as error:
-        if _is_fatal(error):
+        if isinstance(error, HTTPError) and error.may_retry:
             raise
         return {"error": _as_json(error)}
 
@@ -124,49 +218,37 @@ def _as_json(error: OpenAIError) -> dict[str, Any]:
     return told
 
 
-def _write_some(
-    waiting: dict[Future[dict[str, Any]], str | int],
-    output: _Output,
-    result: BatchResult,
-    progress: Callable[[BatchResult], object],
-    *,
-    fatal: bool = True,
-) -> None:
-    """Wait for the next answers and write them down."""
-    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-        line_id = waiting.pop(future)
-        if error := future.exception():
-            if fatal or not _is_fatal(error):
-                raise error
-            continue
-        outcome = future.result()
-        output.write({"id": line_id, **outcome})
-        if "response" in outcome:
-            result.answered += 1
-        else:
-            result.errors += 1
-        progress(result)
-
-
 # What comes in
+
+
+class _Line(NamedTuple):
+    number: int
+    id: str | int
+    mark: str  # of its text, to know it again
+    body: dict[str, Any]
 
 
 def _requests(
     source: Path, defaults: Mapping[str, Any], system: str | None, result: BatchResult
-) -> Iterator[tuple[str | int, dict[str, Any]]]:
-    """The id and body of each readable line; the others are noted in `result`."""
+) -> Iterator[_Line]:
+    """The readable lines; the others are noted in `result`."""
+    from hashlib import sha256
+
     number_of: dict[str | int, int] = {}
     for number, text in numbered_lines(source):
         result.lines += 1
         try:
+            mark = sha256(text.encode("utf-8")).hexdigest()[:16]
             line_id, body = _request(number, text, system)
             before = number_of.setdefault(line_id, number)
             if before != number:
                 raise ValueError(f"its id {line_id!r} is that of line {before}")
+        except UnicodeEncodeError:
+            result.unreadable.append(f"line {number}: not UTF-8")
         except ValueError as error:
             result.unreadable.append(f"line {number}: {error}")
-            continue
-        yield line_id, {**defaults, **body}
+        else:
+            yield _Line(number, line_id, mark, {**defaults, **body})
 
 
 def numbered_lines(source: Path) -> Iterator[tuple[int, str]]:
@@ -182,16 +264,13 @@ def numbered_lines(source: Path) -> Iterator[tuple[int, str]]:
 
 def _request(number: int, text: str, system: str | None) -> tuple[str | int, dict[str, Any]]:
     """The id and body that a line says. Raises ValueError for what it can't mean."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("not UTF-8") from None
     value: Any = text
     if text[0] in '{["':
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"no JSON: {error}: {excerpt(text[:80])}") from None
+            if text[0] == "{":  # else it is a prompt that begins so
+                raise ValueError(f"no JSON: {error}: {excerpt(text[:80])}") from None
     if isinstance(value, str):
         said = [{"role": "user", "content": value}]
         return number, {
@@ -217,50 +296,72 @@ class _Output:
     """The file of answers: what is done in it, and a place at its end to write to."""
 
     def __init__(self, source: Path, target: Path) -> None:
-        self.done: set[str | int] = set()
+        self.done: dict[str | int, str] = {}  # ids, and the marks of their lines
+        self.errors = 0
+        self._name = str(target)
         try:
+            if target.exists() and not target.is_file():
+                raise ConfigError(f"{self._name!r} is no file: answers are read back from it")
             if target.exists() and source.exists() and target.samefile(source):
-                raise ConfigError(f"{str(target)!r} is read from: write to another file")
-            self._file = open(target, "ab+")  # noqa: SIM115  (until close)
+                raise ConfigError(f"{self._name!r} is read from: write to another file")
+            self._file = open(target, "ab+", buffering=0)  # noqa: SIM115  (until close)
         except OSError as error:
-            raise ConfigError(f"cannot write {str(target)!r}: {error.strerror}") from error
+            raise ConfigError(f"cannot write {self._name!r}: {error.strerror}") from error
         try:
             _lock(self._file, target)
-            self._read(target)
+            self._read()
         except BaseException:
             self._file.close()
             raise
 
-    def _read(self, target: Path) -> None:
-        """Note what is done. A last line without an end was cut off: it is taken away."""
-        self._file.seek(0)
-        whole = 0
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                self._file.truncate(whole)
-                break
-            whole += len(line)
-            try:
-                told = json.loads(line)
-                if not ("response" in told or "error" in told):
-                    raise ValueError
-                self.done.add(told["id"])
-            except (ValueError, TypeError, KeyError):
-                raise ConfigError(
-                    f"{str(target)!r} is no output of a batch (line {number}): give another file"
-                ) from None
+    def _read(self) -> None:
+        """Note what is done."""
+        with open(self._name, "rb") as lines:
+            whole = 0
+            for number, line in enumerate(lines, 1):
+                if self._note(line):
+                    whole += len(line)
+                elif not line.endswith(b"\n") and _may_be_torn(line):
+                    self._file.truncate(whole)  # it was being written when the process died
+                    return
+                else:
+                    raise ConfigError(
+                        f"{self._name!r} is no output of a batch (line {number}): give another file"
+                    )
+            if whole and not line.endswith(b"\n"):
+                self._put(b"\n")
+
+    def _note(self, line: bytes) -> bool:
+        """Whether this is a line of ours."""
+        try:
+            told = json.loads(line)
+            if not ("response" in told or "error" in told):
+                return False
+            self.done[told["id"]] = str(told.get("line", ""))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return False
+        self.errors += "error" in told
+        return True
 
     def write(self, told: dict[str, Any]) -> None:
         """Add a line: it is in the file, whatever becomes of this process, or not at all."""
-        line = json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        self._put(json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+    def _put(self, line: bytes) -> None:
         try:
-            self._file.write(line + b"\n")
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
-            raise ConfigError(f"cannot write {self._file.name!r}: {error.strerror}") from error
+            raise ConfigError(f"cannot write {self._name!r}: {error.strerror}") from error
 
     def close(self) -> None:
         self._file.close()
+
+
+def _may_be_torn(line: bytes) -> bool:
+    """It begins as our lines do: anything else is somebody's who has no line ends."""
+    begin = b'{"id": '
+    return line[: len(begin)] == begin[: len(line)]
 
 
 def _lock(file: Any, target: Path) -> None:
@@ -278,24 +379,28 @@ def _lock(file: Any, target: Path) -> None:
 # What a person sees
 
 
-def progress_shown(total: int) -> Callable[[BatchResult], object]:
+def progress_shown(source: Path) -> Callable[[BatchResult], object]:
     """Shows on a terminal how far it is; elsewhere nothing."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not source.is_file():  # what is piped in can be read but once
         return lambda result: None
+    total = sum(1 for _ in numbered_lines(source))
     try:
         bar: Any = import_module("tqdm").tqdm(total=total, unit="line")
     except ImportError:
 
         def count(result: BatchResult) -> None:
-            done = result.answered + result.errors + result.done_before
-            print(f"\r{done}/{total}, {result.errors} errors ", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{result.done}/{total}, {result.errors} errors ",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
         return count
 
     def move(result: BatchResult) -> None:
-        done = result.answered + result.errors + result.done_before
-        bar.update(done - bar.n)
-        if done == total:
+        bar.update(result.done - bar.n)
+        if result.done == total:
             bar.close()
 
     return move

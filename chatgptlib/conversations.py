@@ -193,19 +193,19 @@ class Conversations:
 
     def history(self, conversation_id: str) -> list[ChatMessage]:
         """All that was said and answered, without the system prompt; [] for a new id."""
-        _, messages = self._store.load(_checked_id(conversation_id)) or (None, [])
+        _, messages = self._store.load(checked_conversation_id(conversation_id)) or (None, [])
         return [ChatMessage.from_dict(message) for message in messages]
 
     def delete(self, conversation_id: str) -> bool:
         """Forget a conversation; whether there was one."""
-        return self._store.delete(_checked_id(conversation_id))
+        return self._store.delete(checked_conversation_id(conversation_id))
 
     def ids(self) -> list[str]:
         """The ids of all conversations, the oldest first."""
         return self._store.ids()
 
     def _turn(self, conversation_id: str, sentence: Sentence, options: ChatOptions) -> _Turn:
-        _checked_id(conversation_id)
+        checked_conversation_id(conversation_id)
         _check_limits(options)
         said = _messages_said(sentence)
         kept = None
@@ -220,7 +220,10 @@ class Conversations:
         if system_prompt:
             messages.append(ChatMessage.system(system_prompt))
         messages += _newest_exchanges(
-            history, words, options.history_messages, options.history_tokens
+            _without_loose_calls(history, words),
+            words,
+            options.history_messages,
+            options.history_tokens,
         )
         messages += [_between_prompts(message, options) for message in said]
         sent = {name: getattr(options, name) for name in _SENT_AS_THEY_ARE}
@@ -328,7 +331,8 @@ _MEDIA = ("image_url", "input_audio", "file")
 _MEDIA_TOKENS = 1000
 
 
-def _checked_id(conversation_id: Any) -> str:
+def checked_conversation_id(conversation_id: Any) -> str:
+    """An id that a store can keep. Raises ConfigError for any other."""
     if not isinstance(conversation_id, str) or not conversation_id:
         raise ConfigError(f"the id of a conversation is text, not {conversation_id!r}")
     try:
@@ -368,6 +372,48 @@ def _between_prompts(message: ChatMessage, options: ChatOptions) -> ChatMessage:
         first, last = ([{"type": "text", "text": text}] if text else [] for text in (before, after))
         content = [*first, *content, *last]
     return dataclasses.replace(message, content=content)
+
+
+def _without_loose_calls(
+    history: list[dict[str, Any]], said: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The history as servers want it: each call with all of its answers right behind it.
+
+    A call that nobody answered is left out, or all later turns would be refused; one that
+    `said` answers comes last.
+    """
+    answered_now = {message.get("tool_call_id") for message in said}
+    taken: set[int] = set()
+    kept: list[dict[str, Any]] = []
+    waiting: list[dict[str, Any]] = []
+    for place, message in enumerate(history):
+        calls = message.get("tool_calls")
+        ids = [call.get("id") for call in calls or () if isinstance(call, dict)]
+        if not ids:
+            if message.get("tool_call_id") is None:  # else it is behind its call, or has none
+                kept.append(message)
+            continue
+        places = [_place_of_answer(history, place, call_id, taken) for call_id in ids]
+        whole = [message, *(history[found] for found in places if found is not None)]
+        if None not in places:
+            kept += whole
+        elif all(
+            found is not None or call_id in answered_now
+            for call_id, found in zip(ids, places, strict=True)
+        ):
+            waiting = whole
+    return kept + waiting
+
+
+def _place_of_answer(
+    history: list[dict[str, Any]], after: int, call_id: Any, taken: set[int]
+) -> int | None:
+    """Where a call is answered, by a message that answers no other call of that id."""
+    for place in range(after + 1, len(history)):
+        if place not in taken and history[place].get("tool_call_id") == call_id is not None:
+            taken.add(place)
+            return place
+    return None
 
 
 def _newest_exchanges(
@@ -524,6 +570,8 @@ class SQLiteStore:
         self.path = os.path.abspath(os.fsdecode(path))
         self.busy_timeout = busy_timeout
         folder = os.path.dirname(self.path)
+        if os.path.isdir(self.path):
+            raise ConfigError(f"cannot keep conversations in {self.path}: it is a folder")
         if not os.path.isdir(folder):
             raise ConfigError(f"cannot keep conversations in {self.path}: no folder {folder}")
         for place in (folder, self.path):  # SQLite itself finds out when there is an answer to keep

@@ -66,7 +66,10 @@ def _flow_text(fields: Mapping[str, Any], name: str) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(f"{name} must be text")
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError as error:  # more digits than Python writes
+        raise ConfigError(f"{name}: {error}") from error
     return text if text.strip() else ""
 
 

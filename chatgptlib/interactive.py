@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .conversations import ChatOptions, Conversations
 from .errors import OpenAIError
-from .messages import ChatCompletionUsage, CreateChatCompletionResponse
+from .messages import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 from .tools import added_usage
 
 _HELP = """\
@@ -60,6 +60,9 @@ class InteractiveChat:
             except KeyboardInterrupt:  # a line that is given up
                 print()
                 continue
+            except UnicodeDecodeError as error:
+                print(f"chatgptlib: that is no {error.encoding} text", file=sys.stderr)
+                continue
             if line in ("/quit", "/exit"):
                 return
             if line.startswith("/"):
@@ -100,25 +103,46 @@ class InteractiveChat:
             self._options = dataclasses.replace(self._options, model=argument)
             print(f"(asking {argument} from here on)")
         elif name == "/save" and argument:
-            self._save(Path(argument).expanduser())
+            self._save(argument)
         elif name == "/usage":
             print(shown_usage(self._usage) or "(the server told none; --usage asks it to)")
         else:
             print(f"not a command: {name} {argument}".rstrip() + " (/help tells which there are)")
 
-    def _save(self, path: Path) -> None:
-        history = [] if self._options.restart else self._conversations.history(self._id)
-        if path.suffix == ".json":
-            plain = [message.to_dict() for message in history]
-            text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
-        else:
-            text = "".join(f"{message.role}: {message.text}\n\n" for message in history)
+    def _save(self, name: str) -> None:
         try:
+            path = Path(name).expanduser()
+            history = [] if self._options.restart else self._conversations.history(self._id)
+            if path.suffix == ".json":
+                plain = [message.to_dict() for message in history]
+                text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+            else:
+                text = "".join(
+                    f"{message.role}: {shown_message(message)}\n\n" for message in history
+                )
             path.write_text(text, encoding="utf-8", errors="replace")
-        except OSError as error:
-            print(f"chatgptlib: cannot write {str(path)!r}: {error.strerror}", file=sys.stderr)
+        # RuntimeError: ~nobody; ValueError: a null character in the path.
+        except (OSError, RuntimeError, ValueError, OpenAIError) as error:
+            reason = getattr(error, "strerror", None) or error
+            print(f"chatgptlib: cannot write {name!r}: {reason}", file=sys.stderr)
         else:
             print(f"({len(history)} messages written to {path})")
+
+
+def shown_message(message: ChatMessage) -> str:
+    """A message as text, with what it holds beside text in brackets."""
+    parts = [message.text] if message.text else []
+    if isinstance(message.content, list):
+        kinds = (
+            part.get("type") if isinstance(part, dict) else part.type for part in message.content
+        )
+        parts += [f"[{kind}]" for kind in kinds if kind != "text"]
+    for call in message.tool_calls or ():
+        if function := call.function:
+            parts.append(f"[calls {function.name}({function.arguments})]")
+    if message.refusal:
+        parts.append(f"[refuses: {message.refusal}]")
+    return " ".join(parts)
 
 
 def shown_usage(usage: ChatCompletionUsage | None) -> str:

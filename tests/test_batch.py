@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from . import lib
-from .wire import Wire, completion, http
+from .wire import CLOSE, SILENCE, Reply, Wire, completion, http
 
 pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
 
@@ -112,8 +112,59 @@ def test_what_is_done_is_not_asked_again(files):
         done = run(source, target, "-j", "1", "--base-url", server.url)
         asked = [request.body["messages"][0]["content"] for request in server.requests]
     assert asked == ["a", "c"]
-    assert "3 lines: 2 answered, 0 errors, 1 done before" in done.stderr
+    assert "3 lines: 2 answered, 0 errors, 1 done before (of them 1 errors)" in done.stderr
+    assert done.returncode == 1
     assert [told["id"] for told in written(target)] == [2, 1, 3]
+
+
+def test_a_last_line_that_only_lacks_its_end_is_done(files):
+    source, target = files
+    source.write_text("a\nb\n")
+    target.write_text('{"id": 1, "response": {}}')
+    with lib.OfflineServer() as server:
+        assert run(source, target, "--base-url", server.url).returncode == 0
+        assert len(server.requests) == 1
+    assert [told["id"] for told in written(target)] == [1, 2]
+
+
+def test_a_line_that_was_changed_since_it_was_answered_is_told(files):
+    source, target = files
+    source.write_text("a\nb\n")
+    assert run(source, target, "--offline").returncode == 0
+    source.write_text("a\nc\n")
+    done = run(source, target, "--offline")
+    assert done.returncode == 1
+    assert "line 2: another line was answered under its id 2" in done.stderr
+    assert len(written(target)) == 2
+
+
+def test_what_is_piped_in_is_asked(files):
+    _, target = files
+    done = subprocess.run(command("/dev/stdin", target, "--offline"), input="[Urgent] a\n\"b\" c\n",
+                          capture_output=True, encoding="utf-8", timeout=PATIENCE)  # fmt: skip
+    assert done.stderr == "chatgptlib: 2 lines: 2 answered, 0 errors\n"
+
+
+def test_a_line_that_a_server_cannot_bear_does_not_stop_the_rest(ask, files):
+    source, target = files
+    source.write_text("".join(f"{n}\n" for n in range(9)))
+    client = ask(Reply(b"", CLOSE), *[http(completion("ok"))] * 8, max_retries=0)
+    result = lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=1)
+    assert [told["id"] for told in written(target)] == list(range(2, 10))
+    assert str(result) == "9 lines: 8 answered, 0 errors, 1 not asked to the end"
+    assert "id 1: the connection was lost" in result.unanswered[0]
+    assert not result.is_clean
+
+
+def test_nobody_there_ends_it_and_uses_up_no_line(files):
+    source, target = files
+    source.write_text("".join(f"{n}\n" for n in range(9)))
+    result = lib.BatchResult()
+    client = lib.OpenAIClient("k", base_url="http://127.0.0.1:9/v1", max_retries=0)
+    with client, pytest.raises(lib.HTTPError, match="no connection"):
+        lib.run_batch(client, source, target, defaults={}, jobs=2, result=result)
+    assert 3 <= len(result.unanswered) < 9
+    assert target.read_text() == ""
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
@@ -128,7 +179,11 @@ def test_a_key_that_is_refused_ends_it_and_uses_up_no_line(files, status):
     assert target.read_text() == ""
 
 
-@pytest.mark.parametrize("content", ["Dear diary\n", '{"my": "data"}\n', "[1]\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["Dear diary\n", '{"my": "data"}\n', "[1]\n", "notes without an end", '{"my": "data"}',
+     '{"id": 1, "my": 2}\n'],
+)  # fmt: skip
 def test_a_file_that_is_no_output_is_left_alone(files, content):
     source, target = files
     source.write_text("a\n")
@@ -163,12 +218,16 @@ def lines_of(target):
     return target.read_bytes().count(b"\n") if target.exists() else 0
 
 
-def wait_for_lines(process, target, number):
+def wait_until(condition):
     limit = time.monotonic() + PATIENCE
-    while lines_of(target) < number:
-        assert process.poll() is None, "it ended by itself"
+    while not condition():
         assert time.monotonic() < limit
         time.sleep(0.001)
+
+
+def wait_for_lines(process, target, number):
+    wait_until(lambda: lines_of(target) >= number or process.poll() is not None)
+    assert process.poll() is None, "it ended by itself"
 
 
 def test_ctrl_c_writes_what_is_being_answered_and_leaves(files):
@@ -181,8 +240,26 @@ def test_ctrl_c_writes_what_is_being_answered_and_leaves(files):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
         asked = len(server.requests)
-    assert (process.returncode, errors) == (130, b"")
+    assert process.returncode == 130
+    assert b"answers are still to come" in errors
+    assert b" answered, 0 errors" in errors
     assert asked == len(written(target)) < 500
+
+
+def test_another_ctrl_c_leaves_at_once(files):
+    source, target = files
+    source.write_text("a\nb\n")
+    with Wire(Reply(b"", SILENCE)) as wire:
+        process = subprocess.Popen(command(source, target, "-j", "2", "--base-url", wire.url),
+                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+        wait_until(lambda: len(wire.requests) == 2)
+        process.send_signal(signal.SIGINT)
+        assert b"still to come" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    assert written(target) == []
 
 
 def test_a_thousand_lines_with_failures_killed_twice_are_each_done_once(files):
@@ -224,13 +301,17 @@ def test_a_thousand_lines_with_failures_killed_twice_are_each_done_once(files):
             assert text == f"no. {line['id']}"
 
 
-def test_progress_is_a_bar_or_a_counter_on_a_terminal_and_nothing_elsewhere(monkeypatch, capsys):
+def test_progress_is_a_bar_or_a_counter_on_a_terminal_and_nothing_elsewhere(
+    monkeypatch, capsys, files
+):
+    source, _ = files
+    source.write_text("a\nb\nc\n")
     result = lib.BatchResult(lines=3, answered=1, errors=1)
-    lib.progress_shown(3)(result)
+    lib.progress_shown(source)(result)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    lib.progress_shown(3)(result)
+    lib.progress_shown(source)(result)
     assert capsys.readouterr().err == "\r2/3, 1 errors "
     moved = []
 
@@ -246,7 +327,7 @@ def test_progress_is_a_bar_or_a_counter_on_a_terminal_and_nothing_elsewhere(monk
             moved.append("closed")
 
     monkeypatch.setitem(sys.modules, "tqdm", type("tqdm", (), {"tqdm": Bar}))
-    show = lib.progress_shown(3)
+    show = lib.progress_shown(source)
     show(result)
     show(lib.BatchResult(lines=3, answered=2, errors=1))
     assert moved == [2, 1, "closed"]

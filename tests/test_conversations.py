@@ -847,3 +847,45 @@ def test_what_is_kept_is_plain_json(tmp_path):
     [(body,)] = db.execute("SELECT body FROM message").fetchall()
     db.close()
     assert json.loads(body) == user("é")
+
+
+def made_call(call_id):
+    function = {"name": "f", "arguments": "{}"}
+    call = {"id": call_id, "type": "function", "function": function}
+    return {"content": None, "tool_calls": [call]}
+
+
+def sent_roles(client, number):
+    return [message["role"] for message in client.server.requests[number].body["messages"]]
+
+
+def test_a_call_that_nobody_answered_is_not_sent_again(offline):
+    client = offline(made_call("x"), "Fine.", "Sure.")
+    chats = lib.Conversations(client)
+    chats.chat_completion("a", "Look it up.")
+    chats.chat_completion("a", "Never mind.")
+    assert sent_roles(client, 1) == ["user", "user"]
+    assert len(chats.history("a")) == 4, "but it is kept"
+
+
+def test_an_answer_that_came_between_other_turns_is_sent_behind_its_call(offline):
+    client = offline(made_call("x"), "Wait.", "Found.", "Bye.")
+    chats = lib.Conversations(client)
+    chats.chat_completion("a", "Look it up.")
+    chats.chat_completion("a", "Still there?")
+    chats.chat_completion("a", lib.ChatMessage.tool("x", "it"))
+    chats.chat_completion("a", "Bye.")
+    assert sent_roles(client, 2) == ["user", "user", "assistant", "assistant", "tool"]
+    assert sent_roles(client, 3) == [
+        "user", "assistant", "tool", "user", "assistant", "assistant", "user",
+    ]  # fmt: skip
+
+
+def test_calls_with_the_same_id_each_have_their_own_answer(offline):
+    client = offline(made_call("x"), "One.", made_call("x"), "Two.", "Bye.")
+    chats = lib.Conversations(client)
+    for sentence in ("a", lib.ChatMessage.tool("x", "1"), "b", lib.ChatMessage.tool("x", "2")):
+        chats.chat_completion("a", sentence)
+    chats.chat_completion("a", "c")
+    sent = client.server.requests[4].body["messages"]
+    assert [m["content"] for m in sent if m["role"] == "tool"] == ["1", "2"]

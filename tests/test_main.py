@@ -199,3 +199,123 @@ def test_ctrl_c_is_quiet_and_130():
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (130, b"")
+
+
+# Conversations that are kept
+
+
+def test_a_conversation_goes_on_in_the_next_run_and_can_be_shown_and_forgotten(tmp_path):
+    kept = ["-c", "ann", "--store", str(tmp_path / "chats.db")]
+    with Wire(streamed(chunk("Hello.")), streamed(chunk("Ann."))) as wire:
+        assert (
+            run(*kept, "-s", "Be brief.", "--base-url", wire.url, "I am Ann.").stdout == "Hello.\n"
+        )
+        assert run(*kept, "--base-url", wire.url, "Who am I?").stdout == "Ann.\n"
+    assert [message["content"] for message in wire.requests[1].json["messages"]] == [
+        "Be brief.", "I am Ann.", "Hello.", "Who am I?",
+    ]  # fmt: skip
+    assert run("--list", *kept[2:]).stdout == "ann\n"
+    shown = run("--history", *kept).stdout
+    assert shown.startswith("system: Be brief.\n\nuser: I am Ann.\n\nassistant: Hello.\n\n")
+    assert run("--delete", *kept).returncode == 0
+    assert run("--list", *kept[2:]).stdout == ""
+    done = run("--history", *kept)
+    assert (done.returncode, done.stderr) == (1, "chatgptlib: there is no conversation 'ann'\n")
+    assert (tmp_path / "chats.db").stat().st_mode & 0o077 == 0
+
+
+def test_conversations_are_kept_in_the_users_data_folder(tmp_path):
+    done = run("--offline", "-c", "a", "Hi", XDG_DATA_HOME=str(tmp_path), HOME=str(tmp_path))
+    assert done.returncode == 0
+    assert [path.name for path in tmp_path.rglob("conversations.db")] == ["conversations.db"]
+
+
+def test_asking_about_a_store_that_is_not_there_makes_none(tmp_path):
+    done = run("--list", "--store", str(tmp_path / "none.db"))
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (0, "", [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--list", "--delete", "-c", "a"], ["--delete", "-c", "a", "Hi"], ["--history"],
+        ["-c", "", "Hi"], ["--store", "x.db", "Hi"], ["--list", "-i", "x.png"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_options_that_contradict_each_other_are_exit_code_2(arguments):
+    done = run("--offline", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: " in done.stderr
+
+
+def test_a_store_that_is_another_file_is_one_line(tmp_path):
+    (tmp_path / "notes.txt").write_text("Dear diary, " * 100)
+    for path in (tmp_path / "notes.txt", tmp_path, tmp_path / "no" / "x.db"):
+        done = run("--offline", "-c", "a", "--store", str(path), "Hi")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1
+    assert (tmp_path / "notes.txt").read_text() == "Dear diary, " * 100
+
+
+# Files, schemas and parameters
+
+
+def test_images_files_parameters_and_a_schema_are_sent(tmp_path):
+    (tmp_path / "dot.gif").write_bytes(b"GIF89a...")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "my recipe.json").write_text('{"type": "object", "additionalProperties": false}')
+    with Wire(streamed(chunk("{}"))) as wire:
+        done = run("-i", str(tmp_path / "dot.gif"), "-i", "https://example.com/b.png",
+                   "-f", str(tmp_path / "a.pdf"), "--schema", str(tmp_path / "my recipe.json"),
+                   "--param", 'user="ann"', "--param", "seed=3", "--base-url", wire.url,
+                   "What?")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    sent = wire.requests[0].json
+    assert [part["type"] for part in sent["messages"][0]["content"]] == [
+        "text", "image_url", "image_url", "file",
+    ]  # fmt: skip
+    assert (sent["user"], sent["seed"]) == ("ann", 3)
+    assert sent["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "my_recipe",
+            "schema": {"type": "object", "additionalProperties": False},
+            "strict": True,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--param", "seed"], ["--param", "user=ann"], ["--param", "a=" + "[" * 100_000],
+     ["--schema", "nowhere.json"]],
+    ids=["no-value", "no-json", "deep", "no-file"],
+)  # fmt: skip
+def test_what_is_no_json_is_exit_code_2(arguments):
+    done = run("--offline", *arguments, "Hi")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_an_image_that_cannot_be_sent_is_one_line(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"%PDF-1.7")
+    for name in ("x.png", "nowhere.png"):
+        done = run("--offline", "-i", str(tmp_path / name), "Hi")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "not an image that can be sent" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_requests_are_logged_where_that_is_wished():
+    done = run("--offline", "-v", "Hi")
+    assert "/v1/chat/completions -> 200 in " in done.stderr
+
+
+def test_closed_streams_are_no_traceback():
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"exec \"$0\" -m chatgptlib --offline Hi {closed}", sys.executable],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        ) if os.path.exists("/bin/sh") else None  # fmt: skip
+        assert done is None or "Traceback" not in done.stderr + done.stdout
