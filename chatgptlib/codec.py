@@ -37,9 +37,10 @@ from .errors import ConfigError, DeserializeError
 T = TypeVar("T")
 
 
-noun = functools.partial(dataclasses.dataclass, init=False, repr=False, eq=False)
-"""`dataclass` for a JSONObject, which has what this leaves out: to write two dozen
-`__init__`s took longer than all the rest of the import."""
+if not TYPE_CHECKING:  # checkers know it as `dataclass`: messages.py
+    noun = functools.partial(dataclasses.dataclass, init=False, repr=False, eq=False)
+    """`dataclass` for a JSONObject, which has what this leaves out: to write two dozen
+    `__init__`s took longer than all the rest of the import."""
 
 
 class _Signature:

@@ -6,7 +6,6 @@ at, since the same loss comes in many wrappings. Imported when a request has fai
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,8 @@ def no_answer(
     secrets: tuple[str, ...],
 ) -> OpenAIError:
     """The error of ours for a request that got no answer."""
+    from ssl import SSLCertVerificationError
+
     from requests import exceptions as theirs
 
     where = f"[{request.method} {shown_url(request.url or '')}]"
@@ -55,7 +56,7 @@ def no_answer(
             made.may_retry = True
         else:
             made = RequestTimeoutError(f"no answer within {timeout[1]:g} s {where}")
-    elif any(isinstance(link, ssl.SSLCertVerificationError) for link in links):
+    elif any(isinstance(link, SSLCertVerificationError) for link in links):
         made = HTTPError(
             f"the server's certificate was not accepted: {reason} {where}. For a company's own "
             "CA set REQUESTS_CA_BUNDLE, or verify='/path/to/ca.pem'"
@@ -134,7 +135,9 @@ def is_timeout(error: BaseException) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """The other side hung up: without a word, or in the middle of our request."""
-    kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
+    from ssl import SSLEOFError
+
+    kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, SSLEOFError)
     return any(isinstance(link, kinds) for link in _chain(error))
 
 

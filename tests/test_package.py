@@ -17,7 +17,7 @@ LADDER = [
     "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport", "answers",
     "events", "forms", "client",
     "stream", "chat", "schema", "structured", "tools", "conversations",
-    "glific", "webhooks", "offline", "interactive", "batch",
+    "glific", "webhooks", "offline", "interactive", "batch", "vendor",
 ]  # fmt: skip
 
 

@@ -1,0 +1,249 @@
+"""The whole library as one module, to copy into a project.
+
+    python -m chatgptlib.vendor -o chatgptlib.py
+
+The modules stand in it in the order in which they import each other, line by line as they
+are here. Gone are their imports of each other, which a single file has no need of, and
+the standard library is imported once, at the top. Left out is what is not imported from
+the top level by programs: the command line, the offline server, and this.
+
+The same sources give the same bytes, wherever they are read from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from .client import __version__
+
+VENDORED = [
+    "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport",
+    "answers", "events", "forms", "client", "stream", "chat", "schema", "structured", "tools",
+    "conversations", "glific", "webhooks",
+]  # fmt: skip
+
+_LICENCE = "MIT License, Copyright (c) 2026 the chatgptlib authors"  # a wheel keeps the text apart
+_HOME = __package__ or "chatgptlib"
+_WIDTH = 100
+
+_HEADER = """\
+# chatgptlib {version}: the whole library in one module, under any name. It needs `requests`.
+# {licence}
+# Source: sha256 {digest}
+# Made by `python -m chatgptlib.vendor -o FILE`. Change the package, then make it again.
+#
+# Each section was a module. Where one speaks of when it is imported, or of how its
+# annotations are evaluated, it means the package: here all is loaded at once, and every
+# annotation is text. The command line and the offline server are in the package only.
+"""
+
+
+class CannotVendor(Exception):
+    """The sources are not there, or are not such as can be joined."""
+
+
+@dataclass(frozen=True, order=True)
+class _Imported:
+    """A name that a module imports from outside of the library."""
+
+    is_from: bool  # `import` goes before `from`
+    module: str
+    kind: int = 0  # constants, classes, functions: the order in which ruff has them
+    name: str = ""
+    asname: str = ""
+
+    @property
+    def shown(self) -> str:
+        return f"{self.name} as {self.asname}" if self.asname else self.name
+
+
+def vendored() -> str:
+    """The text of the single file. Raises CannotVendor if the sources can't be had."""
+    sources = {name: _source(name) for name in (*VENDORED, "__init__")}
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    digest = hashlib.sha256("".join(sources.values()).encode()).hexdigest()
+    root = trees.pop("__init__")
+    parts = [
+        _HEADER.format(version=__version__, licence=_LICENCE, digest=digest)
+        + (ast.get_source_segment(sources["__init__"], root.body[0]) or ""),
+        "from __future__ import annotations",
+        _imports(trees),
+        _all(root),
+        *("\n" + _section(name, sources[name], tree) for name, tree in trees.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _source(name: str) -> str:
+    try:
+        return resources.files(_HOME).joinpath(f"{name}.py").read_text("utf-8")
+    except (OSError, TypeError, NotImplementedError) as error:  # each loader has its own
+        raise CannotVendor(f"cannot read the source of {_HOME}.{name}: {error}") from error
+
+
+def _section(name: str, source: str, tree: ast.Module) -> str:
+    """A module without its docstring and its imports, under a banner with the docstring."""
+    lines = source.splitlines()
+    _blank(lines, tree.body[0], "")
+    for node, instead in _cuts(name, tree.body, hoisted=True):
+        _blank(lines, node, instead)
+    banner = f"# ---- {name} ".ljust(_WIDTH, "-")
+    told = (f"# {line}".rstrip() for line in (ast.get_docstring(tree) or "").splitlines())
+    return "\n".join([banner, "#", *told]) + "\n\n\n" + "\n".join(_kept(lines)).strip("\n")
+
+
+_GONE = "\0"  # in place of a line; no source can have it
+
+
+def _blank(lines: list[str], node: ast.stmt, instead: str) -> None:
+    """Take a statement out, and the blank lines that set it off from what follows."""
+    first, end = node.lineno - 1, node.end_lineno or node.lineno
+    lines[first:end] = [_GONE] * (end - first)
+    if instead:
+        lines[first] = " " * node.col_offset + instead
+        return
+    while end < len(lines) and not lines[end]:
+        lines[end] = _GONE
+        end += 1
+
+
+def _kept(lines: Sequence[str]) -> Iterator[str]:
+    return (line for line in lines if line != _GONE)
+
+
+def _cuts(module: str, body: Sequence[ast.stmt], hoisted: bool) -> Iterator[tuple[ast.stmt, str]]:
+    """The statements that are not taken over, each with what stands in its place."""
+    gone = [node for node in body if _goes(module, node, hoisted)]
+    for node in gone:
+        yield node, "pass" if len(gone) == len(body) and node is gone[0] else ""
+    for node in body:
+        if node not in gone:
+            for block in _blocks(node):
+                yield from _cuts(module, block, hoisted=_is_for_checkers(node))
+
+
+def _goes(module: str, node: ast.stmt, hoisted: bool) -> bool:
+    """Whether it is an import that the single file does without, or has at its top."""
+    if isinstance(node, ast.ImportFrom) and node.level:
+        if node.level > 1 or node.module not in VENDORED:
+            raise CannotVendor(f"{module}.py, line {node.lineno}: imports what is not vendored")
+        if any(alias.asname or alias.name == "*" for alias in node.names):
+            raise CannotVendor(f"{module}.py, line {node.lineno}: imports under another name")
+        return True
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return hoisted
+    if isinstance(node, ast.If) and _is_for_checkers(node):
+        return all(_goes(module, one, hoisted) for one in (*node.body, *node.orelse))
+    return False
+
+
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """The lists of statements right inside a statement."""
+    for _, value in ast.iter_fields(node):
+        if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
+            yield value
+        elif isinstance(value, list):
+            for part in value:
+                if isinstance(part, (ast.excepthandler, ast.match_case)):
+                    yield from _blocks(part)
+
+
+def _is_for_checkers(node: ast.stmt) -> bool:
+    test = node.test if isinstance(node, ast.If) else None
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
+
+
+def _imports(trees: Mapping[str, ast.Module]) -> str:
+    """What the modules import from outside, once each; then what type checkers need."""
+    always: set[_Imported] = set()
+    checked: set[_Imported] = set()
+    for tree in trees.values():
+        always.update(_outside(tree.body))
+        for node in tree.body:
+            if isinstance(node, ast.If) and _is_for_checkers(node):
+                checked.update(_outside(node.body))
+    block = "\n".join(f"    {line}" for line in _import_lines(checked - always))
+    return "\n".join([*_import_lines(always), "", "if TYPE_CHECKING:", block])
+
+
+def _outside(body: Sequence[ast.stmt]) -> Iterator[_Imported]:
+    for node in body:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield _Imported(False, alias.name, asname=alias.asname or "")
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
+            for alias in node.names:
+                kind = 0 if alias.name.isupper() else 1 if alias.name[0].isupper() else 2
+                yield _Imported(True, node.module or "", kind, alias.name, alias.asname or "")
+
+
+def _import_lines(found: set[_Imported]) -> Iterator[str]:
+    names: dict[str, list[str]] = {}
+    for one in sorted(found):
+        if one.is_from:
+            names.setdefault(one.module, []).append(one.shown)
+        else:
+            yield f"import {one.module}" + (f" as {one.asname}" if one.asname else "")
+    for module, listed in names.items():
+        line = f"from {module} import {', '.join(listed)}"
+        if len(line) <= _WIDTH:
+            yield line
+        else:
+            yield from [f"from {module} import (", *(f"    {name}," for name in listed), ")"]
+
+
+def _all(root: ast.Module) -> str:
+    """The package's `__all__` without the names that stayed in the package."""
+    left_out = {
+        alias.name
+        for node in ast.walk(root)
+        if isinstance(node, ast.ImportFrom) and node.level and node.module not in VENDORED
+        for alias in node.names
+    }
+    for node in root.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names = [name for name in ast.literal_eval(node.value) if name not in left_out]
+            return "\n".join(["__all__ = [", *(f'    "{name}",' for name in names), "]"])
+    raise CannotVendor("__init__.py has no __all__")
+
+
+def _write(target: Path, data: bytes) -> None:
+    """All of the file or nothing of it, whatever happens meanwhile."""
+    target = Path(os.path.realpath(target))
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m chatgptlib.vendor", description="Write the whole library as one module."
+    )
+    parser.add_argument("-o", metavar="FILE", type=Path, help="where to (default: standard output)")
+    target: Path | None = parser.parse_args(arguments).o
+    try:
+        data = vendored().encode()
+        if target:
+            _write(target, data)
+        else:
+            sys.stdout.buffer.write(data)  # as bytes: the same on every system
+            sys.stdout.flush()
+    except (CannotVendor, OSError) as error:
+        sys.stderr.write(f"chatgptlib.vendor: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
