@@ -81,16 +81,14 @@ if TYPE_CHECKING:
         ChatOptions,
         ChatResponse,
         Conversations,
-        ConversationStore,
         ConversationStream,
-        MemoryStore,
-        SQLiteStore,
     )
     from .events import EventStream, ServerSentEvent
     from .glific import parse_via_chat_gpt
     from .offline import OfflineRequest, OfflineServer
     from .schema import json_schema
     from .sse import EventDecoder
+    from .stores import ConversationStore, MemoryStore, SQLiteStore
     from .stream import ChatCompletionStream, ResponseAccumulator
     from .structured import parse_chat_completion
     from .tools import ToolRun, function_tool, run_tools
@@ -182,16 +180,16 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
         "ChatCompletionStream": "stream",
         "ChatOptions": "conversations",
         "ChatResponse": "conversations",
-        "ConversationStore": "conversations",
+        "ConversationStore": "stores",
         "ConversationStream": "conversations",
         "Conversations": "conversations",
         "EventDecoder": "sse",
         "EventStream": "events",
-        "MemoryStore": "conversations",
+        "MemoryStore": "stores",
         "OfflineRequest": "offline",
         "OfflineServer": "offline",
         "ResponseAccumulator": "stream",
-        "SQLiteStore": "conversations",
+        "SQLiteStore": "stores",
         "ServerSentEvent": "events",
         "ToolRun": "tools",
         "function_tool": "tools",

@@ -20,17 +20,12 @@ from typing import Any
 
 from .batch import BatchResult, progress_shown, run_batch
 from .client import OpenAIClient, __version__
-from .conversations import (
-    ChatOptions,
-    Conversations,
-    MemoryStore,
-    SQLiteStore,
-    checked_conversation_id,
-)
+from .conversations import ChatOptions, Conversations, checked_conversation_id
 from .errors import AuthenticationError, ConfigError, OpenAIError
 from .interactive import InteractiveChat, shown_message, shown_usage
 from .messages import ChatMessage, CreateChatCompletionResponse, Model
 from .offline import OfflineServer
+from .stores import MemoryStore, SQLiteStore
 
 _OFFLINE_DELAY = 0.03  # seconds between pieces, so that one sees a stream
 _NO_PROXY = {"http": "", "https": "", "all": ""}

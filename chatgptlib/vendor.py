@@ -27,7 +27,7 @@ from .client import __version__
 VENDORED = [
     "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport",
     "answers", "events", "forms", "client", "stream", "chat", "schema", "structured", "tools",
-    "conversations", "glific", "webhooks",
+    "stores", "conversations", "glific", "webhooks",
 ]  # fmt: skip
 
 _LICENCE = "MIT License, Copyright (c) 2026 the chatgptlib authors"  # a wheel keeps the text apart

@@ -832,7 +832,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_asked(tmp_path, mo
 def test_sqlite_is_imported_when_a_store_is_made(tmp_path):
     script = f"""
 import sys
-import {lib.Conversations.__module__} as module
+import {lib.SQLiteStore.__module__} as module
 assert "sqlite3" not in sys.modules
 module.SQLiteStore(sys.argv[1])
 assert "sqlite3" in sys.modules

@@ -16,7 +16,7 @@ FOLDER = Path(lib.modules[0].__file__).parent
 LADDER = [
     "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport", "answers",
     "events", "forms", "client",
-    "stream", "chat", "schema", "structured", "tools", "conversations",
+    "stream", "chat", "schema", "structured", "tools", "stores", "conversations",
     "glific", "webhooks", "offline", "interactive", "batch", "vendor",
 ]  # fmt: skip
 
