@@ -162,7 +162,7 @@ def test_nobody_there_ends_it_and_uses_up_no_line(files):
     result = lib.BatchResult()
     client = lib.OpenAIClient("k", base_url="http://127.0.0.1:9/v1", max_retries=0)
     with client, pytest.raises(lib.HTTPError, match="no connection"):
-        lib.run_batch(client, source, target, defaults={}, jobs=2, result=result)
+        lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=2, result=result)
     assert 3 <= len(result.unanswered) < 9
     assert target.read_text() == ""
 
