@@ -14,6 +14,7 @@ https://platform.openai.com/docs/guides/batch
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -348,10 +349,12 @@ class _Output:
         self._put(json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
     def _put(self, line: bytes) -> None:
+        before = self._file.seek(0, os.SEEK_END)
         try:
             while line:
                 line = line[self._file.write(line) :]
         except OSError as error:
+            self._file.truncate(before)  # or the next line would go on where this one broke off
             raise ConfigError(f"cannot write {self._name!r}: {error.strerror}") from error
 
     def close(self) -> None:

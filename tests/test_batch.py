@@ -214,6 +214,32 @@ def test_two_batches_do_not_write_one_file(files):
     assert target.read_text() == ""
 
 
+def test_a_line_that_does_not_fit_on_the_disk_leaves_no_piece_of_it(files):
+    source, target = files
+
+    class Full:
+        """A file on a disk with room for ten bytes more."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, line):
+            if self.file.seek(0, os.SEEK_END) >= 10:
+                raise OSError(28, "No space left on device")
+            return self.file.write(line[:10])
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    source.write_text("a\n")
+    output = lib._Output(source, target)
+    output._file = Full(output._file)
+    with pytest.raises(lib.ConfigError, match="No space left"):
+        output.write({"id": 1, "response": {}})
+    output.close()
+    assert target.read_bytes() == b""
+
+
 def lines_of(target):
     return target.read_bytes().count(b"\n") if target.exists() else 0
 
