@@ -22,7 +22,7 @@ from .batch import BatchResult, progress_shown, run_batch
 from .client import OpenAIClient, __version__
 from .conversations import ChatOptions, Conversations, checked_conversation_id
 from .errors import AuthenticationError, ConfigError, OpenAIError
-from .interactive import InteractiveChat, shown_message, shown_usage
+from .interactive import InteractiveChat, shown_message, shown_text, shown_usage
 from .messages import ChatMessage, CreateChatCompletionResponse, Model
 from .offline import OfflineServer
 from .stores import MemoryStore, SQLiteStore
@@ -208,11 +208,11 @@ def _asked(
     if options.no_stream or options.json:
         answer = conversations.chat_completion(conversation, said, asked)
         if not options.json:
-            print(answer.text)
+            print(shown_text(answer.text, sys.stdout))
         return answer.response
     with conversations.chat_completion_stream(conversation, said, asked) as stream:
         for text in stream.text_deltas():
-            print(text, end="", flush=True)
+            print(shown_text(text, sys.stdout), end="", flush=True)
         print()
         return stream.response()
 
@@ -295,7 +295,7 @@ def _run_on_store(options: argparse.Namespace) -> int:
     if system:
         print(f"system: {system}\n")
     for message in map(ChatMessage.from_dict, messages):
-        print(f"{message.role}: {shown_message(message)}\n")
+        print(shown_text(f"{message.role}: {shown_message(message)}\n", sys.stdout))
     return 0
 
 
@@ -402,7 +402,7 @@ def _end_answer() -> None:
 
 
 def _complain(text: str) -> None:
-    print(f"chatgptlib: {text}", file=sys.stderr)
+    print(shown_text(f"chatgptlib: {text}", sys.stderr), file=sys.stderr)
 
 
 if __name__ == "__main__":

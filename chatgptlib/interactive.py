@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from .conversations import ChatOptions, Conversations
 from .errors import OpenAIError
@@ -76,14 +78,14 @@ class InteractiveChat:
                 self._id, line, self._options
             ) as stream:
                 for text in stream.text_deltas():
-                    print(text, end="", flush=True)
+                    print(shown_text(text, sys.stdout), end="", flush=True)
                 print()
                 response = stream.response()
         except KeyboardInterrupt:
             print("\n(stopped; the question and this answer are not kept)")
             return
         except OpenAIError as error:
-            print(f"\nchatgptlib: {error}", file=sys.stderr)
+            print(shown_text(f"\nchatgptlib: {error}", sys.stderr), file=sys.stderr)
             return
         self._options = dataclasses.replace(self._options, restart=False)
         self._usage = added_usage(self._usage, response.usage)
@@ -127,6 +129,12 @@ class InteractiveChat:
             print(f"chatgptlib: cannot write {name!r}: {reason}", file=sys.stderr)
         else:
             print(f"({len(history)} messages written to {path})")
+
+
+def shown_text(text: str, stream: TextIO) -> str:
+    """Text as it can be printed: to a terminal without what would steer it, such as the
+    sequences that an answer could hold to rename the window or write to the clipboard."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text) if stream.isatty() else text
 
 
 def shown_message(message: ChatMessage) -> str:

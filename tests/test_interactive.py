@@ -187,3 +187,17 @@ def test_a_named_conversation_goes_on_in_the_next_chat(tmp_path):
                 terminal.type("\x04")
                 assert terminal.ended() == 0
     assert said(wire)[1] == ["I am Ann.", "Hello Ann.", "Who am I?"]
+
+
+def test_an_answer_does_not_steer_the_terminal():
+    with (
+        Wire(answer("a\x1b]0;owned\x07b\x9b2Jc\td")) as wire,
+        Terminal("--base-url", wire.url) as terminal,
+    ):
+        terminal.say("Hi")
+        shown = terminal.until("d\r\n> ")
+        assert "\x1b]0" not in shown
+        assert "\x07" not in shown
+        assert "a]0;ownedb2Jc" in shown
+        terminal.type("/quit\r")
+        assert terminal.ended() == 0
