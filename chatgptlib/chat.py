@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
 from .answers import answer_json, with_answer
-from .client import EVENT_STREAM, OpenAIClient, send
+from .client import EVENT_STREAM, OpenAIClient, path_step, send
 from .codec import T, decode, decoder, encode, members
 from .errors import ConfigError, DeserializeError
 from .messages import (
@@ -354,7 +354,7 @@ def _stored(
     body: bytes | None = None,
     query: Mapping[str, Any] | None = None,
 ) -> T:
-    path = "/".join([_COMPLETIONS, *map(_quoted, below)])
+    path = "/".join([_COMPLETIONS, *(path_step("completion id", one) for one in below)])
     asked = {key: value for key, value in (query or {}).items() if value is not None}
     if asked:
         from urllib.parse import urlencode
@@ -364,16 +364,6 @@ def _stored(
     content = answer.read()
     finished: T = _finished(decoder(into), answer_json(answer, content), answer, content)
     return finished
-
-
-def _quoted(completion_id: str) -> str:
-    """An id as one step of a path, whatever is in it."""
-    from urllib.parse import quote
-
-    # Dots can't be quoted: they would be read as steps up the path all the same.
-    if not isinstance(completion_id, str) or completion_id in ("", ".", ".."):
-        raise ConfigError(f"not the id of a completion: {completion_id!r}")
-    return quote(completion_id, safe="")
 
 
 def request_members(request: Any) -> dict[str, Any]:

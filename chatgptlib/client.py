@@ -199,7 +199,7 @@ class OpenAIClient:
             headers, api_key = _with_headers(headers, {"api-key": key}), ""
         return cls(
             api_key,
-            base_url=f"{endpoint}/openai/deployments/{_step('deployment', deployment)}",
+            base_url=f"{endpoint}/openai/deployments/{path_step('deployment', deployment)}",
             headers=headers,
             query={**query, "api-version": version},
             **{"organization": "", "project": "", **settings},
@@ -529,10 +529,11 @@ def _checked_path(path: object) -> str:
     return re.sub("[^!-~]+", lambda found: quote(found[0]), path)
 
 
-def _step(name: str, value: object) -> str:
-    """A value as one step of a path, whatever is in it."""
+def path_step(name: str, value: object) -> str:
+    """A value as one step of a path, whatever is in it. Raises ConfigError for what can't be."""
     from urllib.parse import quote
 
+    # Dots can't be quoted: they would be read as steps up the path all the same.
     if not isinstance(value, str) or value in ("", ".", ".."):
         raise ConfigError(f"not a usable {name}: {value!r}")
     return quote(value, safe="")

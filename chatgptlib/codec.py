@@ -386,7 +386,6 @@ def _object_reader(cls: type) -> _Reader:
         "missing": _missing,
         "needed": _read_needed,
         "wanted": _read_wanted,
-        "read_list": _read_list,
     }
     lines = [
         "def read(data):",

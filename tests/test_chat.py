@@ -342,6 +342,6 @@ def test_an_id_is_one_step_of_the_path_whatever_is_in_it(ask, id, step):
 @pytest.mark.parametrize("id", ["", ".", "..", None, 5])
 def test_what_cannot_be_an_id_is_refused(ask, id):
     client = ask(http({}))
-    with pytest.raises(lib.ConfigError, match="not the id of a completion"):
+    with pytest.raises(lib.ConfigError, match="not a usable completion id"):
         lib.delete_chat_completion(client, id)
     assert client.wire.requests == []

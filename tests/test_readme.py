@@ -128,9 +128,8 @@ def environment_of(server):
 
 
 def test_the_bot_remembers_across_two_runs(tmp_path):
-    code = f"from {lib.name} import OpenAIClient\n{script('bot.py')}"
     assert len(script("bot.py").splitlines()) <= 10
-    (tmp_path / "bot.py").write_text(code)
+    (tmp_path / "bot.py").write_text(script("bot.py"))
     with lib.OfflineServer(["Hello Ann.", "You are Ann."]) as server:
         told = [
             subprocess.run(
@@ -156,12 +155,12 @@ def called(application, body):
 
 def test_the_flow_answers_the_text_of_a_request(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    names = {"OpenAIClient": lib.OpenAIClient}
+    names: dict = {}
     with lib.OfflineServer(["Hi Bob.", "You are Bob."]) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setattr(sys, "argv", ["bot.py"])
         exec(script("bot.py").replace("response = ", "# ").replace("print(", "# print("), names)
-        exec(script("flow_service.py"), names)
+        exec(script("with the chats and options of bot.py"), names)
         assert called(names["handle"], b"I am Bob.") == ("200 OK", b"Hi Bob.")
         assert called(names["handle"], b"Who am I?") == ("200 OK", b"You are Bob.")
         names["chats"]._client.close()
