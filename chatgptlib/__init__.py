@@ -10,7 +10,7 @@
     )
     print(create_chat_completion(client, request).text)
 
-Errors: see `OpenAIError`. Without a key: `python -m chatgptlib --offline "Say hi."`.
+What can go wrong is an `OpenAIError`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from .batch import BatchResult, progress_shown, run_batch
 from .client import OpenAIClient, __version__
 from .conversations import ChatOptions, Conversations, checked_conversation_id
-from .errors import AuthenticationError, ConfigError, OpenAIError
+from .errors import AuthenticationError, ConfigError, JSONValue, OpenAIError
 from .interactive import InteractiveChat, shown_message, shown_text, shown_usage
 from .messages import ChatMessage, CreateChatCompletionResponse, Model
 from .offline import OfflineServer
@@ -39,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character
+    output = sys.stdout
+    if isinstance(output, io.TextIOWrapper):
+        output.reconfigure(errors="replace")  # a terminal may not know every character
     try:
         try:
             if given[:1] == ["batch"]:
@@ -153,13 +154,13 @@ def _parameter(text: str) -> tuple[str, Any]:
 def _schema(name: str) -> dict[str, Any]:
     """The response_format for a file with a schema, or with what stands around it."""
     try:
-        schema = json.loads(Path(name).read_text(encoding="utf-8-sig"))
+        schema: JSONValue = json.loads(Path(name).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{name!r} holds no JSON: {error}") from None
     if not isinstance(schema, dict):
         raise argparse.ArgumentTypeError(f"{name!r} holds no JSON object")
-    if isinstance(schema.get("json_schema"), dict):
-        schema = schema["json_schema"]
+    if isinstance(inner := schema.get("json_schema"), dict):
+        schema = inner
     if "schema" not in schema:
         title = "".join(c if c.isascii() and c.isalnum() else "_" for c in Path(name).stem)[:64]
         strict = schema.get("additionalProperties") is False
@@ -232,7 +233,7 @@ def _chat_options(options: argparse.Namespace) -> ChatOptions:
 
 
 @contextmanager
-def _client(options: argparse.Namespace, **more: Any) -> Iterator[OpenAIClient]:
+def _client(options: argparse.Namespace, **more: Any) -> Generator[OpenAIClient, None, None]:
     if options.verbose:
         logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
         logging.getLogger(__package__).setLevel(logging.DEBUG)
@@ -247,10 +248,11 @@ def _client(options: argparse.Namespace, **more: Any) -> Iterator[OpenAIClient]:
 def _prompt(words: list[str]) -> str:
     """The arguments, then what is piped in."""
     parts = [" ".join(words)]
-    if sys.stdin is not None and not sys.stdin.isatty():
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="strict")  # not half a character to the server
-        parts.append(sys.stdin.read())
+    piped = sys.stdin
+    if piped is not None and not piped.isatty():
+        if isinstance(piped, io.TextIOWrapper):
+            piped.reconfigure(errors="strict")  # not half a character to the server
+        parts.append(piped.read())
     return "\n\n".join(part for part in map(str.strip, parts) if part)
 
 
@@ -305,7 +307,7 @@ def _store_path(options: argparse.Namespace) -> Path:
 
 
 @contextmanager
-def _store(options: argparse.Namespace) -> Iterator[SQLiteStore | MemoryStore]:
+def _store(options: argparse.Namespace) -> Generator[SQLiteStore | MemoryStore, None, None]:
     if not (options.conversation or options.store or options.list):
         yield MemoryStore()
         return

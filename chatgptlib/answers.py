@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import APIError, DeserializeError, api_error, excerpt, told_error
+from .errors import APIError, DeserializeError, JSONValue, api_error, excerpt, told_error
 from .transport import Answer
 
 _DEEPEST = 100  # levels of nesting in an answer
@@ -47,7 +47,7 @@ def answer_value(answer: Answer) -> Any:
     return content
 
 
-def parsed(text: str | bytes) -> tuple[Any, Exception | None]:
+def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
     """The JSON in `text`, or None and why there is none."""
     try:
         value = json.loads(text)
@@ -61,8 +61,11 @@ def parsed(text: str | bytes) -> tuple[Any, Exception | None]:
 def check_depth(text: str | bytes, value: Any) -> None:
     """Raise ValueError if `value`, which `text` held, is nested deeper than any answer is,
     and than the recursion that walks it may go."""
-    opening: Any = (b"{", b"[") if isinstance(text, bytes) else ("{", "[")
-    if sum(map(text.count, opening)) <= _DEEPEST:
+    if isinstance(text, bytes):
+        opened = text.count(b"{") + text.count(b"[")
+    else:
+        opened = text.count("{") + text.count("[")
+    if opened <= _DEEPEST:
         return
     level = [value]
     for _ in range(_DEEPEST):
@@ -80,7 +83,7 @@ def check_depth(text: str | bytes, value: Any) -> None:
 # What an answer that is no answer raises
 
 
-def only_error(value: Any) -> Any:
+def only_error(value: JSONValue) -> Any:
     """`value` if it is an error and nothing else, else None.
 
     Outside of chat, to have an `error` is not to be one: batches, fine-tuning jobs and

@@ -31,6 +31,7 @@ from .errors import (
     AuthenticationError,
     ConfigError,
     HTTPError,
+    JSONValue,
     OpenAIError,
     PermissionDeniedError,
     QuotaExceededError,
@@ -47,8 +48,8 @@ class BatchResult:
     errors: int = 0
     done_before: int = 0
     errors_before: int = 0
-    unreadable: list[str] = field(default_factory=list)  # each with its number
-    unanswered: list[str] = field(default_factory=list)  # each with its id; asked the next time
+    unreadable: list[str] = field(default_factory=list[str])  # each with its number
+    unanswered: list[str] = field(default_factory=list[str])  # each with its id; asked next time
 
     @property
     def done(self) -> int:
@@ -265,7 +266,7 @@ def numbered_lines(source: Path) -> Iterator[tuple[int, str]]:
 
 def _request(number: int, text: str, system: str | None) -> tuple[str | int, dict[str, Any]]:
     """The id and body that a line says. Raises ValueError for what it can't mean."""
-    value: Any = text
+    value: JSONValue = text
     if text[0] in '{["':
         try:
             value = json.loads(text)
@@ -318,7 +319,7 @@ class _Output:
     def _read(self) -> None:
         """Note what is done."""
         with open(self._name, "rb") as lines:
-            whole = 0
+            whole, line = 0, b""
             for number, line in enumerate(lines, 1):
                 if self._note(line):
                     whole += len(line)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
 from .answers import answer_json, with_answer
-from .client import EVENT_STREAM, OpenAIClient, path_step, send
-from .codec import T, decode, decoder, encode, members
+from .client import EVENT_STREAM, OpenAIClient, send
+from .codec import T, decode, decoder, encode, is_mapping, members
 from .errors import ConfigError, DeserializeError
 from .messages import (
     ChatCompletionDeleted,
@@ -21,6 +21,7 @@ from .messages import (
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
 )
+from .paths import path_step
 from .transport import Answer
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def create_chat_completion_stream(
         answer,
         into,
         choices=n if isinstance(n, int) else 1,
-        usage=isinstance(options, Mapping) and options.get("include_usage") is True,
+        usage=is_mapping(options) and options.get("include_usage") is True,
     )
 
 
@@ -368,7 +369,7 @@ def _stored(
 
 def request_members(request: Any) -> dict[str, Any]:
     """The keys of a request, which is a dataclass or a mapping, values as they are."""
-    if isinstance(request, Mapping):
+    if is_mapping(request):
         return dict(request)
     if dataclasses.is_dataclass(request) and not isinstance(request, type):
         return members(request)

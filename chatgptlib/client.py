@@ -1,4 +1,4 @@
-"""`OpenAIClient`: settings, the key, any endpoint, and when to try again.
+"""`OpenAIClient`: the settings, the key, any endpoint, and when to try again.
 
 Every request goes through `send`, which returns an answer with a good status or raises.
 https://platform.openai.com/docs/api-reference/introduction
@@ -9,28 +9,48 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .answers import answer_value, refusal
-from .codec import encode, members
+from .codec import encode, is_mapping, members
 from .errors import (
     APIError,
     ConfigError,
     HTTPError,
+    JSONValue,
     OpenAIError,
     QuotaExceededError,
     shown_url,
+)
+from .paths import checked_path, path_step, whole_path, with_query
+from .settings import (
+    KEY_HEADERS,
+    ClientSettings,
+    SharedSettings,
+    check_mappings,
+    check_texts,
+    checked_base_url,
+    checked_key,
+    checked_name,
+    checked_retries,
+    checked_seconds,
+    checked_timeout,
+    checked_value,
+    host_of,
+    is_secret,
+    set_or_given,
+    with_headers,
+    with_new_key,
 )
 from .transport import Answer, Transport
 
 if TYPE_CHECKING:
     import requests
+    from typing_extensions import Unpack
 
     from .events import EventStream
 
@@ -38,10 +58,8 @@ __version__ = "0.1.0"
 
 _OFFICIAL_HOST = "api.openai.com"
 _OFFICIAL_URL = "https://api.openai.com/v1"
-_TIMEOUT = (10.0, 600.0)  # to connect, and between two reads, in seconds
 _LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
 _RETRIED_STATUS = frozenset({408, 409, 429})
-_KEY_HEADERS = frozenset({"authorization", "api-key"})
 
 _JSON = "application/json"
 _ANYTHING = "application/json, */*"
@@ -77,7 +95,7 @@ class OpenAIClient:
     Raises ConfigError for settings that can't work.
     """
 
-    sleep = staticmethod(time.sleep)  # for tests, which wait for nothing
+    sleep: Callable[[float], object] = staticmethod(time.sleep)  # for tests, which wait for nothing
 
     def __init__(
         self,
@@ -95,10 +113,8 @@ class OpenAIClient:
         proxies: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
     ) -> None:
-        _check_kinds(headers=headers, query=query, proxies=proxies)
-        for name, text in (("organization", organization), ("project", project)):
-            if text is not None and not isinstance(text, str):
-                raise ConfigError(f"{name} must be text, not {type(text).__name__}")
+        check_mappings(headers=headers, query=query, proxies=proxies)
+        check_texts(organization=organization, project=project)
         environment = os.environ.get
         if api_key is None:
             api_key = environment("OPENAI_API_KEY", "").strip() or environment("OPENAI_ADMIN_KEY")
@@ -108,33 +124,34 @@ class OpenAIClient:
         if project is None:
             project = environment("OPENAI_PROJECT_ID", "")
 
-        self.base_url, in_url = _checked_base_url(base_url)
-        self.timeout = _checked_timeout(timeout)
-        self.deadline = _checked_seconds("deadline", deadline) if deadline is not None else None
-        if not isinstance(max_retries, int) or max_retries < 0:
-            raise ConfigError(f"max_retries must be 0 or more, not {max_retries!r}")
-        self.max_retries = max_retries
-        self._api_key = api_key if callable(api_key) else _checked_key(api_key)
+        self.base_url: str
+        self.base_url, in_url = checked_base_url(base_url)
+        self.timeout: tuple[float | None, float | None] = checked_timeout(timeout)
+        self.deadline: float | None = None
+        if deadline is not None:
+            self.deadline = checked_seconds("deadline", deadline)
+        self.max_retries: int = checked_retries(max_retries)
+        self._api_key = api_key if callable(api_key) else checked_key(api_key)
         self._query = {**in_url, **(query or {})}
-        own = {_checked_name(name): _checked_value(name, v) for name, v in (headers or {}).items()}
+        own = {checked_name(name): checked_value(name, v) for name, v in (headers or {}).items()}
         named = {name.lower() for name in own}
-        if named & _KEY_HEADERS:
+        if named & KEY_HEADERS:
             api_key, self._api_key = "", None
-        self.sends_key = self._api_key is not None or bool(named & _KEY_HEADERS)
-        if not self.sends_key and _host(self.base_url) == _OFFICIAL_HOST:
+        self.sends_key: bool = self._api_key is not None or bool(named & KEY_HEADERS)
+        if not self.sends_key and host_of(self.base_url) == _OFFICIAL_HOST:
             raise ConfigError(
                 "no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..., "
                 "or base_url=... of a server that needs none"
             )
         self._headers = {"User-Agent": f"chatgptlib/{__version__}"}
         if organization.strip():
-            self._headers["OpenAI-Organization"] = _checked_value("organization", organization)
+            self._headers["OpenAI-Organization"] = checked_value("organization", organization)
         if project.strip():
-            self._headers["OpenAI-Project"] = _checked_value("project", project)
+            self._headers["OpenAI-Project"] = checked_value("project", project)
         self._headers = {k: v for k, v in self._headers.items() if k.lower() not in named} | own
-        self._secrets = tuple(filter(_is_secret, self._hidden(own)))
+        self._secrets = tuple(filter(is_secret, self._hidden(own)))
         self._path: str | None = None
-        self._settings: dict[str, Any] = {
+        self._settings: ClientSettings = {
             "api_key": api_key,
             "base_url": base_url,
             "organization": organization,
@@ -148,7 +165,7 @@ class OpenAIClient:
             "proxies": proxies,
             "session": session,
         }
-        self.transport = Transport(session, verify, proxies)
+        self.transport: Transport = Transport(session, verify, proxies)
         self._templates: dict[tuple[str, str, str], Any] = {}
 
     def _hidden(self, headers: Mapping[str, str]) -> Iterator[str]:
@@ -170,7 +187,7 @@ class OpenAIClient:
         deployment: str,
         api_version: str | None = None,
         api_key: str | Callable[[], str] | None = None,
-        **settings: Any,
+        **settings: Unpack[SharedSettings],
     ) -> OpenAIClient:
         """A client for one deployment of Azure OpenAI.
 
@@ -188,24 +205,29 @@ class OpenAIClient:
         Raises ConfigError for settings that are missing, or can't work.
         https://learn.microsoft.com/azure/ai-services/openai/reference
         """
-        endpoint = _set_or_given("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
+        endpoint = set_or_given("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
         if "?" in endpoint or "#" in endpoint:
             raise ConfigError(f"endpoint has neither query nor fragment: {shown_url(endpoint)!r}")
-        version = _set_or_given("api_version", api_version, "OPENAI_API_VERSION")
-        headers, query = settings.pop("headers", None) or {}, settings.pop("query", None) or {}
-        _check_kinds(headers=headers, query=query)
+        version = set_or_given("api_version", api_version, "OPENAI_API_VERSION")
+        headers, query = settings.get("headers") or {}, settings.get("query") or {}
+        check_mappings(headers=headers, query=query)
         if not callable(api_key):
-            key = _checked_key(_set_or_given("api_key", api_key, "AZURE_OPENAI_API_KEY"))
-            headers, api_key = _with_headers(headers, {"api-key": key}), ""
-        return cls(
-            api_key,
-            base_url=f"{endpoint}/openai/deployments/{path_step('deployment', deployment)}",
-            headers=headers,
-            query={**query, "api-version": version},
-            **{"organization": "", "project": "", **settings},
-        )
+            key = checked_key(set_or_given("api_key", api_key, "AZURE_OPENAI_API_KEY"))
+            headers, api_key = with_headers(headers, {"api-key": key}), ""
+        whole: ClientSettings = {
+            "organization": "",
+            "project": "",
+            **settings,
+            "api_key": api_key,
+            "base_url": f"{endpoint}/openai/deployments/{path_step('deployment', deployment)}",
+            "headers": headers,
+            "query": {**query, "api-version": version},
+        }
+        return cls(**whole)
 
-    def with_options(self, *, path: str | None = None, **changes: Any) -> OpenAIClient:
+    def with_options(
+        self, *, path: str | None = None, **changes: Unpack[ClientSettings]
+    ) -> OpenAIClient:
         """A client that differs in these settings and shares the connections.
 
         For one call or many: `create_chat_completion(client.with_options(timeout=5), ...)`.
@@ -218,16 +240,19 @@ class OpenAIClient:
         unknown = changes.keys() - self._settings.keys()
         if unknown:
             raise TypeError(f"with_options() got unknown settings: {', '.join(sorted(unknown))}")
-        settings = self._settings | changes
         headers, query = changes.get("headers") or {}, changes.get("query") or {}
-        _check_kinds(headers=headers, query=query)
-        own = self._settings["headers"] or {}
+        check_mappings(headers=headers, query=query)
+        own = self._settings.get("headers") or {}
         if changes.get("api_key") is not None:
-            own = _with_new_key(own, changes["api_key"])
-        settings["headers"] = _with_headers(own, headers)
-        settings["query"] = {**(self._settings["query"] or {}), **query}
+            own = with_new_key(own, changes.get("api_key"))
+        settings: ClientSettings = {
+            **self._settings,
+            **changes,
+            "headers": with_headers(own, headers),
+            "query": {**(self._settings.get("query") or {}), **query},
+        }
         other = type(self)(**settings)
-        other._path = self._path if path is None else _checked_path(path)
+        other._path = self._path if path is None else checked_path(path)
         if not changes.keys() & {"session", "verify", "proxies"}:
             other.transport = self.transport
         return other
@@ -277,7 +302,7 @@ class OpenAIClient:
             return self._ask("POST", path, query, None if body is None else encode(body))
         from .forms import form_of
 
-        values = {} if body is None else json.loads(encode(body))
+        values: JSONValue = {} if body is None else json.loads(encode(body))
         if not isinstance(values, dict):
             raise ConfigError(f"a form is a mapping or a dataclass, not {type(body).__name__}")
         form, content_type = form_of(values, files)
@@ -307,11 +332,11 @@ class OpenAIClient:
 
         if dataclasses.is_dataclass(body) and not isinstance(body, type):
             body = members(body)
-        if isinstance(body, Mapping):
+        if is_mapping(body):
             body = {"stream": True, **body}
         content = None if body is None else encode(body)
         return EventStream(
-            send(self, "POST", _whole_path(path, query), content, accept=EVENT_STREAM)
+            send(self, "POST", whole_path(path, query), content, accept=EVENT_STREAM)
         )
 
     def _ask(
@@ -322,7 +347,7 @@ class OpenAIClient:
         body: bytes | None = None,
         content_type: str | None = None,
     ) -> Any:
-        whole = _whole_path(path, query)
+        whole = whole_path(path, query)
         return answer_value(
             send(self, method, whole, body, accept=_ANYTHING, content_type=content_type)
         )
@@ -358,16 +383,16 @@ class OpenAIClient:
 
         asked = path
         if self._path is not None:  # in place of the function's own, whose query stays
-            asked = _with_query(self._path, path.partition("?")[2])
+            asked = with_query(self._path, path.partition("?")[2])
         told = dict(parse_qsl(asked.partition("?")[2], keep_blank_values=True))
         rest = {name: value for name, value in self._query.items() if name not in told}
-        url = _with_query(f"{self.base_url}/{asked.lstrip('/')}", urlencode(rest))
+        url = with_query(f"{self.base_url}/{asked.lstrip('/')}", urlencode(rest))
         headers = {"Accept": accept}
         if method == "POST":
             headers["Content-Type"] = _JSON
         # A stream not compressed, unless wished: a proxy that compresses holds events back.
         headers["Accept-Encoding"] = "identity" if accept == EVENT_STREAM else "gzip, deflate"
-        headers = _with_headers(headers, self._headers)
+        headers = with_headers(headers, self._headers)
         if len(self._templates) > 100:  # paths with ids in them
             self._templates.clear()
         template = self.transport.prepare(method, url, headers)
@@ -384,7 +409,7 @@ class OpenAIClient:
                 given = key()
             except Exception as error:
                 raise ConfigError(f"api_key() raised {type(error).__name__}: {error}") from error
-            fresh = _checked_key(given)
+            fresh = checked_key(given)
             if fresh is None:
                 raise ConfigError("api_key() returned no key")
             return {"Authorization": f"Bearer {fresh}"}, (*self._secrets, fresh)
@@ -483,214 +508,3 @@ def _jitter() -> float:
     from random import random
 
     return random()
-
-
-# Paths and queries
-
-
-def _whole_path(path: str, query: Mapping[str, Any] | None) -> str:
-    from urllib.parse import urlencode
-
-    if query is not None and not isinstance(query, Mapping):
-        raise ConfigError(f"query must be a mapping, not {type(query).__name__}")
-    try:
-        told = urlencode(list(_query_pairs(query or {})))
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"query cannot be sent: {error}") from error
-    return _with_query(_checked_path(path), told)
-
-
-def _with_query(path: str, query: str) -> str:
-    return f"{path}{'&' if '?' in path else '?'}{query}" if query else path
-
-
-def _checked_path(path: object) -> str:
-    """A path under the base URL, as it can be sent.
-
-    With an id in it that came from elsewhere, it must not lead to another host, whose
-    the key is not, nor to another endpoint.
-    """
-    from urllib.parse import quote, unquote
-
-    if not isinstance(path, str):
-        raise ConfigError(f"a path is text, not {type(path).__name__}")
-    if path.startswith("//") or re.match("[A-Za-z][A-Za-z0-9+.-]*://", path):
-        raise ConfigError(f"a path is relative to base_url: {shown_url(path)!r}")
-    if "#" in path:
-        raise ConfigError(f"a path has no fragment: {shown_url(path)!r}")
-    if re.search(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff]|\s", path):
-        raise ConfigError(
-            f"a path has no backslashes, blanks or control characters: {shown_url(path)!r}"
-        )
-    # Dots can't be quoted: they would be read as steps up the path all the same.
-    steps = re.split(r"[/\\]", unquote(path.partition("?")[0]))
-    if "." in steps or ".." in steps:
-        raise ConfigError(f"a path has no steps up or in place: {shown_url(path)!r}")
-    return re.sub("[^!-~]+", lambda found: quote(found[0]), path)
-
-
-def path_step(name: str, value: object) -> str:
-    """A value as one step of a path, whatever is in it. Raises ConfigError for what can't be."""
-    from urllib.parse import quote
-
-    # Dots can't be quoted: they would be read as steps up the path all the same.
-    if not isinstance(value, str) or value in ("", ".", ".."):
-        raise ConfigError(f"not a usable {name}: {value!r}")
-    return quote(value, safe="")
-
-
-def _query_pairs(query: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in query.items():
-        if not isinstance(value, Mapping):
-            yield from _pairs_of(name, value)
-            continue
-        for inner, item in value.items():
-            yield from _pairs_of(f"{name}[{inner}]", item)
-
-
-def _pairs_of(name: object, value: Any) -> Iterator[tuple[str, str]]:
-    if not isinstance(name, str):
-        raise ConfigError(f"query: a name is text, not {type(name).__name__}")
-    for item in value if isinstance(value, (list, tuple)) else (value,):
-        plain = item.value if isinstance(item, Enum) else item
-        if isinstance(plain, bool):
-            plain = str(plain).lower()
-        if plain is not None and not isinstance(plain, (str, int, float)):
-            raise ConfigError(f"query: {name} cannot be of type {type(plain).__name__}")
-        if plain is not None:
-            yield name, str(plain)
-
-
-# Settings, checked
-
-
-def _set_or_given(name: str, value: str | None, variable: str) -> str:
-    """A setting that is needed, else the variable of the environment."""
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{name} must be text, not {type(value).__name__}")
-    found = (value or "").strip() or os.environ.get(variable, "").strip()
-    if not found:
-        raise ConfigError(f"no {name}: pass {name}=..., or set {variable}")
-    return found
-
-
-def _with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """Headers, of which the later win; names are the same in upper and lower case."""
-    named = {str(name).lower() for name in added}
-    return {name: own[name] for name in own if str(name).lower() not in named} | dict(added)
-
-
-def _with_new_key(own: Mapping[str, str], key: object) -> dict[str, str]:
-    """The client's own headers without the old key, and with the new one if it goes there."""
-    kept = {name: value for name, value in own.items() if name.lower() not in _KEY_HEADERS}
-    in_header = "api-key" in map(str.lower, own)
-    return kept | {"api-key": key} if in_header and isinstance(key, str) and key.strip() else kept
-
-
-def _check_kinds(**settings: object) -> None:
-    for name, value in settings.items():
-        if value is None:
-            continue
-        texts = value.values() if isinstance(value, Mapping) else (None,)
-        if name == "headers" and isinstance(value, Mapping):
-            continue  # each is looked at by itself
-        if not all(isinstance(text, str) for text in texts):
-            raise ConfigError(f"{name} must map names to text")
-
-
-def _checked_base_url(url: str) -> tuple[str, dict[str, str]]:
-    """The base URL without its tail, and the query that stood in it."""
-    from urllib.parse import parse_qsl, urlsplit
-
-    if not isinstance(url, str):
-        raise ConfigError(f"base_url must be text, not {type(url).__name__}")
-    url = url.strip()
-    if "@" in url.partition("?")[0]:
-        raise ConfigError("base_url may not hold a user or password: use headers= or session=")
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-        _ = parts.port
-    except ValueError as error:
-        raise ConfigError(f"base_url is not a URL: {shown_url(url)!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"base_url must start with http:// or https://: {shown_url(url)!r}")
-    if any(character <= " " or character in "\x7f\\" or character.isspace() for character in url):
-        raise ConfigError(f"base_url holds a blank or control character: {shown_url(url)!r}")
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    return f"{parts.scheme}://{parts.netloc}{path}", dict(parse_qsl(parts.query))
-
-
-def _host(base_url: str) -> str:
-    return base_url.split("/")[2].lower().partition(":")[0]
-
-
-def _checked_key(key: object) -> str | None:
-    """The key without white space around it; None for none. No message shows it."""
-    if key is None:
-        return None
-    if not isinstance(key, str):
-        raise ConfigError(f"api_key must be text, not {type(key).__name__}")
-    key = key.strip()
-    for position, character in enumerate(key):
-        if not "!" <= character <= "~":
-            raise ConfigError(
-                f"api_key: the character at position {position} is {_described(character)}, "
-                "which no key has: copy it again"
-            )
-    return key or None
-
-
-def _described(character: str) -> str:
-    import unicodedata
-
-    name = unicodedata.name(character, "a control character")
-    return f"U+{ord(character):04X} ({name})"
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
-        raise ConfigError(f"not a header name: {name!r}")
-    return name
-
-
-def _checked_value(name: str, value: object) -> str:
-    """A header's value without white space around it. No message shows it."""
-    if not isinstance(value, str):
-        raise ConfigError(f"header {name} must be text, not {type(value).__name__}")
-    value = value.strip(" \t")
-    if value[:1].isspace():
-        raise ConfigError(f"header {name}: begins with {_described(value[0])}")
-    for position, character in enumerate(value):
-        if (character < " " and character != "\t") or character == "\x7f" or character > "\xff":
-            raise ConfigError(
-                f"header {name}: the character at position {position} is {_described(character)}, "
-                "which no header can hold"
-            )
-    return value
-
-
-def _checked_timeout(timeout: object) -> tuple[float | None, float | None]:
-    if timeout is None:
-        return _TIMEOUT
-    pair = timeout if isinstance(timeout, (tuple, list)) else (timeout, timeout)
-    if len(pair) != 2:
-        raise ConfigError(f"timeout must be seconds, or (connect, read), not {timeout!r}")
-    connect, read = (
-        default if value is None else _checked_seconds("timeout", value)
-        for value, default in zip(pair, _TIMEOUT, strict=True)
-    )
-    return connect, read
-
-
-def _checked_seconds(name: str, value: object) -> float | None:
-    """Seconds, or None for no limit."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigError(f"{name} must be seconds, more than 0, not {value!r}")
-    return None if math.isinf(value) else value
-
-
-def _is_secret(value: str) -> bool:
-    """Worth striking out. A local server's stand-in key, such as "none", is a word that
-    may well stand in a message."""
-    return len(value) >= 8 or value.startswith("sk-")

@@ -25,14 +25,16 @@ from enum import Enum
 from typing import (
     TYPE_CHECKING,
     Any,
+    TypeGuard,
     TypeVar,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
 )
 
-from .errors import ConfigError, DeserializeError
+from .errors import ConfigError, DeserializeError, JSONValue
 
 T = TypeVar("T")
 
@@ -41,6 +43,10 @@ if not TYPE_CHECKING:  # checkers know it as `dataclass`: messages.py
     noun = functools.partial(dataclasses.dataclass, init=False, repr=False, eq=False)
     """`dataclass` for a JSONObject, which has what this leaves out: to write two dozen
     `__init__`s took longer than all the rest of the import."""
+
+new_dict: Callable[[], dict[str, Any]] = cast(Any, dict)
+"""`dict` itself, as a `default_factory`. Checkers can't tell what a bare `dict` is to hold,
+and `dict[str, Any]` takes seven times as long to call."""
 
 
 class _Signature:
@@ -133,6 +139,25 @@ class JSONObject:
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
+# What a user gives may hold anything, which `isinstance` alone does not tell a checker.
+# A value that came as JSON is a `JSONValue`, and needs none of these.
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Any mapping, whatever its keys."""
+    return isinstance(value, Mapping)
+
+
+def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
+    """A dict, whatever its keys."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """A list or a tuple: what JSON has an array for."""
+    return isinstance(value, (list, tuple))
+
+
 # Writing
 
 
@@ -161,7 +186,7 @@ def plain_members(value: Any) -> dict[str, Any]:
         if (item := getattr(value, name)) is not None
     }
     extra = found.pop("extra", None)
-    if isinstance(extra, Mapping):
+    if is_mapping(extra):
         found.update(extra)
     elif extra is not None:
         found["extra"] = extra
@@ -172,7 +197,7 @@ def as_json(value: Any) -> Any:
     """What `json` should write for a value of a type it does not know."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return members(value)
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return dict(value)
     if isinstance(value, Enum):
         return value.value
@@ -201,10 +226,10 @@ def _fault(value: Any, path: str) -> tuple[str, str] | None:
     if isinstance(value, float):
         finite = value == value and value not in (float("inf"), float("-inf"))
         return None if finite else (path, f"{value} is not a JSON number")
-    if isinstance(value, (list, tuple)):
+    if is_list(value):
         faults = (_fault(item, f"{path}[{i}]") for i, item in enumerate(value))
         return next(filter(None, faults), None)
-    if isinstance(value, dict):
+    if is_dict(value):
         for key, item in value.items():
             if not isinstance(key, (str, int, float)) and key is not None:
                 return path, f"a key of type {type(key).__name__}; JSON keys are strings"
@@ -239,7 +264,7 @@ def decode(into: type[T], value: Any) -> T:
     with the path to what does not fit.
     """
     read: Callable[[Any], T] = decoder(into)
-    return read(dict(value) if isinstance(value, Mapping) else value)
+    return read(dict(value) if is_mapping(value) else value)
 
 
 _READER_OF: dict[type, Callable[[Any], Any]] = {}
@@ -259,10 +284,16 @@ def decoder(into: Any) -> Callable[[Any], Any]:
 
 
 _Reader = Callable[[Any], Any]
-_JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+_JSON_NAMES: dict[type, str] = {
+    dict: "object",
+    list: "list",
+    str: "string",
+    bool: "boolean",
+    type(None): "null",
+}
 
 
-def misfit(expected: str, value: Any) -> DeserializeError:
+def misfit(expected: str, value: object) -> DeserializeError:
     found = _JSON_NAMES.get(type(value), "number")
     return DeserializeError(f"$: expected {expected}, got {found}")
 
@@ -277,7 +308,7 @@ def under(error: DeserializeError, step: str) -> DeserializeError:
     return DeserializeError(path + str(error)[len(error.path) :], path=path)
 
 
-def _read_dict(value: Any) -> Any:
+def _read_dict(value: JSONValue) -> Any:
     if not isinstance(value, dict):
         raise misfit("object", value)
     return value
@@ -332,7 +363,7 @@ def _read_wanted(read: _Reader, value: Any, name: str, extra: dict[str, Any]) ->
         return None
 
 
-def _read_list(item: _Reader, value: Any) -> list[Any]:
+def _read_list(item: _Reader, value: JSONValue) -> list[Any]:
     if not isinstance(value, list):
         raise misfit("list", value)
     found: list[Any] = []
@@ -351,7 +382,7 @@ def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
     ]
     plain = tuple(kind for kind, reader in members if not reader and isinstance(kind, type))
 
-    def read(value: Any) -> Any:
+    def read(value: JSONValue) -> Any:
         last: DeserializeError | None = None
         for kind, reader in structured:
             if isinstance(value, kind):

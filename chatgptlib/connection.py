@@ -14,7 +14,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
 
 READ_SIZE = 65536
 _LINE_LIMIT = 65536  # bytes, of the lines between the chunks of a body
@@ -29,12 +32,12 @@ class Line:
 
     def __init__(self) -> None:
         self.sock: Any = None  # None where it is not ours to know: mocks, a user's session
-        self.watched = False  # its connection tells us of its socket
-        self.reused = False  # it had served a request before
+        self.watched: bool = False  # its connection tells us of its socket
+        self.reused: bool = False  # it had served a request before
         self.sent_at: float | None = None
         self.chunks: Callable[[], Iterator[bytes]] | None = None  # reads a chunked body
-        self.expired = False  # cut by the deadline
-        self.over = False  # nothing is left to cut
+        self.expired: bool = False  # cut by the deadline
+        self.over: bool = False  # nothing is left to cut
         self._timer: threading.Timer | None = None
         self._due = math.inf
         self._pid = os.getpid()  # a child's copy of a socket is not the child's to shut down
@@ -86,19 +89,19 @@ class Line:
             self.cut()
 
 
-at_work = threading.local()  # .line: that of the request this thread is sending
+at_work: threading.local = threading.local()  # .line: that of the request this thread is sending
 
 
 @functools.cache
-def watched(connection_class: type[Any]) -> type[Any]:
+def watched(connection_class: type[HTTPConnection]) -> type[HTTPConnection]:
     """A connection of `urllib3` that shows its socket to the line of its request."""
     import http.client
 
     class WatchedResponse(http.client.HTTPResponse):
         def _read_status(self) -> tuple[str, int, str]:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # no stub has it
             # 102 and 103 are like 100: the answer is still to come.
-            return version, (100 if 101 < status < 200 else status), reason
+            return version, (100 if 101 < status < 200 else status), reason  # pyright: ignore[reportUnknownVariableType]
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -114,7 +117,7 @@ def watched(connection_class: type[Any]) -> type[Any]:
             yield from _dechunked(self.fp.read1)
             self.close()  # this answer; the connection is free
 
-    class WatchedConnection(connection_class):  # type: ignore[misc]
+    class WatchedConnection(connection_class):  # type: ignore[misc, valid-type]  # not known earlier
         is_watched = True
         line: Line | None = None  # of the request it serves, or served last
         response_class = WatchedResponse

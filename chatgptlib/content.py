@@ -220,7 +220,7 @@ def _base64(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
-def _unsendable(complaint: str, given: object, why: str) -> ConfigError:
+def _unsendable(complaint: str, given: Media, why: str) -> ConfigError:
     if isinstance(given, (bytes, bytearray, memoryview)):
         what = f"{len(bytes(given))} bytes"
     elif isinstance(given, (str, os.PathLike)):

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from .chat import create_chat_completion, create_chat_completion_stream
 from .client import OpenAIClient
-from .errors import ConfigError, DeserializeError, OpenAIError
+from .codec import new_dict
+from .errors import ConfigError, DeserializeError, JSONValue, OpenAIError
 from .messages import (
     ChatCompletionChoice,
     ChatMessage,
@@ -71,7 +72,7 @@ class ChatOptions:
     frequency_penalty: float | None = None
     logit_bias: Mapping[str, int] | Mapping[int, int] | None = None
     response_format: Any = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 _SENT_AS_THEY_ARE = (
@@ -233,7 +234,7 @@ class ConversationStream:
     def __init__(
         self, stream: ChatCompletionStream[CreateChatCompletionChunk], turn: _Turn
     ) -> None:
-        self.restarted = turn.restarted
+        self.restarted: bool = turn.restarted
         self._stream = stream
         self._turn: _Turn | None = turn  # None when it is kept
         self._lock = threading.Lock()
@@ -301,16 +302,13 @@ def _check_limits(options: ChatOptions) -> None:
             raise ConfigError(f"{name} must be 0 or more, or None, not {limit!r}")
 
 
-def _messages_said(sentence: Any) -> list[ChatMessage]:
+def _messages_said(sentence: str | ChatMessage | Sequence[Any] | None) -> list[ChatMessage]:
     if isinstance(sentence, str):
         return [ChatMessage.user(sentence)]
     said = [sentence] if isinstance(sentence, ChatMessage) else sentence
-    is_list = isinstance(said, Sequence) and said
-    if not is_list or not all(isinstance(message, ChatMessage) for message in said):
-        raise ConfigError(
-            f"say text, a ChatMessage, or a list of those, not {type(sentence).__name__}"
-        )
-    return list(said)
+    if isinstance(said, Sequence) and said and all(isinstance(one, ChatMessage) for one in said):
+        return list(said)
+    raise ConfigError(f"say text, a ChatMessage, or a list of those, not {type(sentence).__name__}")
 
 
 def _between_prompts(message: ChatMessage, options: ChatOptions) -> ChatMessage:
@@ -339,7 +337,7 @@ def _without_loose_calls(
     kept: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
     for place, message in enumerate(history):
-        calls = message.get("tool_calls")
+        calls: list[JSONValue] | None = message.get("tool_calls")
         ids = [call.get("id") for call in calls or () if isinstance(call, dict)]
         if not ids:
             if message.get("tool_call_id") is None:  # else it is behind its call, or has none
@@ -404,14 +402,15 @@ def _whole_from(history: list[dict[str, Any]], said: list[dict[str, Any]]) -> li
     callers: list[int] = []  # for each message, where the call is that it answers
     places: dict[str, int] = {}
     for place, message in enumerate([*history, *said]):
-        calls = message.get("tool_calls")
+        calls: JSONValue = message.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             places[str(call.get("id") if isinstance(call, dict) else call)] = place
         if message.get("function_call"):  # which has no id, and nor has its answer
             places[str(None)] = place
         answers = message.get("role") in _ANSWERING
         callers.append(places.get(str(message.get("tool_call_id")), -1) if answers else place)
-    found, earliest = [], len(callers)
+    found: list[int] = []
+    earliest = len(callers)
     for place in reversed(range(len(callers))):
         earliest = min(earliest, callers[place])
         if place <= len(history) and place <= earliest:
@@ -420,7 +419,8 @@ def _whole_from(history: list[dict[str, Any]], said: list[dict[str, Any]]) -> li
 
 
 def _estimated_tokens(message: Mapping[str, Any]) -> int:
-    content, media = message.get("content"), 0
+    content: JSONValue = message.get("content")
+    media = 0
     if isinstance(content, list):
         words = [
             part for part in content if not isinstance(part, dict) or part.get("type") not in _MEDIA

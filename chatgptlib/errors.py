@@ -25,10 +25,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from .messages import ChatMessage, CreateChatCompletionResponse, ToolCall
+
+JSONValue: TypeAlias = "dict[str, JSONValue] | list[JSONValue] | str | int | float | bool | None"
+"""What `json.loads` gives: declared where a value is then looked into with `isinstance`."""
 
 
 class OpenAIError(Exception):
@@ -136,7 +139,7 @@ class APIError(OpenAIError):
     ) -> None:
         super().__init__(text)
         self.status_code = status_code
-        self.message = message or text
+        self.message: str = message or text
         self.type = type
         self.param = param
         self.code = code
@@ -224,7 +227,7 @@ def excerpt(text: str) -> str:
 
 
 def api_error(
-    body: Any,
+    body: JSONValue,
     *,
     status_code: int = 200,
     where: str = "",
@@ -257,7 +260,7 @@ def api_error(
     )
 
 
-def told_error(answer: Any) -> Any:
+def told_error(answer: JSONValue) -> Any:
     """What a 2xx answer says went wrong, in any of the shapes servers use; None if nothing.
 
     `answer` is the parsed JSON of a whole answer or of one event of a stream.
@@ -284,7 +287,7 @@ def told_error(answer: Any) -> Any:
     return None
 
 
-def _failed_choice(choice: dict[str, Any]) -> dict[str, Any]:
+def _failed_choice(choice: dict[str, JSONValue]) -> dict[str, JSONValue]:
     """An error object for a choice that only says that it failed."""
     words = next((choice[key] for key in ("message", "delta") if _words(choice.get(key))), None)
     reason = f"the server ended the answer with finish_reason 'error': {_words(words)}"
@@ -314,7 +317,7 @@ def _as_status(code: Any) -> int:
     return int(text) if re.fullmatch("[45][0-9][0-9]", text) else 0
 
 
-def _error_object(body: Any) -> dict[str, Any]:
+def _error_object(body: JSONValue) -> dict[str, JSONValue]:
     """The object in `body` that holds message, type, param and code."""
     for _ in range(8):  # deeper wrapping than this is nobody's error format
         if isinstance(body, list):
@@ -329,14 +332,14 @@ def _error_object(body: Any) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _holds_object(value: Any) -> bool:
+def _holds_object(value: JSONValue) -> bool:
     """A list whose objects are errors themselves, not the items of a validation report."""
     return isinstance(value, list) and any(
         isinstance(item, dict) and ("message" in item or "error" in item) for item in value
     )
 
 
-def _words(value: Any, depth: int = 0) -> str:
+def _words(value: JSONValue, depth: int = 0) -> str:
     """What `value` says, for people: the message in it, or its text."""
     if value is None or value == "" or value == [] or value == {}:
         return ""
@@ -346,8 +349,8 @@ def _words(value: Any, depth: int = 0) -> str:
         return excerpt("; ".join(filter(None, (_words(item, depth + 1) for item in value))))
     if isinstance(value, dict) and depth < 4:
         # FastAPI's validation report: where, and what.
-        if isinstance(value.get("msg"), str) and isinstance(value.get("loc"), list):
-            return f"{'.'.join(map(str, value['loc']))}: {value['msg']}"
+        if isinstance(text := value.get("msg"), str) and isinstance(at := value.get("loc"), list):
+            return f"{'.'.join(map(str, at))}: {text}"
         found = [
             words
             for key in ("error", "message", "detail", "title", "errors", "msg", "error_message")

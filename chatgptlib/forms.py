@@ -6,9 +6,17 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
+from .codec import is_list, is_mapping
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    _Upload: TypeAlias = (
+        str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[Any, ...]
+    )
 
 
 def form_of(members: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes, str]:
@@ -18,7 +26,7 @@ def form_of(members: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes
     """
     from urllib3.filepost import encode_multipart_formdata
 
-    if not isinstance(files, Mapping):
+    if not is_mapping(files):
         raise ConfigError(f"files must map names to files, not {type(files).__name__}")
     fields = [*_numbered(members, _form_text), *_numbered(files, _upload_part)]
     try:
@@ -28,17 +36,17 @@ def form_of(members: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes
 
 
 def _numbered(
-    values: Mapping[str, Any], made: Callable[[str, Any], Any]
+    values: Mapping[Any, Any], made: Callable[[str, Any], Any]
 ) -> Iterator[tuple[str, Any]]:
     """The fields of a form, named as the API wants them: `name[]` each item of a list, and
     `name[key]` the member of an object."""
     for name, value in values.items():
         if not isinstance(name, str) or not name:
             raise ConfigError(f"not the name of a form's field: {name!r}")
-        if isinstance(value, list):
+        if is_list(value) and not isinstance(value, tuple):  # a tuple is one file
             many = name if name.endswith("[]") else f"{name}[]"
             yield from ((many, made(name, item)) for item in value if item is not None)
-        elif isinstance(value, Mapping):
+        elif is_mapping(value):
             yield from _numbered({f"{name}[{key}]": item for key, item in value.items()}, made)
         elif value is not None:
             yield name, made(name, value)
@@ -48,7 +56,7 @@ def _form_text(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _upload_part(name: str, given: Any) -> tuple[str, bytes] | tuple[str, bytes, str]:
+def _upload_part(name: str, given: _Upload) -> tuple[str, bytes] | tuple[str, bytes, str]:
     """The file name, content and media type of what a user gave as a file."""
     filename: Any = None
     media: list[Any] = []
@@ -69,20 +77,19 @@ def _upload_part(name: str, given: Any) -> tuple[str, bytes] | tuple[str, bytes,
     return filename, content  # its media type is that of the file name
 
 
-def _upload_read(name: str, given: Any) -> tuple[str | None, bytes]:
+def _upload_read(name: str, given: _Upload) -> tuple[str | None, bytes]:
     """The name of a file, if it has one, and its content."""
     if isinstance(given, (bytes, bytearray, memoryview)):
         return None, bytes(given)
-    is_path = isinstance(given, (str, os.PathLike))
-    path = os.fspath(given) if is_path else getattr(given, "name", None)
+    path: Any = getattr(given, "name", None)
+    content: Any = given
     try:
-        if is_path:
+        if isinstance(given, (str, os.PathLike)):
+            path = os.fspath(given)
             with open(given, "rb") as file:
                 content = file.read()
-        elif hasattr(given, "read"):
-            content = given.read()
-        else:
-            content = given
+        elif read := getattr(given, "read", None):
+            content = read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"files[{name!r}]: {path!r} can't be read: {reason}") from error

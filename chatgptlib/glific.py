@@ -15,7 +15,7 @@ from typing import Any
 from .answers import parsed
 from .chat import create_chat_completion
 from .client import OpenAIClient
-from .codec import encode
+from .codec import encode, is_mapping
 from .errors import APIError, ConfigError, OpenAIError
 from .messages import ChatMessage, CreateChatCompletionRequest, CreateChatCompletionResponse
 
@@ -44,7 +44,7 @@ def parse_via_chat_gpt(client: OpenAIClient, fields: Any) -> dict[str, Any]:
 
 
 def _flow_request(fields: Any) -> CreateChatCompletionRequest:
-    if not isinstance(fields, Mapping):
+    if not is_mapping(fields):
         raise ConfigError("the fields of the webhook are no JSON object")
     question = _flow_text(fields, "question_text")
     if not question:
@@ -90,7 +90,7 @@ def _flow_format(value: Any) -> Any:
         return None
     if isinstance(value, str):
         value = parsed(value)[0]
-    if not isinstance(value, Mapping):
+    if not is_mapping(value):
         raise ConfigError("response_format must be a JSON object")
     return value
 

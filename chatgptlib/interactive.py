@@ -11,7 +11,8 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
@@ -142,7 +143,7 @@ def shown_message(message: ChatMessage) -> str:
     parts = [message.text] if message.text else []
     if isinstance(message.content, list):
         kinds = (
-            part.get("type") if isinstance(part, dict) else part.type for part in message.content
+            part.get("type") if isinstance(part, Mapping) else part.type for part in message.content
         )
         parts += [f"[{kind}]" for kind in kinds if kind != "text"]
     for call in message.tool_calls or ():
@@ -165,6 +166,6 @@ def shown_usage(usage: ChatCompletionUsage | None) -> str:
 
 def _enable_line_editing() -> None:
     try:
-        import readline  # noqa: F401  (its import is what does it)
+        import_module("readline")  # its import is what does it
     except ImportError:
         pass  # Windows has its own

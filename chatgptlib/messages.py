@@ -21,7 +21,7 @@ from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from .codec import JSONObject, plain_members
+from .codec import JSONObject, is_mapping, new_dict, plain_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ class FunctionCall(JSONObject):
 
     name: str | None = None
     arguments: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -96,7 +96,7 @@ class CustomToolCall(JSONObject):
 
     name: str | None = None
     input: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -108,7 +108,7 @@ class ToolCall(JSONObject):
     function: FunctionCall | None = None
     custom: CustomToolCall | None = None
     index: int | None = None  # in a stream only: which call this is a piece of
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -124,7 +124,7 @@ class ContentPart(JSONObject):
     input_audio: dict[str, Any] | None = None  # data in base64, format
     file: dict[str, Any] | None = None  # file_id, or filename and file_data
     refusal: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -135,7 +135,7 @@ class URLCitation(JSONObject):
     end_index: int | None = None
     url: str | None = None
     title: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -144,7 +144,7 @@ class Annotation(JSONObject):
 
     type: str | None = None  # "url_citation"
     url_citation: URLCitation | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -155,7 +155,7 @@ class ChatCompletionAudio(JSONObject):
     data: str | None = None  # base64, in the format the request asked for
     transcript: str | None = None
     expires_at: int | None = None  # Unix time, in seconds
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun(slots=True)
@@ -174,7 +174,7 @@ class ChatMessage(JSONObject):
     annotations: list[Annotation] | None = None
     audio: ChatCompletionAudio | None = None
     function_call: FunctionCall | None = None  # deprecated
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
     @classmethod
     def system(cls, text: str) -> "ChatMessage":
@@ -239,15 +239,14 @@ class ChatMessage(JSONObject):
         return found
 
 
-def text_of(content: Any) -> str:
+def text_of(content: str | Sequence[Any] | None) -> str:
     """The text in a message's or a delta's content, which is text or a list of parts."""
     if isinstance(content, str):
         return content
     if not isinstance(content, (list, tuple)):
         return ""
     texts = (
-        part.get("text") if isinstance(part, Mapping) else getattr(part, "text", None)
-        for part in content
+        part.get("text") if is_mapping(part) else getattr(part, "text", None) for part in content
     )
     return "".join(text for text in texts if isinstance(text, str))
 
@@ -315,7 +314,7 @@ class CreateChatCompletionRequest(JSONObject):
     moderation: Mapping[str, Any] | None = None
     user: str | None = None  # deprecated
 
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 # The response
@@ -329,7 +328,7 @@ class TokenLogprob(JSONObject):
     logprob: float | None = None
     bytes: list[int] | None = None  # of the token in UTF-8
     top_logprobs: "list[TokenLogprob] | None" = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -338,7 +337,7 @@ class ChatCompletionLogprobs(JSONObject):
 
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -350,7 +349,7 @@ class CompletionTokensDetails(JSONObject):
     text_tokens: int | None = None
     accepted_prediction_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -362,7 +361,7 @@ class PromptTokensDetails(JSONObject):
     audio_tokens: int | None = None
     text_tokens: int | None = None
     image_tokens: int | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -374,7 +373,7 @@ class ChatCompletionUsage(JSONObject):
     total_tokens: int | None = None
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -385,7 +384,7 @@ class ChatCompletionChoice(JSONObject):
     message: ChatMessage = field(default_factory=ChatMessage)
     finish_reason: str | None = None  # "stop", "length", "tool_calls", "content_filter" ...
     logprobs: ChatCompletionLogprobs | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun
@@ -408,9 +407,9 @@ class CreateChatCompletionResponse(JSONObject):
     system_fingerprint: str | None = None  # deprecated
     metadata: dict[str, str] | None = None
     moderation: dict[str, Any] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
     request_id: str | None = field(default=None, init=False, compare=False)
-    headers: Mapping[str, str] = field(default_factory=dict, init=False, compare=False)
+    headers: Mapping[str, str] = field(default_factory=new_dict, init=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -430,7 +429,7 @@ class ChatCompletionDelta(JSONObject):
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: FunctionCall | None = None  # deprecated
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
     @property
     def text(self) -> str:
@@ -451,7 +450,7 @@ class ChatCompletionChunkChoice(JSONObject):
     delta: ChatCompletionDelta = field(default_factory=ChatCompletionDelta)
     finish_reason: str | None = None  # on the choice's last chunk
     logprobs: ChatCompletionLogprobs | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
 
 @noun(slots=True)
@@ -461,7 +460,7 @@ class CreateChatCompletionChunk(JSONObject):
     https://platform.openai.com/docs/api-reference/chat-streaming
     """
 
-    choices: list[ChatCompletionChunkChoice] = field(default_factory=list)
+    choices: list[ChatCompletionChunkChoice] = field(default_factory=list[Any])
     id: str | None = None
     object: str | None = None  # "chat.completion.chunk"
     created: int | None = None  # Unix time, in seconds
@@ -471,7 +470,7 @@ class CreateChatCompletionChunk(JSONObject):
     system_fingerprint: str | None = None  # deprecated
     moderation: dict[str, Any] | None = None
     obfuscation: str | None = None  # padding, against eavesdroppers who count bytes
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
     @property
     def text(self) -> str:
@@ -492,7 +491,7 @@ class ChatCompletionList(JSONObject):
     first_id: str | None = None
     last_id: str | None = None
     has_more: bool | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
     def __iter__(self) -> Iterator[CreateChatCompletionResponse]:
         return iter(self.data)
@@ -507,7 +506,7 @@ class ChatCompletionMessageList(JSONObject):
     first_id: str | None = None
     last_id: str | None = None
     has_more: bool | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)
 
     def __iter__(self) -> Iterator[ChatMessage]:
         return iter(self.data)
@@ -520,4 +519,4 @@ class ChatCompletionDeleted(JSONObject):
     id: str | None = None
     object: str | None = None  # "chat.completion.deleted"
     deleted: bool | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=new_dict)

@@ -31,6 +31,8 @@ from .messages import text_of
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
+    from .errors import JSONValue
+
 _OFFLINE_PATH = "/v1/chat/completions"
 _OFFLINE_POLL = 0.02  # seconds; close() waits for half of it on average
 _OFFLINE_PATIENCE = 5.0  # seconds close() waits for a reply function that is at work
@@ -133,7 +135,7 @@ class OfflineServer:
         answer = _offline_answer(reply(body) if callable(reply) else reply, body)
         if body.get("stream") is not True:
             return _offline_json(answer)
-        options = body.get("stream_options")
+        options: JSONValue = body.get("stream_options")
         with_usage = isinstance(options, dict) and options.get("include_usage") is True
         events = [_offline_json(chunk) for chunk in _offline_chunks(answer, with_usage)]
         return [b"data: " + event + b"\n\n" for event in (*events, b"[DONE]")]
@@ -154,10 +156,11 @@ def _offline_refusal(
     return _OfflineRefusal(status, {"error": error})
 
 
-def _offline_script(replies: Any) -> Iterator[Any]:
+def _offline_script(replies: Iterable[Any] | None) -> Iterator[Any]:
     """The replies, checked now where looking at them does not use them up."""
+    kind = type(replies).__name__
     if isinstance(replies, (str, bytes, Mapping)) or not isinstance(replies, Iterable):
-        raise TypeError(f"replies must be a list of replies, not {type(replies).__name__}")
+        raise TypeError(f"replies must be a list of replies, not {kind}")
     if not isinstance(replies, Sequence):
         return iter(replies)
     for reply in replies:
@@ -174,8 +177,9 @@ def _offline_script(replies: Any) -> Iterator[Any]:
     return iter(list(replies))
 
 
-def _offline_answer(reply: Any, body: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-    """The whole answer that `reply` stands for. Raises _OfflineRefusal if it refuses."""
+def _offline_answer(given: Any, body: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+    """The whole answer that a reply stands for. Raises _OfflineRefusal if it refuses."""
+    reply: JSONValue | tuple[Any, ...] = given
     if isinstance(reply, int):
         code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(reply)
         refusal = _offline_refusal(reply, f"refused with {reply:d}, as the script says", code=code)
@@ -264,7 +268,7 @@ def _offline_deltas(choice: dict[str, Any], index: int) -> Iterator[dict[str, An
     first = {key: value for key, value in message.items() if key not in later}
     yield {**same, "delta": {"role": "assistant", **first, **dict.fromkeys(texts, "")}}
     for key, text in texts.items():
-        tokens = logprobs.pop(key, None) or []
+        tokens: list[Any] = logprobs.pop(key, None) or []
         for part, token in zip_longest(_offline_pieces(text, tokens), tokens):
             known = {"content": None, "refusal": None, key: [token]} if token else None
             yield {**same, "delta": {} if part is None else {key: part}, "logprobs": known}
@@ -282,10 +286,10 @@ def _offline_deltas(choice: dict[str, Any], index: int) -> Iterator[dict[str, An
 def _offline_call(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A call without its arguments, or its input, and then those in pieces."""
     for kind, key in (("function", "arguments"), ("custom", "input")):
-        called = call.get(kind)
-        if isinstance(called, dict) and isinstance(called.get(key), str):
+        called: JSONValue = call.get(kind)
+        if isinstance(called, dict) and isinstance(text := called.get(key), str):
             yield {**call, kind: {**called, key: ""}}
-            yield from ({kind: {key: part}} for part in _offline_pieces(called[key]))
+            yield from ({kind: {key: part}} for part in _offline_pieces(text))
             return
     yield call
 
@@ -312,7 +316,7 @@ def _check_offline_request(request: OfflineRequest, api_key: str | None) -> None
     if api_key is not None and given != f"Bearer {api_key}":
         words = "incorrect API key" if given else "no API key in a header Authorization: Bearer"
         raise _offline_refusal(401, words, code="invalid_api_key")
-    body = request.body
+    body: JSONValue = request.body
     if not isinstance(body, dict):
         raise _offline_refusal(400, "the body of the request is not a JSON object")
 

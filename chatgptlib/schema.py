@@ -25,10 +25,10 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from enum import Enum
-from typing import Any, ForwardRef, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ForwardRef, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
-from .codec import misfit, under
-from .errors import ConfigError, DeserializeError, excerpt
+from .codec import is_dict, misfit, under
+from .errors import ConfigError, DeserializeError, JSONValue, excerpt
 
 V = TypeVar("V")
 
@@ -108,15 +108,15 @@ class Shape:
     def describe(self, definitions: _Definitions) -> dict[str, Any]:
         raise NotImplementedError
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         """The Python value of a JSON value. Raises DeserializeError."""
         raise NotImplementedError
 
-    def is_exactly(self, value: Any) -> bool:
+    def is_exactly(self, value: JSONValue) -> bool:
         """`value` need not be converted to be of this type."""
         return False
 
-    def nearness(self, value: Any) -> int:
+    def nearness(self, value: JSONValue) -> int:
         """How likely it is that this shape was meant, of several that `value` does not fit."""
         return 0
 
@@ -131,7 +131,7 @@ class _Scalar(Shape):
     def describe(self, definitions: _Definitions) -> dict[str, Any]:
         return {"type": self.name}
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         if type(value) is float and not math.isfinite(value):
             raise DeserializeError(f"$: expected {self.name}, got {value}")
         if type(value) is self.kind:
@@ -142,7 +142,7 @@ class _Scalar(Shape):
             return int(value)  # a model that writes 3.0 means 3
         raise misfit(self.name, value)
 
-    def is_exactly(self, value: Any) -> bool:
+    def is_exactly(self, value: JSONValue) -> bool:
         return type(value) is self.kind
 
 
@@ -155,7 +155,7 @@ class _Anything(Shape):
             raise _cannot(self.where, "Any is too little to say in a strict schema")
         return {}
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         return value
 
 
@@ -177,7 +177,7 @@ class _OneOf(Shape):
         kind = kinds[0] if len(kinds) == 1 else kinds
         return {"type": kind, "enum": [plain for plain, _ in self.values]}
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         for plain, python in self.values:
             if _is_same(plain, value):
                 return python
@@ -185,7 +185,7 @@ class _OneOf(Shape):
             raise DeserializeError(f"$: expected {self.name}, got {excerpt(json.dumps(value))}")
         raise misfit(self.name, value)
 
-    def is_exactly(self, value: Any) -> bool:
+    def is_exactly(self, value: JSONValue) -> bool:
         return any(_is_same(plain, value) for plain, _ in self.values)
 
 
@@ -206,7 +206,7 @@ class _Array(Shape):
             schema["uniqueItems"] = True
         return schema
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         if not isinstance(value, list):
             raise misfit(self.name, value)
         found = [_read_at(f"[{index}]", self.item, item) for index, item in enumerate(value)]
@@ -233,7 +233,7 @@ class _Tuple(Shape):
             "maxItems": len(items),
         }
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         if not isinstance(value, list):
             raise misfit(self.name, value)
         if len(value) != len(self.items):
@@ -254,7 +254,7 @@ class _Map(Shape):
             raise _cannot(self.where, reason)
         return {"type": "object", "additionalProperties": self.item.describe(definitions)}
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         if not isinstance(value, dict):
             raise misfit(self.name, value)
         return {key: _read_at(f".{key}", self.item, item) for key, item in value.items()}
@@ -283,7 +283,7 @@ class _Either(Shape):
             return nullable
         return {"anyOf": schemas}
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         misfits: list[tuple[int, int, DeserializeError]] = []
         # A number that is whole already is not to become a float because that came first.
         for option in sorted(self.options, key=lambda option: not option.is_exactly(value)):
@@ -297,7 +297,7 @@ class _Either(Shape):
             raise nearest
         raise misfit(self.name, value)
 
-    def is_exactly(self, value: Any) -> bool:
+    def is_exactly(self, value: JSONValue) -> bool:
         return any(option.is_exactly(value) for option in self.options)
 
 
@@ -310,10 +310,10 @@ class _Noted(Shape):
     def describe(self, definitions: _Definitions) -> dict[str, Any]:
         return _with_note(self.shape.describe(definitions), self.note, definitions.strict)
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         return self.shape.read(value)
 
-    def is_exactly(self, value: Any) -> bool:
+    def is_exactly(self, value: JSONValue) -> bool:
         return self.shape.is_exactly(value)
 
 
@@ -378,7 +378,7 @@ class ObjectShape(Shape):
         schema["additionalProperties"] = False
         return schema
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         if not isinstance(value, dict):
             raise misfit(self.name, value)
         known = {member.name: member for member in self.members}
@@ -398,7 +398,7 @@ class ObjectShape(Shape):
         except Exception as error:  # a class that checks itself
             raise DeserializeError(f"$: {type(error).__name__}: {error}") from error
 
-    def nearness(self, value: Any) -> int:
+    def nearness(self, value: JSONValue) -> int:
         if not isinstance(value, dict):
             return 0
         known = {member.name for member in self.members}
@@ -449,7 +449,7 @@ class _Model(Shape):
                 value = {name: self._taken_over(one, definitions) for name, one in value.items()}
             elif key in ("anyOf", "oneOf", "allOf", "prefixItems"):
                 value = [self._taken_over(one, definitions) for one in value]
-            elif isinstance(value, dict) and key in ("items", "additionalProperties"):
+            elif is_dict(value) and key in ("items", "additionalProperties"):
                 value = self._taken_over(value, definitions)
             found["anyOf" if strict and key == "oneOf" else key] = value
         if strict:
@@ -467,11 +467,12 @@ class _Model(Shape):
             schema["required"] = list(schema["properties"])
             schema["additionalProperties"] = False
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: JSONValue) -> Any:
         try:
             return self.model.model_validate_json(json.dumps(value))
         except ValueError as error:
-            told = error.errors()[0] if hasattr(error, "errors") else {}
+            errors: Any = getattr(error, "errors", None)
+            told: dict[str, Any] = errors()[0] if errors else {}
             steps = (
                 f"[{step}]" if type(step) is int else f".{step}" for step in told.get("loc", ())
             )
@@ -499,7 +500,7 @@ def _plain(default: Any) -> Any:
     return default if type(default) in (str, int, float, bool) else None
 
 
-def _read_at(step: str, shape: Shape, value: Any) -> Any:
+def _read_at(step: str, shape: Shape, value: JSONValue) -> Any:
     try:
         return shape.read(value)
     except DeserializeError as error:
@@ -533,7 +534,7 @@ def _shape_of(hint: Any, where: str, names: Mapping[str, Any] | None) -> Shape:
         hint = type(None)
     if hint is Any:
         return _Anything(where)
-    if isinstance(hint, type) and hint in _SCALARS:
+    if _is_class(hint) and hint in _SCALARS:
         return _Scalar(hint)
     origin, args = get_origin(hint), get_args(hint)
     if hasattr(hint, "__metadata__"):  # Annotated
@@ -559,7 +560,7 @@ def _shape_of(hint: Any, where: str, names: Mapping[str, Any] | None) -> Shape:
         if args[0] is not str:
             raise _cannot(where, f"JSON's keys are text, not {_shown(args[0])}")
         return _Map(where, shape_of(args[1], where, names))
-    if isinstance(kind, type):
+    if _is_class(kind):
         if issubclass(kind, Enum):
             return _OneOf(where, ((member.value, member) for member in kind))
         if hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate_json"):
@@ -588,12 +589,16 @@ def _shape_of_array(kind: Any, args: Any, where: str, names: Any) -> Shape:
     return _Array(shape_of(args[0], where, names), make)
 
 
+def _is_class(hint: Any) -> TypeGuard[type[Any]]:
+    return isinstance(hint, type)
+
+
 def _is_typed_dict(cls: type) -> bool:
     return hasattr(cls, "__required_keys__")  # also one of `typing_extensions`
 
 
 def _class_shape(cls: Any) -> ObjectShape:
-    doc = vars(cls).get("__doc__") or ""
+    doc: str = cls.__dict__.get("__doc__") or ""
     if doc.startswith(f"{cls.__name__}("):  # written by `dataclass`
         doc = ""
     typed_dict = _is_typed_dict(cls)
@@ -608,7 +613,7 @@ def _class_shape(cls: Any) -> ObjectShape:
 
 def _fields_of(cls: Any) -> list[Member]:
     hints, names = hints_of(cls), _names_around(cls)
-    found = []
+    found: list[Member] = []
     for field in dataclasses.fields(cls):
         if field.init:
             missing = dataclasses.MISSING

@@ -34,8 +34,8 @@ class EventDecoder:
         self._data: list[str] = []
         self._stray: list[str] = []
         self._stray_left = _STRAY_LIMIT
-        self.any_came = False  # an event has come
-        self.closed = False
+        self.any_came: bool = False  # an event has come
+        self.closed: bool = False
 
     @property
     def stray(self) -> str:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import StringIO
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from .answers import check_depth, not_json, parsed, told_in_answer
 from .codec import decode, decoder
@@ -22,6 +22,7 @@ from .errors import (
     ConfigError,
     DeserializeError,
     HTTPError,
+    JSONValue,
     OpenAIError,
     StreamInterruptedError,
     excerpt,
@@ -153,9 +154,9 @@ class ResponseAccumulator:
 
 
 def _make_delta(choice: ChatCompletionChunkChoice) -> None:
-    message = choice.extra.pop("message")
+    message: JSONValue = choice.extra.pop("message")
     if isinstance(message, dict) and isinstance(calls := message.get("tool_calls"), list):
-        numbered = [
+        numbered: list[JSONValue] = [
             {"index": index, **call} if isinstance(call, dict) else call
             for index, call in enumerate(calls)
         ]
@@ -217,7 +218,8 @@ class _Choice:
         if choice.finish_reason is not None and not self.finish_reason:
             self.finish_reason = choice.finish_reason
         if choice.logprobs is not None:
-            for key, value in choice.logprobs.to_dict().items():
+            told: dict[str, JSONValue] = choice.logprobs.to_dict()
+            for key, value in told.items():
                 if isinstance(value, list):
                     self.logprobs.setdefault(key, []).extend(value)
         if choice.extra:
@@ -351,12 +353,12 @@ def _keep_last(so_far: dict[str, Any], added: Mapping[str, Any]) -> None:
 _NAMES = frozenset({"id", "type", "role", "name", "format", "object", "model", "status"})
 
 
-def _merge(so_far: dict[str, Any], added: Mapping[str, Any]) -> None:
+def _merge(so_far: dict[str, Any], added: Mapping[str, JSONValue]) -> None:
     """Add the keys of a delta that this library does not know, by what they hold."""
     for key, value in added.items():
         if value is None:
             continue
-        before = so_far.get(key)
+        before: JSONValue = so_far.get(key)
         if isinstance(value, str) and key not in _NAMES:
             if isinstance(before, _Pieces):
                 before.append(value)
@@ -377,13 +379,13 @@ def _merge(so_far: dict[str, Any], added: Mapping[str, Any]) -> None:
             so_far[key] = value
 
 
-def _merge_item(items: list[Any], item: Any) -> None:
+def _merge_item(items: list[JSONValue], item: JSONValue) -> None:
     """Add an item of a list, to the item of the same index where they are numbered."""
     if not isinstance(item, dict):
         items.append(item)
         return
     index = item.get("index")
-    same = None
+    same: dict[str, JSONValue] | None = None
     if type(index) is int:  # mostly that of the last
         numbered = (i for i in reversed(items) if isinstance(i, dict))
         same = next((i for i in numbered if i.get("index") == index), None)
@@ -397,7 +399,7 @@ class _Pieces(list[str]):
     """Text that is still being added to."""
 
 
-def _settled(value: Any) -> Any:
+def _settled(value: JSONValue) -> Any:
     """What `_merge` has gathered, as plain JSON."""
     if isinstance(value, _Pieces):
         return _text(value)
@@ -408,7 +410,7 @@ def _settled(value: Any) -> Any:
     return value
 
 
-def _content(pieces: list[Any]) -> Any:
+def _content(pieces: list[JSONValue]) -> Any:
     """The content of a message from that of its deltas: text, or a list of parts."""
     pieces = [piece for piece in pieces if piece is not None]
     if not pieces:
@@ -418,17 +420,16 @@ def _content(pieces: list[Any]) -> Any:
     parts: list[Any] = []
     for piece in pieces:
         for part in piece if isinstance(piece, list) else [piece]:
-            if isinstance(part, str):
-                part = {"type": "text", "text": part}
+            said: JSONValue = {"type": "text", "text": part} if isinstance(part, str) else part
             last = parts[-1] if parts else None
-            if last is not None and _is_text(part) and _is_text(last):
-                parts[-1] = {**last, "text": _text([last["text"], part["text"]])}
+            if last is not None and _is_text(said) and _is_text(last):
+                parts[-1] = {**last, "text": _text([last["text"], said["text"]])}
             else:
-                parts.append(part)
+                parts.append(said)
     return parts
 
 
-def _is_text(part: Any) -> bool:
+def _is_text(part: JSONValue) -> TypeGuard[dict[str, Any]]:
     return isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text"
 
 

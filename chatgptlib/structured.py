@@ -65,7 +65,11 @@ def _object(of: Any) -> Shape:
     shape = shape_of(of, _title(of))
     if shape.is_object:
         return shape
-    return ObjectShape(lambda: [Member("value", shape)], lambda value: value)
+
+    def alone(value: Any) -> Any:
+        return value
+
+    return ObjectShape(lambda: [Member("value", shape)], alone)
 
 
 def _title(of: Any) -> str:

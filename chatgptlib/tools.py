@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from .answers import parsed
 from .chat import (
@@ -27,7 +27,7 @@ from .chat import (
     request_members,
 )
 from .client import OpenAIClient
-from .codec import JSONObject, as_json, members
+from .codec import JSONObject, as_json, is_dict, is_mapping, members
 from .errors import ConfigError, DeserializeError, OpenAIError, ToolError
 from .messages import (
     ChatCompletionUsage,
@@ -113,7 +113,8 @@ def run_tools(
     described_tools = [tool.described(strict) for tool in tools.values()]
     if described_tools:  # an empty list is refused by some servers
         body["tools"] = [*(body.get("tools") or ()), *described_tools]
-    messages = list(body.get("messages") or ())
+    messages: list[ChatMessage | Mapping[str, Any]] = list(body.get("messages") or ())
+    calls: list[ToolCall] = []
     run: ToolRun | None = None
     try:
         for number in range(1, max_rounds + 1):
@@ -163,10 +164,10 @@ def _answer(
 
 def _without_demand(choice: Any) -> Any:
     """A `tool_choice` that lets the model choose where this one demands a call."""
-    if not isinstance(choice, Mapping):
+    if not is_mapping(choice):
         return "auto" if choice == "required" else choice
     allowed = choice.get("allowed_tools")
-    if choice.get("type") != "allowed_tools" or not isinstance(allowed, Mapping):
+    if choice.get("type") != "allowed_tools" or not is_mapping(allowed):
         return "auto"
     return {**choice, "allowed_tools": {**allowed, "mode": "auto"}}
 
@@ -182,7 +183,7 @@ def added_usage(
 
 def _sum(one: Any, other: Any) -> Any:
     """Numbers added, at every level; of anything else the later."""
-    if isinstance(one, dict) and isinstance(other, dict):
+    if is_dict(one) and is_dict(other):
         both = {key: _sum(one[key], other[key]) for key in one.keys() & other.keys()}
         return {**one, **other, **both}
     numbers = all(isinstance(value, (int, float)) for value in (one, other))
@@ -194,11 +195,11 @@ def _sum(one: Any, other: Any) -> Any:
 
 def _names_in(tools: Any) -> set[str]:
     """The names of the tools that a request has of its own."""
-    found = set()
+    found: set[str] = set()
     for tool in tools:
-        plain = tool if isinstance(tool, Mapping) else members(tool)
+        plain = tool if is_mapping(tool) else members(tool)
         kind = plain.get(str(plain.get("type")))
-        if isinstance(kind, Mapping):
+        if is_mapping(kind):
             found.add(str(kind.get("name")))
     return found
 
@@ -240,11 +241,15 @@ def _as_told(value: Any) -> Any:
     """A result as JSON. Unlike in a request, a field at None says something."""
     if is_dataclass(value) and not isinstance(value, (type, JSONObject)):
         return {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, (set, frozenset)):
+    if _is_set(value):
         return list(value)
-    if hasattr(value, "model_dump"):  # a model of Pydantic's
-        return value.model_dump(mode="json")
+    if dump := getattr(value, "model_dump", None):  # a model of Pydantic's
+        return dump(mode="json")
     return as_json(value)
+
+
+def _is_set(value: object) -> TypeGuard[set[Any] | frozenset[Any]]:
+    return isinstance(value, (set, frozenset))
 
 
 _TOLD = json.JSONEncoder(
@@ -331,7 +336,7 @@ def _parameters(
     function: Any, name: str, signature: inspect.Signature, notes: Mapping[str, str]
 ) -> list[Member]:
     names = _names_in_sight(function)
-    found = []
+    found: list[Member] = []
     for parameter in signature.parameters.values():
         where = f"{name}({parameter.name})"
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -25,6 +25,7 @@ from .connection import READ_SIZE, Line, at_work, watched
 from .errors import (
     ConfigError,
     HTTPError,
+    JSONValue,
     OpenAIError,
     StreamInterruptedError,
     redacted,
@@ -217,7 +218,8 @@ def _adapter_class() -> type[HTTPAdapter]:
             return pool
 
         def get_connection(self, url: Any, proxies: Any = None) -> Any:  # before requests 2.32
-            return _as_we_need_it(super().get_connection(url, proxies))
+            pool = super().get_connection(url, proxies)  # pyright: ignore[reportDeprecated]
+            return _as_we_need_it(pool)
 
         def request_url(self, request: Any, proxies: Any) -> str:
             key = ("what to ask for", request.url, *proxies.items())
@@ -307,7 +309,7 @@ class Answer:
     """
 
     _released = True  # until there is something to release
-    finished = False  # the last event of a stream has come
+    finished: bool = False  # the last event of a stream has come
 
     def __init__(
         self,
@@ -316,17 +318,17 @@ class Answer:
         transport: Transport,
         secrets: tuple[str, ...],
     ) -> None:
-        self.status_code = response.status_code
+        self.status_code: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
-        self.where = f"{response.request.method} {shown_url(response.request.url or '')}"
+        self.where: str = f"{response.request.method} {shown_url(response.request.url or '')}"
         self._response = response
         self._line = line
         self._transport = transport
         self._secrets = secrets
         self._source: Iterator[bytes] | None = None
         self._reading = False
-        self.closed = False
-        self.left = False  # closed from outside, before its end
+        self.closed: bool = False
+        self.left: bool = False  # closed from outside, before its end
         self._release_lock = threading.Lock()
         if line.sock is None:  # a session's: what urllib3 tells of it
             line.sock = getattr(getattr(response.raw, "connection", None), "sock", None)
@@ -386,7 +388,7 @@ class Answer:
 
         return safe_cause(error, self._secrets)
 
-    def redacted(self, value: Any) -> Any:
+    def redacted(self, value: JSONValue) -> Any:
         """Text, or JSON with texts in it, without the key, for the server that repeats it."""
         if isinstance(value, str):
             return redacted(value, self._secrets)

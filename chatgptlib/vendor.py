@@ -23,26 +23,53 @@ from importlib import resources
 from pathlib import Path
 
 from .client import __version__
+from .codec import is_list
 
 VENDORED = [
     "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport",
-    "answers", "events", "forms", "client", "stream", "chat", "schema", "structured", "tools",
-    "stores", "conversations", "glific", "webhooks",
+    "answers", "events", "forms", "paths", "settings", "client", "stream", "chat", "schema",
+    "structured", "tools", "stores", "conversations", "glific", "webhooks",
 ]  # fmt: skip
 
-_LICENCE = "MIT License, Copyright (c) 2026 the chatgptlib authors"  # a wheel keeps the text apart
+_LICENCE = """\
+MIT License
+
+Copyright (c) 2026 the chatgptlib authors
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""  # as in LICENSE, which is not beside the modules where these are installed
 _HOME = __package__ or "chatgptlib"
 _WIDTH = 100
 
 _HEADER = """\
 # chatgptlib {version}: the whole library in one module, under any name. It needs `requests`.
-# {licence}
+# {licence}; its text is at the end.
 # Source: sha256 {digest}
 # Made by `python -m chatgptlib.vendor -o FILE`. Change the package, then make it again.
 #
 # Each section was a module. Where one speaks of when it is imported, or of how its
 # annotations are evaluated, it means the package: here all is loaded at once, and every
 # annotation is text. The command line and the offline server are in the package only.
+#
+# The rules it keeps are the package's, and not those of the project it is copied into.
+# ruff: noqa
+# flake8: noqa
 """
 
 
@@ -71,13 +98,16 @@ def vendored() -> str:
     trees = {name: ast.parse(source) for name, source in sources.items()}
     digest = hashlib.sha256("".join(sources.values()).encode()).hexdigest()
     root = trees.pop("__init__")
+    kind, _, copyright_line, *_ = _LICENCE.splitlines()
+    licence = f"{kind}, {copyright_line}"
     parts = [
-        _HEADER.format(version=__version__, licence=_LICENCE, digest=digest)
+        _HEADER.format(version=__version__, licence=licence, digest=digest)
         + (ast.get_source_segment(sources["__init__"], root.body[0]) or ""),
         "from __future__ import annotations",
         _imports(trees),
         _all(root),
         *("\n" + _section(name, sources[name], tree) for name, tree in trees.items()),
+        "\n" + _comment("licence", _LICENCE),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -95,9 +125,14 @@ def _section(name: str, source: str, tree: ast.Module) -> str:
     _blank(lines, tree.body[0], "")
     for node, instead in _cuts(name, tree.body, hoisted=True):
         _blank(lines, node, instead)
-    banner = f"# ---- {name} ".ljust(_WIDTH, "-")
-    told = (f"# {line}".rstrip() for line in (ast.get_docstring(tree) or "").splitlines())
-    return "\n".join([banner, "#", *told]) + "\n\n\n" + "\n".join(_kept(lines)).strip("\n")
+    told = _comment(name, ast.get_docstring(tree) or "")
+    return told + "\n\n\n" + "\n".join(_kept(lines)).strip("\n")
+
+
+def _comment(title: str, text: str) -> str:
+    """Some text as a comment, under a banner."""
+    banner = f"# ---- {title} ".ljust(_WIDTH, "-")
+    return "\n".join([banner, "#", *(f"# {line}".rstrip() for line in text.splitlines())])
 
 
 _GONE = "\0"  # in place of a line; no source can have it
@@ -148,12 +183,12 @@ def _goes(module: str, node: ast.stmt, hoisted: bool) -> bool:
 def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
     """The lists of statements right inside a statement."""
     for _, value in ast.iter_fields(node):
-        if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
-            yield value
-        elif isinstance(value, list):
-            for part in value:
-                if isinstance(part, (ast.excepthandler, ast.match_case)):
-                    yield from _blocks(part)
+        parts = list(value) if is_list(value) else []
+        if parts and isinstance(parts[0], ast.stmt):
+            yield parts
+        for part in parts:
+            if isinstance(part, (ast.excepthandler, ast.match_case)):
+                yield from _blocks(part)
 
 
 def _is_for_checkers(node: ast.stmt) -> bool:

@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from .errors import ConfigError, WebhookError
+from .codec import is_list
+from .errors import ConfigError, JSONValue, WebhookError
 
 _WEBHOOK_SECRET = "OPENAI_WEBHOOK_SECRET"
 
@@ -71,7 +72,7 @@ def _webhook_keys(secret: str | Sequence[str] | None) -> list[bytes]:
     return keys
 
 
-def _webhook_key(secret: str) -> bytes:
+def _webhook_key(secret: object) -> bytes:
     from base64 import b64decode
 
     if not isinstance(secret, str):
@@ -88,7 +89,7 @@ def _webhook_key(secret: str) -> bytes:
     return key
 
 
-def _webhook_bytes(text: bytes | str) -> bytes:
+def _webhook_bytes(text: bytes | bytearray | memoryview | str | None) -> bytes:
     if isinstance(text, str):
         return text.encode("utf-8", "surrogatepass")  # odd text then fails by its signature
     if isinstance(text, (bytes, bytearray, memoryview)):
@@ -102,7 +103,7 @@ def _webhook_header(headers: WebhookHeaders, name: str) -> str:
     found: list[str] = []
     for key, value in headers.items():
         if _webhook_text(key).lower().replace("_", "-").removeprefix("http-") == name:
-            several = value if isinstance(value, (list, tuple)) else [value]
+            several = value if is_list(value) else [value]
             found += [_webhook_text(one) for one in several]
     text = " ".join(found).strip()
     if not text:
@@ -143,7 +144,7 @@ def _check_webhook_age(sent_at: int, tolerance: float | None) -> None:
 
 def _webhook_event(content: bytes) -> dict[str, Any]:
     try:
-        event = json.loads(content)
+        event: JSONValue = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise WebhookError("the webhook's body is not JSON") from error
     if not isinstance(event, dict):

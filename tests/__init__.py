@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def _offline_server():
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def loaded_by(code):
+    """The modules that a fresh Python loads for this code, and would not without it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    code = f"import sys; before = {{*sys.modules}}\n{code}\nprint(*{{*sys.modules}} - before)"
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return set(done.stdout.split())
 
 
 lib = Library()

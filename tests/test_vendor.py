@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from . import lib
+from . import lib, loaded_by
 from .test_package import FOLDER, LADDER
 
 if lib.name != "chatgptlib":
@@ -69,7 +69,7 @@ def run(*arguments, **more):
 def test_the_modules_stand_in_the_order_of_their_imports_and_none_is_missing():
     kept = [name for name in LADDER if name not in ("offline", "interactive", "batch", "vendor")]
     assert kept == vendor.VENDORED
-    assert re.findall(r"^# ---- (\w+) -+$", TEXT, re.M) == kept
+    assert re.findall(r"^# ---- (\w+) -+$", TEXT, re.M) == [*kept, "licence"]
 
 
 def test_it_begins_with_what_it_is_and_how_to_make_it_again():
@@ -81,7 +81,9 @@ def test_it_begins_with_what_it_is_and_how_to_make_it_again():
     told = FOLDER.parent / "LICENSE"
     if told.exists():
         kind, _, copyright = told.read_text("utf-8").splitlines()[:3]
-        assert licence == f"# {kind}, {copyright}"
+        assert licence == f"# {kind}, {copyright}; its text is at the end."
+        text = "".join(f"# {line}".rstrip() + "\n" for line in told.read_text("utf-8").splitlines())
+        assert TEXT.endswith(f"#\n{text}")
 
 
 def test_it_has_one_docstring_that_of_the_package():
@@ -200,6 +202,12 @@ def test_an_import_that_cannot_be_dropped_is_refused(source, reason):
         vendor._section("m", source, ast.parse(f'"""M."""\n{source}'))
 
 
+@pytest.mark.parametrize("source", ["", "x = []", "if True:\n    __all__ = ['x']"])
+def test_a_package_that_does_not_say_its_names_is_refused(source):
+    with pytest.raises(vendor.CannotVendor, match="has no __all__"):
+        vendor._all(ast.parse(source))
+
+
 def test_a_block_of_imports_alone_is_passed():
     source = '"""M."""\n\n\ndef f():\n    from .errors import g  # for its effect\n\n\nx = 1\n'
     cut = vendor._section("m", source, ast.parse(source))
@@ -263,7 +271,6 @@ def test_with_requests_beside_it_it_answers_in_any_package(tmp_path, home):
 
 def test_importing_it_loads_nothing_heavy(tmp_path):
     (tmp_path / "x.py").write_bytes(TEXT.encode())
-    code = "import sys; sys.path[:0] = ['.']; import x; print(*sys.modules)"
-    loaded = run("-c", code, cwd=tmp_path).stdout.decode().split()
+    loaded = loaded_by(f"sys.path[:0] = [{str(tmp_path)!r}]; import x")
     assert "x" in loaded
-    assert not {"requests", "urllib3", "http.client", "ssl", "sqlite3", "socket"} & set(loaded)
+    assert not {"requests", "urllib3", "http.client", "ssl", "sqlite3", "socket"} & loaded
