@@ -85,6 +85,26 @@ def test_an_error_is_written_and_the_rest_goes_on(files):
     assert "Too long" in error["message"]
 
 
+def test_an_answer_that_is_none_is_written_as_an_error_with_its_request_id(ask, files):
+    source, target = files
+    source.write_text("a\nb\n")
+    page = http(b"<html>Welcome</html>", "200 OK", "x-request-id: req_1")
+    client = ask(page, http(completion("B")))
+    result = lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=1)
+    assert str(result) == "2 lines: 1 answered, 1 errors"
+    error = written(target)[0]["error"]
+    assert error.keys() == {"type", "message", "request_id"}
+    assert (error["type"], error["request_id"]) == ("DeserializeError", "req_1")
+    assert "is HTML" in error["message"]
+
+
+def test_a_file_without_lines_is_done_without_a_word(files):
+    source, target = files
+    source.write_text("\n \n")
+    done = run(source, target, "--offline")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_unreadable_lines_are_told_by_number_and_do_not_stop_the_rest(files):
     source, target = files
     source.write_bytes(
@@ -200,6 +220,8 @@ def test_files_that_cannot_be_used_are_one_line(files, tmp_path):
     source.write_text("a\n")
     assert "cannot write" in run(source, tmp_path / "no" / "x", "--offline").stderr
     assert "read from" in run(source, source, "--offline").stderr
+    assert "is no file" in run(source, tmp_path, "--offline").stderr
+    assert "is no file" in run(source, os.devnull, "--offline").stderr
     assert "-j must be 1 or more" in run(source, target, "--offline", "-j", "0").stderr
 
 
@@ -212,6 +234,15 @@ def test_two_batches_do_not_write_one_file(files):
         done = run(source, target, "--offline")
     assert "another batch is writing" in done.stderr
     assert target.read_text() == ""
+
+
+def test_where_files_cannot_be_locked_a_batch_is_written_all_the_same(files, offline, monkeypatch):
+    source, target = files
+    source.write_text("a\nb\n")
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    result = lib.run_batch(offline("A", "B"), source, target, defaults={"model": "m"}, jobs=1)
+    assert str(result) == "2 lines: 2 answered, 0 errors"
+    assert [told["id"] for told in written(target)] == [1, 2]
 
 
 def test_a_line_that_does_not_fit_on_the_disk_leaves_no_piece_of_it(files):

@@ -185,6 +185,16 @@ def test_a_refusal_has_the_servers_words_and_the_request_id(mocked, client, ques
         mocked.reset()
 
 
+@pytest.mark.parametrize("path", ["/", "/api", "/v2"])
+def test_where_nothing_is_found_a_base_url_without_its_v1_is_asked_about(ask, question, path):
+    found = ask(http({"error": {"message": "Not Found"}}, "404 Not Found"))
+    for url, asked in ((found.base_url, False), (found.base_url.removesuffix("/v1") + path, True)):
+        with lib.OpenAIClient(base_url=url) as other, pytest.raises(lib.NotFoundError) as caught:
+            lib.create_chat_completion(other, question)
+        assert str(caught.value).startswith("404: Not Found")
+        assert ("Does base_url lack its /v1?" in str(caught.value)) is asked
+
+
 def test_a_stream_through_a_mock_is_a_stream(mocked, client, question):
     mocked.post(URL, body=sse(chunk("a"), chunk("b", finish_reason="stop")))
     assert list(lib.create_chat_completion_stream(client, question).text_deltas()) == ["a", "b"]

@@ -39,6 +39,21 @@ class Shape:
 
 
 @dataclass
+class Sum:
+    parts: list[int]
+    total: int = field(init=False, default=0)
+
+    def __post_init__(self):
+        self.total = sum(self.parts)
+
+
+@dataclass
+class Order:
+    dish: str
+    extra: Any = None  # not what the library's own classes have under that name
+
+
+@dataclass
 class Tree:
     value: int
     branches: "list[Tree]" = field(default_factory=list)
@@ -58,6 +73,12 @@ def test_what_is_none_is_not_written_and_what_is_false_or_empty_is():
 
 def test_extra_is_written_last_and_wins():
     assert sent(Point(1, extra={"x": 2, "z": None})) == {"x": 2, "z": None}
+
+
+@pytest.mark.parametrize("extra", ["cheese", ["cheese", "ham"], 0, False])
+def test_an_extra_that_is_no_mapping_is_a_field_like_any_other(extra):
+    assert sent(Order("pizza", extra)) == {"dish": "pizza", "extra": extra}
+    assert sent(Order("pizza")) == {"dish": "pizza"}
 
 
 def test_nones_in_a_mapping_are_written_since_the_user_wrote_them():
@@ -200,6 +221,11 @@ def test_a_class_of_the_users_is_read_through_its_constructor():
     assert lib.decode(Shape, {"name": "s", "points": [], "tag": None}).tag == "none"
 
 
+def test_a_field_that_the_constructor_does_not_take_is_neither_read_nor_written():
+    assert lib.decode(Sum, {"parts": [1, 2], "total": 7}) == Sum([1, 2])
+    assert sent(Sum([1, 2])) == {"parts": [1, 2]}
+
+
 def test_a_class_may_hold_itself():
     tree = lib.decode(Tree, {"value": 1, "branches": [{"value": 2, "branches": [{"value": 3}]}]})
     assert tree.branches[0].branches[0].value == 3
@@ -214,6 +240,16 @@ def test_dict_gives_the_json_as_it_came():
     data = {"a": [1]}
     assert lib.decode(dict, data) == data
     assert lib.decode(dict[str, Any], data) == data
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [([1], "list"), ("text", "string"), (5, "number"), (True, "boolean"), (None, "null")],
+    ids=repr,
+)
+def test_what_is_no_object_is_no_dict(value, found):
+    with pytest.raises(lib.DeserializeError, match=rf"^\$: expected object, got {found}$"):
+        lib.decode(dict, value)
 
 
 @pytest.mark.parametrize("into", [str, int, list, Point(1), "Point"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from . import lib
+from . import lib, loaded_by
 from .wire import CLOSE, Reply, chunk, streamed
 
 CALLS = [
@@ -792,6 +792,22 @@ def test_a_file_that_is_locked_is_waited_for(tmp_path):
     assert store.ids() == ["a"]
 
 
+@pytest.mark.parametrize("words", ["locking protocol", "database is locked"])
+def test_a_lock_that_sqlite_does_not_wait_for_is_waited_for_too(tmp_path, monkeypatch, words):
+    store = lib.SQLiteStore(tmp_path / "s.db")
+    connect, refusals = sqlite3.connect, [sqlite3.OperationalError(words)]
+
+    def refuse_once(*args, **settings):
+        if refusals:
+            raise refusals.pop()
+        return connect(*args, **settings)
+
+    monkeypatch.setattr(sqlite3, "connect", refuse_once)
+    store.append("a", [user("Hi")], system_prompt=None, restart=False)
+    assert refusals == []
+    assert store.ids() == ["a"]
+
+
 FULL = f"""
 import resource, sys
 {IMPORTS}
@@ -799,7 +815,8 @@ url, path = sys.argv[1:]
 store = SQLiteStore(path)
 chats = Conversations(OpenAIClient(base_url=url), store)
 chats.chat_completion("a", "first")
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
 try:
     chats.chat_completion("a", "x" * 200_000)
 except lib.OpenAIError as error:
@@ -807,6 +824,7 @@ except lib.OpenAIError as error:
 print(len(chats.history("a")))
 chats.chat_completion("a", "third")
 print(len(chats.history("a")))
+resource.setrlimit(resource.RLIMIT_FSIZE, before)  # for those who measure this process
 """
 
 
@@ -830,14 +848,9 @@ def test_what_cannot_be_written_is_refused_before_anything_is_asked(tmp_path, mo
 
 
 def test_sqlite_is_imported_when_a_store_is_made(tmp_path):
-    script = f"""
-import sys
-import {lib.SQLiteStore.__module__} as module
-assert "sqlite3" not in sys.modules
-module.SQLiteStore(sys.argv[1])
-assert "sqlite3" in sys.modules
-"""
-    finished(run(script, tmp_path / "s.db"))
+    code = f"import {lib.SQLiteStore.__module__} as module"
+    assert "sqlite3" not in loaded_by(code)
+    assert "sqlite3" in loaded_by(f"{code}; module.SQLiteStore({str(tmp_path / 's.db')!r})")
 
 
 def test_what_is_kept_is_plain_json(tmp_path):

@@ -114,6 +114,14 @@ def test_what_cannot_be_used_is_told_and_nothing_is_sent(offline, fields, reason
     assert client.server.requests == []
 
 
+def test_a_number_of_more_digits_than_python_writes_is_told(offline):
+    client = offline("Hi")
+    found = lib.parse_via_chat_gpt(client, {"question_text": 10**5000})
+    assert found["success"] is False
+    assert found["parsed_msg"].startswith("question_text: ")
+    assert client.server.requests == []
+
+
 @pytest.mark.parametrize(
     "value", [{"x": math.nan}, {1: b""}, {"x": object()}], ids=["nan", "bytes", "object"]
 )

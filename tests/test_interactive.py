@@ -52,6 +52,17 @@ class Terminal:
         self.until("> ")
         self.type(line + "\r")
 
+    def interrupt(self, words):
+        """Press Ctrl-C, and again where nothing comes of it: Python does not notice one that
+        is pressed in the moment before it waits for a key."""
+        self.type("\x03")
+        while words not in self.shown:
+            ready, _, _ = select.select([self._ours], [], [], 5)
+            if ready:
+                self.shown += os.read(self._ours, 65536).decode("utf-8", "replace")
+            else:
+                self.type("\x03")
+
     def ended(self):
         return self._process.wait(PATIENCE)
 
@@ -107,8 +118,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat():
         terminal.until("Hello Ann.")
         terminal.say("Tell a tale.")
         terminal.until("Once upon")
-        terminal.type("\x03")
-        terminal.until("(stopped")
+        terminal.interrupt("(stopped")
         terminal.say("Who am I?")
         terminal.until("Ann.")
         terminal.say("/quit")
@@ -119,7 +129,9 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat():
 def test_ctrl_c_at_the_prompt_gives_up_the_line():
     with Wire(answer("Hi.")) as wire, Terminal("--base-url", wire.url) as terminal:
         terminal.until("> ")
-        terminal.type("never sen\x03")
+        terminal.type("never sen")
+        terminal.until("never sen")
+        terminal.interrupt("> ")
         terminal.say("Hi")
         terminal.until("Hi.")
         terminal.say("/quit")
@@ -189,6 +201,22 @@ def test_a_named_conversation_goes_on_in_the_next_chat(tmp_path):
     assert said(wire)[1] == ["I am Ann.", "Hello Ann.", "Who am I?"]
 
 
+def test_an_error_on_a_terminal_begins_its_own_line():
+    cut = streamed(chunk("Once upon "), done=False)
+    with Wire(cut) as wire, Terminal("--base-url", wire.url, "Tell a tale.") as terminal:
+        terminal.until("Once upon \r\nchatgptlib: the stream ended early")
+        assert terminal.ended() == 1
+
+
+def test_what_came_of_a_batch_is_told_below_its_progress(tmp_path):
+    (tmp_path / "in.jsonl").write_text("a\n")
+    with Terminal(
+        "batch", "--offline", str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")
+    ) as terminal:
+        assert "1/1" in terminal.until("\r\nchatgptlib: 1 lines: 1 answered, 0 errors\r\n")
+        assert terminal.ended() == 0
+
+
 def test_an_answer_does_not_steer_the_terminal():
     with (
         Wire(answer("a\x1b]0;owned\x07b\x9b2Jc\td")) as wire,
@@ -201,3 +229,79 @@ def test_an_answer_does_not_steer_the_terminal():
         assert "a]0;ownedb2Jc" in shown
         terminal.type("/quit\r")
         assert terminal.ended() == 0
+
+
+# In this process, where a line may be whatever `input` gives or raises
+
+
+@pytest.fixture
+def chat(monkeypatch, offline):
+    """A chat in which a person types these lines, and then leaves; what was asked."""
+
+    def chat_with(*lines):
+        typed = iter([*lines, EOFError()])
+
+        def type_one(prompt):
+            line = next(typed)
+            if isinstance(line, Exception):
+                raise line
+            return line
+
+        monkeypatch.setattr("builtins.input", type_one)
+        client = offline()
+        conversations = lib.Conversations(client, lib.MemoryStore())
+        options = lib.ChatOptions(model="m")
+        lib.InteractiveChat(conversations, "a", options, lambda response: None).run()
+        return [request.body["messages"][-1]["content"] for request in client.server.requests]
+
+    return chat_with
+
+
+def test_a_blank_line_asks_nothing(chat):
+    assert chat("", "  \t", "Hi") == ["Hi"]
+
+
+def test_a_line_that_is_no_text_is_told_and_the_chat_goes_on(chat, capsys):
+    no_text = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    assert chat(no_text, "Hi") == ["Hi"]
+    assert capsys.readouterr().err == "chatgptlib: that is no utf-8 text\n"
+
+
+def test_a_python_without_readline_can_chat_too(chat, monkeypatch):
+    monkeypatch.setitem(sys.modules, "readline", None)
+    assert chat("Hi") == ["Hi"]
+
+
+# What is shown of a message
+
+
+def called(function):
+    return {"id": "1", "type": "function", "function": function}
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        pytest.param({"content": "Hi"}, "Hi", id="text"),
+        pytest.param({"content": None}, "", id="nothing"),
+        pytest.param(
+            {"content": [{"type": "text", "text": "Look:"}, {"type": "image_url"}, {"type": "file"}]},
+            "Look: [image_url] [file]", id="parts",
+        ),
+        pytest.param(
+            {"content": "So:", "tool_calls": [called({"name": "f", "arguments": "{}"}),
+                                              called({"name": "g", "arguments": '{"a": 1}'})]},
+            'So: [calls f({})] [calls g({"a": 1})]', id="calls",
+        ),
+        pytest.param({"content": "So:", "tool_calls": [called(None)]}, "So:", id="a-call-of-nothing"),
+        pytest.param({"content": None, "refusal": "I won't"}, "[refuses: I won't]", id="refusal"),
+    ],
+)  # fmt: skip
+def test_a_message_is_shown_with_what_it_holds_beside_text(message, shown):
+    assert lib.shown_message(lib.ChatMessage.from_dict(message)) == shown
+
+
+def test_parts_that_are_no_objects_of_ours_are_shown_as_well():
+    parts = [{"type": "text", "text": "Look:"}, lib.ContentPart("input_audio"), {"type": "file"}]
+    message = lib.ChatMessage("user", parts)
+    assert lib.shown_message(message) == "Look: [input_audio] [file]"

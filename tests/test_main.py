@@ -1,10 +1,13 @@
 """The command line: the answer on stdout, everything else one clear line on stderr."""
 
+import importlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +29,12 @@ def run(*arguments, stdin=None, **environment):
         env={**os.environ, "PYTHONUTF8": "1", **environment},
         timeout=60,
     )
+
+
+@pytest.fixture
+def command_line():
+    """The module itself, for what no process of its own can be given."""
+    return importlib.import_module("chatgptlib.__main__")
 
 
 def test_a_prompt_is_answered_offline():
@@ -87,6 +96,15 @@ def test_usage_goes_to_stderr(how):
     assert "prompt +" not in done.stdout
 
 
+def test_a_program_may_call_it_with_streams_of_its_own(command_line, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe\n"))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with Wire(streamed(chunk("ok"))) as wire:
+        assert command_line.main(["--base-url", wire.url]) == 0
+    assert sys.stdout.getvalue() == "ok\n"
+    assert wire.requests[0].json["messages"] == [{"role": "user", "content": "from a pipe"}]
+
+
 def test_the_version_is_told():
     assert run("--version").stdout == f"chatgptlib {lib.__version__}\n"
 
@@ -116,8 +134,9 @@ def test_wrong_usage_is_exit_code_2(arguments):
         (http({"error": {"message": "No such model"}}, "404 Not Found"), "No such model"),
         (http(b"<html>Welcome</html>"), "HTML"),
         (Reply(b"", CLOSE), "lost"),
+        (http({"choices": []}), "no answer"),
     ],
-    ids=["refused", "page", "hung-up"],
+    ids=["refused", "page", "hung-up", "no-choice"],
 )
 def test_an_error_is_one_line_and_exit_code_1(reply, words):
     with Wire(reply) as wire:
@@ -224,10 +243,52 @@ def test_a_conversation_goes_on_in_the_next_run_and_can_be_shown_and_forgotten(t
     assert (tmp_path / "chats.db").stat().st_mode & 0o077 == 0
 
 
+def test_a_conversation_without_instructions_is_shown_from_its_first_question(tmp_path):
+    kept = ["-c", "ann", "--store", str(tmp_path / "chats.db")]
+    with Wire(streamed(chunk("Hello."))) as wire:
+        run(*kept, "--base-url", wire.url, "I am Ann.")
+    assert run("--history", *kept).stdout == "user: I am Ann.\n\nassistant: Hello.\n\n"
+
+
 def test_conversations_are_kept_in_the_users_data_folder(tmp_path):
     done = run("--offline", "-c", "a", "Hi", XDG_DATA_HOME=str(tmp_path), HOME=str(tmp_path))
     assert done.returncode == 0
     assert [path.name for path in tmp_path.rglob("conversations.db")] == ["conversations.db"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "folder"),
+    [
+        pytest.param("win32", {"LOCALAPPDATA": "/data"}, "/data", id="windows"),
+        pytest.param("win32", {}, "/home/ann/AppData/Local", id="windows-without-the-variable"),
+        pytest.param("darwin", {}, "/home/ann/Library/Application Support", id="mac"),
+        pytest.param("linux", {"XDG_DATA_HOME": "/data"}, "/data", id="linux"),
+        pytest.param("linux", {}, "/home/ann/.local/share", id="linux-without-the-variable"),
+    ],
+)
+def test_the_data_folder_is_where_the_platform_has_it(
+    command_line, monkeypatch, platform, environment, folder
+):
+    for name in ("LOCALAPPDATA", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ann"))
+    with monkeypatch.context() as there:
+        there.setattr(sys, "platform", platform)
+        found = command_line.data_folder()
+    assert found == Path(folder, "chatgptlib")
+
+
+def test_without_a_home_folder_it_says_what_to_give(command_line, monkeypatch, capsys):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert command_line.main(["--list"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "chatgptlib: there is no home folder: say with --store FILE where\n"
 
 
 def test_asking_about_a_store_that_is_not_there_makes_none(tmp_path):
@@ -284,6 +345,35 @@ def test_images_files_parameters_and_a_schema_are_sent(tmp_path):
             "strict": True,
         },
     }
+
+
+SCHEMA = {"type": "object", "properties": {}}
+NAMED = {"name": "dish", "schema": SCHEMA, "strict": True}
+
+
+@pytest.mark.parametrize(
+    ("content", "sent"),
+    [
+        pytest.param(SCHEMA, {"name": "a", "schema": SCHEMA, "strict": False}, id="alone"),
+        pytest.param(NAMED, NAMED, id="with-its-name"),
+        pytest.param({"type": "json_schema", "json_schema": NAMED}, NAMED, id="all-of-it"),
+        pytest.param({"json_schema": SCHEMA}, {"name": "a", "schema": SCHEMA, "strict": False},
+                     id="wrapped-without-a-name"),
+    ],
+)  # fmt: skip
+def test_a_schema_may_stand_alone_or_in_what_is_sent_around_it(tmp_path, content, sent):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with Wire(streamed(chunk("{}"))) as wire:
+        run("--schema", str(tmp_path / "a.json"), "--base-url", wire.url, "What?")
+    assert wire.requests[0].json["response_format"] == {"type": "json_schema", "json_schema": sent}
+
+
+@pytest.mark.parametrize("content", ["[1]", '"text"', "null"])
+def test_a_schema_that_is_no_object_is_exit_code_2(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    done = run("--offline", "--schema", str(tmp_path / "a.json"), "What?")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "holds no JSON object" in done.stderr
 
 
 @pytest.mark.parametrize(

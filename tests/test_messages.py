@@ -28,6 +28,15 @@ def test_a_request_without_model_or_messages_is_a_type_error():
         lib.CreateChatCompletionRequest(model="m")
 
 
+def test_arguments_that_are_too_many_or_given_twice_are_a_type_error():
+    with pytest.raises(TypeError, match="takes 3 positional arguments, not 4"):
+        lib.FunctionCall("f", "{}", {}, "more")
+    with pytest.raises(TypeError, match="got multiple values for argument 'name'"):
+        lib.FunctionCall("f", name="g")
+    with pytest.raises(TypeError, match="takes 0 positional arguments, not 1"):
+        lib.CreateChatCompletionRequest("m", messages=[])
+
+
 def test_every_parameter_of_the_api_is_a_field():
     names = {field.name for field in fields(lib.CreateChatCompletionRequest)} - {"extra"}
     assert names == {

@@ -270,9 +270,13 @@ def test_22_redirects_are_refused_with_the_location_named(ask, question):
 
 @pytest.mark.skipif(lib.name != "chatgptlib", reason="a copy stands for itself")
 def test_23_import_is_cheap_and_pure():
-    code = "import sys, chatgptlib; print('requests' in sys.modules, 'ssl' in sys.modules)"
+    code = """
+import sys, chatgptlib
+print({*chatgptlib.__all__} <= {*dir(chatgptlib)})
+print('requests' in sys.modules, 'ssl' in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"
+    assert done.stdout == "True\nFalse False\n"
 
 
 def test_24_one_client_serves_threads_pickles_copies_and_does_not_leak(ask, question):

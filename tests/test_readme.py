@@ -20,7 +20,11 @@ from . import lib
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
+# What needs more than the tests install is run where that is installed.
+ON_A_CLUSTER = "# on_a_cluster.py\n"
+PYTHON = [
+    code for language, code in BLOCKS if language == "python" and not code.startswith(ON_A_CLUSTER)
+]
 
 
 def answer(body):
@@ -76,6 +80,7 @@ def test_the_python_blocks_run_one_after_the_other(monkeypatch, tmp_path, capsys
                     client.close()
     printed = capsys.readouterr().out
     for words in (
+        "You asked: Vanilla?\nYou asked: Lemon?\nYou asked: Basil?\n",
         "You asked: Write a tagline for an ice cream shop.",
         "You asked: Shorter, please.",
         "stop\n",
@@ -190,3 +195,15 @@ def test_the_glific_service_answers_a_flow(tmp_path):
         sent = server.requests[0].body
     assert answer == {"success": True, "parsed_msg": {"sum": 4}}
     assert (sent["model"], sent["temperature"]) == ("gpt-4o", 0)
+
+
+def test_the_cluster_answers_what_one_machine_does(tmp_path):
+    pytest.importorskip("dask.distributed", reason="Dask is not installed")
+    code = next(code for _, code in BLOCKS if code.startswith(ON_A_CLUSTER))
+    (tmp_path / "on_a_cluster.py").write_text(of_the_tested(code))
+    with lib.OfflineServer(itertools.repeat(answer)) as server:
+        told = subprocess.run(
+            [sys.executable, "on_a_cluster.py"], capture_output=True, text=True,
+            cwd=tmp_path, env=environment_of(server), timeout=120, check=True,
+        ).stdout  # fmt: skip
+    assert told == "You asked: Vanilla?\nYou asked: Lemon?\nYou asked: Basil?\n"

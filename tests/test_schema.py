@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from enum import Enum, IntEnum
-from typing import Annotated, Any, Literal, NewType, Optional, TypedDict, Union
+from typing import Annotated, Any, Literal, NewType, Optional, TypedDict, TypeVar, Union
 
 import pytest
 from hypothesis import given
@@ -72,6 +72,20 @@ class Maybe:
     grams: float | None
 
 
+@dataclass
+class Sum:
+    parts: list[int]
+    total: int = field(init=False, default=0)
+
+    def __post_init__(self):
+        self.total = sum(self.parts)
+
+
+@dataclass
+class Lost:
+    where: "Nowhere"  # noqa: F821
+
+
 class Nothing(Enum):
     pass
 
@@ -136,6 +150,15 @@ STEP = {
         ),
         (Annotated[int, "how many"], {"type": "integer", "description": "how many"}),
         (Step, STEP),
+        (
+            Sum,
+            {
+                "type": "object",
+                "properties": {"parts": {"type": "array", "items": {"type": "integer"}}},
+                "required": ["parts"],
+                "additionalProperties": False,
+            },
+        ),
         (
             list[Step],
             {"type": "array", "items": {"$ref": "#/$defs/Step"}, "$defs": {"Step": STEP}},
@@ -274,6 +297,8 @@ def test_a_described_reference_stands_alone_where_it_is_strict():
         (tuple[int, str], "a strict schema has no tuples"),
         (Any, "Any is too little to say"),
         (object, "object has no JSON form"),
+        (TypeVar("T"), "cannot describe T: T has no JSON form"),
+        (Lost, "cannot describe Lost: its type hints can't be understood: name 'Nowhere'"),
         (list["Nowhere"], "'Nowhere' can't be understood"),  # noqa: F821
         (Literal[b"x"], "b'x' is no JSON scalar"),
         (Nothing, "it has no members"),
@@ -286,6 +311,16 @@ def test_what_cannot_be_described_is_refused_with_the_reason(of, words):
     with pytest.raises(lib.ConfigError) as caught:
         lib.json_schema(of)
     assert words in str(caught.value)
+
+
+def test_a_type_statement_stands_for_its_type():
+    if sys.version_info >= (3, 12):
+        from typing import TypeAliasType
+    else:
+        TypeAliasType = pytest.importorskip("typing_extensions").TypeAliasType
+    Row = TypeAliasType("Row", list[Id])  # as `type Row = list[Id]` makes it
+    assert lib.json_schema(Row) == {"type": "array", "items": {"type": "string"}}
+    assert lib.read_as(tuple[Row, Id], [["a"], "b"]) == (["a"], "b")
 
 
 def test_an_alias_that_refers_to_itself_is_refused():
@@ -323,6 +358,10 @@ def test_the_place_of_what_cannot_be_described_is_named():
          Tree("a", [Tree("b", [])])),
         (Any, {"a": [1]}, {"a": [1]}),
         (Maybe, {}, Maybe(None)),
+        (Sum, {"parts": [1, 2]}, Sum([1, 2])),
+        (float | Literal[3], 3, 3),
+        (float | Annotated[int, "whole"], 3, 3),
+        (Literal["all"] | int, 3.0, 3),
     ],
     ids=str,
 )  # fmt: skip
@@ -351,6 +390,12 @@ def test_a_value_becomes_an_instance_of_its_type(of, value, expected):
         (float, float("nan"), "$: expected number, got nan"),
         (Cat | Dog, {"name": "a", "toy": 3}, "$.toy: expected string, got number"),
         (dict[str, int], [], "$: expected object, got list"),
+        (list[int], {}, "$: expected list, got object"),
+        (tuple[int, str], "ab", "$: expected list, got string"),
+        (set[Any], [[1]], "$: unhashable type: 'list'"),
+        (Literal["a"], ["a"], '$: expected one of "a", got list'),
+        (Cat | Dog, "Tom", "$: expected object, got string"),
+        (Sum, {"parts": [], "total": 3}, "$.total: there is no such key"),
     ],
     ids=str,
 )
@@ -446,6 +491,18 @@ def test_what_a_strict_schema_may_not_have_is_taken_out_of_a_models():
 def test_a_model_that_cannot_be_strict_is_refused(member, words):
     with pytest.raises(lib.ConfigError, match=words):
         lib.json_schema(model({"type": "object", "properties": {"a": member}}))
+
+
+def test_a_model_that_cannot_describe_itself_is_refused_with_the_reason():
+    def fail():
+        raise TypeError("no schema for Callable\nFor further information visit ...")
+
+    broken = model({})
+    broken.model_json_schema = staticmethod(fail)
+    with pytest.raises(lib.ConfigError) as caught:
+        lib.json_schema(list[broken])
+    assert str(caught.value) == "cannot describe list: no schema for Callable"
+    assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_a_models_definitions_do_not_take_the_place_of_others():

@@ -48,6 +48,12 @@ def test_usage_is_the_last_one_told_never_a_sum():
     assert response.usage.total_tokens == 3
 
 
+def test_moderation_is_the_last_one_told():
+    told = [{"moderation": {"input": {"flagged": flag}}} for flag in (False, True)]
+    response = added(*({"choices": [], **one} for one in [*told, {"moderation": None}]))
+    assert response.moderation == {"input": {"flagged": True}}
+
+
 def test_choices_are_told_apart_by_index_in_whatever_order_they_come():
     response = added(
         chunk("b", index=1),
@@ -96,6 +102,7 @@ def test_logprobs_are_added_up():
         {"choices": [{"index": 0, "logprobs": {"content": [{"token": "a", "logprob": -0.1}]}}]},
         {"choices": [{"index": 0, "logprobs": None}]},
         {"choices": [{"index": 0, "logprobs": {"content": None, "refusal": []}}]},
+        {"choices": [{"index": 0, "logprobs": {"content": "none"}}]},
         {"choices": [{"index": 0, "logprobs": {"content": [{"token": "b", "bytes": None}]}}]},
     )
     assert [t.token for t in response.choices[0].logprobs.content] == ["a", "b"]
@@ -185,6 +192,10 @@ TOOL_CALLS = [
                  [(None, "f", "{}"), (None, "f", "{}")], id="whole-calls-all-at-index-zero-without-ids"),
     pytest.param([[call(0, None, "f", '{"a"')], [call(0, None, "f", ":1}")], [call(0, None, "f", "")]],
                  [(None, "f", '{"a":1}')], id="name-repeated-without-id"),
+    pytest.param([[call(0, None, "f", '{"a":{}')], [call(0, None, "f", "}")]],
+                 [(None, "f", '{"a":{}}')], id="name-repeated-without-id-after-a-brace"),
+    pytest.param([[call(name="f", arguments="{}")], [call(id="2", name="g", arguments="{")], [call(arguments="}")]],
+                 [(None, "f", "{}"), ("2", "g", "{}")], id="index-missing-and-the-first-id"),
     pytest.param([[call(0, "1", "f", {"a": 1})]], [("1", "f", '{"a": 1}')], id="arguments-as-an-object"),
     pytest.param([[call(0, "1", "f", '{"a": tru')]], [("1", "f", '{"a": tru')], id="cut-arguments-stay-text"),
     pytest.param([[call("0", 5, "f", "{}")]], [(5, "f", "{}")], id="odd-types"),
@@ -196,6 +207,11 @@ def test_tool_calls_are_put_together(deltas, expected):
     calls = message_of(*({"tool_calls": d} for d in deltas)).tool_calls
     assert [(c.id, c.function.name, c.function.arguments) for c in calls] == expected
     assert all(c.type == "function" and c.index is None for c in calls)
+
+
+def test_a_call_of_which_only_the_id_came_is_kept():
+    [only] = message_of({"tool_calls": [{"index": 0, "id": "1"}]}).tool_calls
+    assert only.to_dict() == {"id": "1", "type": "function"}
 
 
 def test_custom_tool_calls_are_put_together():
@@ -616,6 +632,9 @@ def test_a_stream_is_read_on_from_where_it_was_left(ask, question):
         break
     assert list(stream.text_deltas()) == ["c"]
     assert stream.response().text == "abc"
+    with pytest.raises(StopIteration):
+        next(stream)
+    assert list(stream) == []
 
 
 def test_an_answer_left_early_is_never_passed_off_as_whole(ask, question):

@@ -127,6 +127,25 @@ def test_an_answer_that_does_not_fit_is_an_error_with_all_of_it(offline, questio
     assert caught.value.partial.text == text
 
 
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        pytest.param({"content": ""}, "$: the answer is empty", id="empty"),
+        pytest.param({"content": None}, "$: the answer is empty", id="null"),
+        pytest.param(
+            {"content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
+            "$: the model called a tool instead of answering",
+            id="a-call",
+        ),
+    ],
+)
+def test_an_answer_without_text_is_an_error_that_says_what_came(offline, question, reply, words):
+    with pytest.raises(lib.DeserializeError) as caught:
+        lib.parse_chat_completion(offline(reply), question, int)
+    assert str(caught.value) == words
+    assert caught.value.partial.choices
+
+
 def test_an_answer_without_choices_is_an_error(offline, question):
     with pytest.raises(lib.DeserializeError, match=r"\$\.choices: empty"):
         lib.parse_chat_completion(offline({"choices": []}), question, int)

@@ -1,6 +1,8 @@
 """Tools: functions described as one would by hand, and called with what their hints say."""
 
+import functools
 import json
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional, TypedDict
@@ -184,8 +186,10 @@ def test_parameters_are_described_by_the_docstring_in_any_style(doc):
 
 
 @pytest.mark.parametrize(
-    "doc", [GOOGLE, NUMPY, REST, "Do it.\nArgs:\n    x: y", "Do\nit.\n:param x: y", "Do it.\n\n:x"]
-)
+    "doc",
+    [GOOGLE, NUMPY, REST, "Do it.\nArgs:\n    x: y", "Do\nit.\n:param x: y", "Do it.\n\n:x",
+     "Do it.\nParameters\n----------\nx : int"],
+)  # fmt: skip
 def test_the_first_paragraph_ends_at_a_section(doc):
     assert lib.first_paragraph(doc) == "Do it."
 
@@ -200,6 +204,22 @@ def test_a_function_without_a_docstring_has_no_description():
         pass
 
     assert "description" not in lib.function_tool(bare)["function"]
+
+
+def test_a_default_is_told_where_json_has_a_short_word_for_it():
+    def rate(
+        unit: Unit = Unit.CELSIUS,
+        most: float = math.inf,
+        least: float = math.nan,
+        stop: Stop = Stop("Bern"),  # noqa: B008
+        note: str | None = None,
+        strict: bool = False,
+    ) -> None: ...
+
+    found = lib.function_tool(rate)["function"]["parameters"]
+    told = {name: one["default"] for name, one in found["properties"].items() if "default" in one}
+    assert told == {"unit": "celsius", "strict": False}
+    assert "required" not in found
 
 
 def untyped(x):
@@ -237,6 +257,7 @@ async def later(x: int):
         (later, "cannot describe later: it is asynchronous"),
         (lambda: 1, "cannot describe <lambda>: a tool needs a name"),
         (Stop("a"), "cannot describe Stop: a tool needs a name"),
+        (json, "cannot describe json: "),  # has a name, and can't be called
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -323,15 +344,22 @@ def test_a_bad_call_is_told_to_the_model(offline, question, made, words):
 
 
 def test_what_a_function_returns_is_told_as_text_or_json(offline, question):
-    returned = iter(["as it is", None, Stop("Bern"), [Unit.CELSIUS], {"é": 1}])
+    class Model:
+        """What Pydantic's models have, of which this uses nothing else."""
+
+        def model_dump(self, mode):
+            return {"mode": mode}
+
+    returned = iter(["as it is", None, Stop("Bern"), [Unit.CELSIUS], {"é": 1}, [Model()]])
 
     def look() -> Any:
         return next(returned)
 
-    client = offline(calls(*(call("look", {}, str(i)) for i in range(5))), "Done.")
+    client = offline(calls(*(call("look", {}, str(i)) for i in range(6))), "Done.")
     lib.run_tools(client, question, [look])
     assert [answer["content"] for answer in told(client)] == [
         "as it is", "null", '{"city":"Bern","nights":1}', '["celsius"]', '{"é":1}',
+        '[{"mode":"json"}]',
     ]  # fmt: skip
 
 
@@ -423,6 +451,14 @@ def test_a_call_of_the_requests_own_tools_is_the_callers(offline, question, made
     ]  # fmt: skip
     assert run.response.choices[0].message.tool_calls[1].to_dict() == made
     assert run.messages[-1] is run.response.choices[0].message
+
+
+def test_tools_of_the_request_that_have_no_name_are_sent_as_they_are(offline, question):
+    own = [{"type": "web_search"}, {"type": "custom", "custom": None}, {}]
+    client = offline(calls(call("add", {"a": 1})), "2")
+    run = lib.run_tools(client, {**question, "tools": own}, [add])
+    assert run.text == "2"
+    assert client.server.requests[0].body["tools"] == [*own, lib.function_tool(add)]
 
 
 @pytest.mark.parametrize(
@@ -529,6 +565,22 @@ class Shop:
     client = offline(calls(call("list", {"ids": ["a"]})), "Done.")
     lib.run_tools(client, question, [names["Shop"]().list])
     assert told(client)[0]["content"] == '["a"]'
+
+
+def test_hints_that_stand_as_text_are_found_behind_a_partial(offline, question):
+    source = """
+from __future__ import annotations
+Names = list[str]
+def repeat(ids: Names, many: int) -> Names:
+    return ids * many
+"""
+    names = {}
+    exec(source, names)
+    twice = functools.partial(functools.partial(names["repeat"]), many=2)
+    twice.__name__ = "twice"
+    client = offline(calls(call("twice", {"ids": ["a"]})), "Done.")
+    lib.run_tools(client, question, [twice])
+    assert told(client)[0]["content"] == '["a","a"]'
 
 
 def test_positional_parameters_may_be_left_out_in_the_middle(offline, question):

@@ -2,10 +2,12 @@
 
 import gc
 import gzip
+import io
 import json
 import logging
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -357,6 +359,33 @@ def test_an_unknown_host_says_so():
         call(client, QUESTION)
 
 
+@pytest.fixture
+def full_house():
+    """A port that takes no more connections, nor refuses them: its queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = listener.getsockname()
+        waiting = []
+        for _ in range(4):  # more than any system has beyond the backlog
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(address)
+            waiting.append(one)
+        yield f"http://127.0.0.1:{address[1]}/v1"
+        for one in waiting:
+            one.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
+def test_no_connection_in_time_is_a_timeout_and_tried_again(full_house, question):
+    client = lib.OpenAIClient(base_url=full_house, timeout=(0.1, 60), max_retries=1)
+    waits = []
+    client.sleep = waits.append
+    with pytest.raises(lib.RequestTimeoutError, match=r"no connection within 0\.1 s") as caught:
+        call(client, question)
+    assert caught.value.may_retry
+    assert len(waits) == 1
+
+
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "-", "xn--a", "a..b", ".", "exa mple"])
 def test_an_impossible_host_is_an_error_of_ours(host):
     with pytest.raises((lib.ConfigError, lib.HTTPError)):
@@ -396,6 +425,58 @@ def test_whatever_is_raised_below_is_ours_above(question, error):
             if timeout
             else "x" in str(caught.value)
         )
+
+
+def test_a_loss_that_somebody_elses_adapter_tells_of_is_one_too(question):
+    lost = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
+    waits = []
+    with responses.RequestsMock() as mock, lib.OpenAIClient(KEY) as client:
+        client.sleep = waits.append
+        mock.post(URL, body=lost)
+        mock.post(URL, json=completion())
+        assert call(client, question).text == "Hi!"
+        mock.reset()
+        mock.post(URL, body=lost)
+        with pytest.raises(lib.HTTPError, match="lost before an answer came: ConnectionReset"):
+            call(client.with_options(max_retries=0), question)
+    assert len(waits) == 1
+
+
+def test_of_a_refusal_no_more_than_a_megabyte_is_read(ask, question):
+    endless = http(b"x" * 9_000_000, "400 Bad Request")[:1_500_000]
+    client = ask(Reply(endless, SILENCE), timeout=60)
+    with pytest.raises(lib.BadRequestError) as caught:
+        call(client, question)
+    assert 1_000_000 < len(caught.value.body) < 1_200_000
+    assert len(str(caught.value)) < 2000
+    assert client.wire.closed_by_client.wait(5)
+
+
+def test_an_answer_that_broke_off_stays_so_for_whoever_reads_on(ask):
+    client = ask(Reply(ANSWER[:-5], CLOSE))
+    answer = lib.send(client, "POST", "chat/completions", b"{}")
+    for _ in range(2):
+        with pytest.raises(lib.StreamInterruptedError, match="in the middle of the answer"):
+            list(answer.pieces())
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+@pytest.mark.parametrize("deadline", [None, 60])
+@pytest.mark.parametrize("function", [call, open_stream], ids=["call", "stream"])
+def test_ctrl_c_while_an_answer_is_waited_for_leaves_the_client_usable(
+    ask, question, function, deadline
+):
+    def press(request):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return Reply(b"", SILENCE)
+
+    client = ask(press, ANSWER, deadline=deadline, timeout=60)
+    with pytest.raises(KeyboardInterrupt):
+        function(client, question)
+    assert client.wire.closed_by_client.wait(5)
+    assert no_timer_is_left()
+    assert call(client, question).text == "Hi!"
+    assert client.wire.connections == 2
 
 
 # Retries
@@ -541,6 +622,7 @@ class Dripping(Wire):
         pytest.param(Reply([], SILENCE), open_stream, id="silence-before-a-stream"),
         pytest.param(drip(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 90), call, id="dripping-head"),
         pytest.param(drip(http(b" " * 9000)), call, id="dripping-body"),
+        pytest.param(Reply([http(completion(), framing="close")], SILENCE), call, id="open-end"),
         pytest.param(Reply(KEEP_ALIVES, SILENCE), open_stream, id="keep-alives"),
         pytest.param(drip(streamed(chunk("a" * 9000))), open_stream, id="dripping-stream"),
         pytest.param(drip(REFUSED, head_of(REFUSED)), call, id="dripping-refusal"),
@@ -563,6 +645,36 @@ def test_a_deadline_ends_a_call_whatever_the_server_does(question, reply, functi
             assert "deadline" in str(caught.value)
             assert caught.value.partial is None or function is open_stream
         assert len(wire.requests) == 1
+
+
+@pytest.fixture
+def ends():
+    """The two ends of a connection."""
+    near, far = socket.socketpair()
+    with near, far:
+        far.settimeout(10)
+        yield near, far
+
+
+def test_a_deadline_that_ran_out_while_connecting_cuts_the_connection_once_it_is_there(ends):
+    near, far = ends
+    line = lib.Line()
+    line.start_deadline(0.0)
+    line._timer.join(10)
+    assert line.late
+    line.use(near)
+    assert far.recv(1) == b""
+
+
+def test_a_deadline_that_runs_out_just_after_the_end_cuts_nothing(ends):
+    near, far = ends
+    line = lib.Line()
+    line.use(near)
+    line.end()
+    line._expire()  # as its timer does that was not stopped in time
+    assert not line.late
+    near.sendall(b"x")
+    assert far.recv(1) == b"x"
 
 
 def test_a_deadline_that_a_wait_would_pass_ends_the_call_with_the_servers_words(ask, question):
@@ -772,6 +884,33 @@ def test_an_adapter_mounted_on_a_session_is_used(question, session):
     assert call(client, question).text == "canned"
 
 
+def test_the_body_of_an_adapter_may_be_any_file_even_one_that_fails_to_close(question, session):
+    class File:
+        def __init__(self):
+            self.read = io.BytesIO(sse(chunk("a"), chunk("b"))).read
+
+        def close(self):
+            raise OSError("stuck")
+
+    class Recorded(requests.adapters.BaseAdapter):
+        def send(self, request, **kwargs):
+            response = requests.Response()
+            response.status_code, response.request, response.url = 200, request, request.url
+            response.raw = File()
+            return response
+
+        def close(self):
+            pass
+
+    session.mount("http://", Recorded())
+    client = lib.OpenAIClient(base_url="http://some.example/v1", session=session)
+    assert open_stream(client, question).response().text == "ab"
+    with open_stream(client, question) as stream:
+        assert next(stream).text == "a"
+    with pytest.raises(lib.StreamInterruptedError, match="closed"):
+        next(stream)
+
+
 def test_a_sessions_own_verify_wins_over_the_environment(ask, question, session, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
     session.verify = False
@@ -970,11 +1109,16 @@ def test_a_key_in_the_query_is_in_no_cause(question):
             assert "secret%2F" not in text
 
 
-def test_dripping_after_done_holds_nobody_up(question):
-    whole = streamed(chunk("a"))[:-2]
-    drips = [whole] + [b"x"] * 3000
+@pytest.mark.parametrize(
+    ("whole", "drip"),
+    [
+        pytest.param(streamed(chunk("a"))[:-2], b"x", id="a-line-without-an-end"),
+        pytest.param(streamed(chunk("a"), framing="close"), b": ping\n\n", id="keep-alives"),
+    ],
+)
+def test_dripping_after_done_holds_nobody_up(question, whole, drip):
     with (
-        Dripping(Reply(drips, SILENCE)) as wire,
+        Dripping(Reply([whole] + [drip] * 3000, SILENCE)) as wire,
         lib.OpenAIClient(base_url=wire.url, deadline=20) as client,
     ):
         assert open_stream(client, question).response().text == "a"

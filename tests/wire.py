@@ -4,7 +4,7 @@
         ...  # talk to wire.url; wire.requests holds what came
 
 Replies are used in order, one per request, on whichever connection it comes. When they
-are used up, the last one is used again.
+are used up, the last one is used again. `tls` is an SSLContext, to speak TLS.
 """
 
 import json
@@ -49,7 +49,7 @@ class Wire:
     requests: list = field(default_factory=list)
     connections: int = 0  # how many were made
 
-    def __init__(self, *replies, accept=True):
+    def __init__(self, *replies, tls=None):
         self.replies = [Reply(r) if isinstance(r, (bytes, list)) else r for r in replies]
         self.requests = []
         self.connections = 0
@@ -60,10 +60,10 @@ class Wire:
         self._threads = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/v1"
+        self._tls = tls
         self.closed_by_client = threading.Event()  # a client hung up
-        if accept:
-            self._start(self._accept)
+        self._start(self._accept)
 
     def __enter__(self):
         return self
@@ -109,6 +109,10 @@ class Wire:
 
     def _serve(self, conn, number):
         try:
+            if self._tls:
+                plain, conn = conn, self._tls.wrap_socket(conn, server_side=True)
+                self._open.add(conn)
+                self._open.discard(plain)
             with conn, conn.makefile("rb") as incoming:
                 while request := read_request(incoming, number):
                     with self._lock:

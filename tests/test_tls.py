@@ -1,0 +1,116 @@
+"""TLS: certificates are looked at, and what holds for streams holds there too."""
+
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from . import lib
+from .wire import KEEP, RESET, SILENCE, Reply, Wire, chunk, completion, http, streamed
+
+CERTIFICATE = str(Path(__file__).parent / "data" / "localhost.pem")
+
+
+@pytest.fixture
+def secure():
+    """Ask a server that speaks TLS, with a certificate that nobody vouches for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    opened = []
+
+    def client_for(*replies, **settings):
+        wire = Wire(*replies, tls=context)
+        client = lib.OpenAIClient("sk-secret-key", base_url=wire.url, timeout=10, **settings)
+        opened.extend([wire, client])
+        client.sleep = lambda seconds: None
+        client.wire = wire
+        return client
+
+    yield client_for
+    for thing in reversed(opened):
+        thing.__exit__(None, None, None)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_once(secure, question):
+    client = secure(http(completion()))
+    with pytest.raises(lib.HTTPError, match="certificate was not accepted") as caught:
+        lib.create_chat_completion(client, question)
+    assert "REQUESTS_CA_BUNDLE" in str(caught.value)
+    assert "verify=" in str(caught.value)
+    assert not caught.value.may_retry
+    assert (client.wire.connections, client.wire.requests) == (1, [])  # no key was sent
+
+
+def test_a_certificate_for_another_host_is_refused(secure, question):
+    client = secure(http(completion()), verify=CERTIFICATE)
+    elsewhere = client.with_options(base_url=client.base_url.replace("127.0.0.1", "localhost"))
+    with pytest.raises(lib.HTTPError, match=r"certificate was not accepted.*localhost"):
+        lib.create_chat_completion(elsewhere, question)
+    assert client.wire.requests == []
+
+
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_with_its_authority_named_it_is_accepted(secure, question, monkeypatch, how):
+    settings = {"verify": CERTIFICATE} if how == "argument" else {}
+    if how == "environment":
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", CERTIFICATE)
+    client = secure(
+        http(completion("Hi.")), streamed(chunk("Hi.", finish_reason="stop")), **settings
+    )
+    assert lib.create_chat_completion(client, question).text == "Hi."
+    assert lib.create_chat_completion_stream(client, question).response().text == "Hi."
+    assert client.wire.connections == 1
+
+
+def test_verify_false_looks_at_no_certificate_and_warns(secure, question):
+    client = secure(http(completion("Hi.")), verify=False)
+    with pytest.warns(match="Unverified HTTPS request"):
+        assert lib.create_chat_completion(client, question).text == "Hi."
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_a_chunk_is_given_when_its_bytes_arrive(secure, question, framing):
+    whole = streamed(chunk("One,"), chunk(" two.", finish_reason="stop"), framing=framing)
+    at = whole.index(b"data: ", whole.index(b"One,"))
+    at = whole.rindex(b"\n\n", 0, at) + 2  # the end of the first event
+    hold = threading.Event()
+    end = KEEP if framing == "chunked" else "close"
+    client = secure(Reply([whole[:at], whole[at:]], end, hold), verify=CERTIFICATE)
+    texts = lib.create_chat_completion_stream(client, question).text_deltas()
+    assert next(texts) == "One,"
+    hold.set()
+    assert next(texts) == " two."
+
+
+def test_close_wakes_a_thread_that_waits(secure, question):
+    begun = streamed(chunk("One,"), done=False)[:-5]
+    client = secure(Reply(begun, SILENCE), verify=CERTIFICATE)
+    stream = lib.create_chat_completion_stream(client, question)
+    texts = stream.text_deltas()
+    assert next(texts) == "One,"
+    closer = threading.Timer(0.05, stream.close)
+    closer.start()
+    with pytest.raises(lib.StreamInterruptedError) as caught:
+        next(texts)
+    closer.join()
+    assert caught.value.partial.text == "One,"
+    assert client.wire.closed_by_client.wait(10)
+
+
+def test_a_deadline_ends_an_answer_that_stops(secure, question):
+    begun = streamed(chunk("One,"), done=False)[:-5]
+    client = secure(Reply(begun, SILENCE), verify=CERTIFICATE, deadline=0.3)
+    with pytest.raises(lib.RequestTimeoutError, match="deadline") as caught:
+        lib.create_chat_completion_stream(client, question).response()
+    assert caught.value.partial.text == "One,"
+
+
+@pytest.mark.parametrize("end", ["close", RESET])
+def test_a_stream_that_breaks_off_is_interrupted(secure, question, end):
+    begun = streamed(chunk("One,"), done=False)[:-5]
+    client = secure(Reply(begun, end), verify=CERTIFICATE)
+    with pytest.raises(lib.StreamInterruptedError) as caught:
+        lib.create_chat_completion_stream(client, question).response()
+    assert caught.value.partial.text == "One,"
+    assert len(client.wire.requests) == 1

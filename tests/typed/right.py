@@ -1,0 +1,337 @@
+"""What users write: strict mypy and strict pyright find nothing in it.
+
+Never run; what runs is the README's. Each `assert_type` says what a call is known to give.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+import requests
+from typing_extensions import assert_type
+
+from chatgptlib import (
+    APIError,
+    ChatCompletionDelta,
+    ChatCompletionStream,
+    ChatCompletionUsage,
+    ChatMessage,
+    ChatOptions,
+    ChatResponse,
+    ChatRole,
+    ConfigError,
+    ContentPart,
+    Conversations,
+    ConversationStore,
+    ConversationStream,
+    CreateChatCompletionChunk,
+    CreateChatCompletionRequest,
+    CreateChatCompletionResponse,
+    DeserializeError,
+    HTTPError,
+    MemoryStore,
+    Model,
+    OpenAIClient,
+    OpenAIError,
+    OutputTruncatedError,
+    RateLimitError,
+    RefusalError,
+    RequestTimeoutError,
+    ResponseAccumulator,
+    ServerSentEvent,
+    SQLiteStore,
+    StreamInterruptedError,
+    ToolCall,
+    ToolError,
+    ToolRun,
+    create_chat_completion,
+    create_chat_completion_stream,
+    delete_chat_completion,
+    function_tool,
+    iterate_chat_completions,
+    json_schema,
+    list_chat_completion_messages,
+    list_chat_completions,
+    parse_chat_completion,
+    parse_via_chat_gpt,
+    retrieve_chat_completion,
+    run_tools,
+    update_chat_completion,
+    verify_webhook,
+)
+
+# Clients
+
+
+def fresh_key() -> str:
+    return Path("key").read_text()
+
+
+client = OpenAIClient()
+careful = OpenAIClient(
+    fresh_key,
+    base_url="http://localhost:11434/v1",
+    organization="org-1",
+    timeout=(3, 60.5),
+    deadline=90,
+    headers={"X-Team": "ice"},
+    query={"trace": "1"},
+    verify="ca.pem",
+    proxies={"https": "http://proxy:3128"},
+    session=requests.Session(),
+)
+assert_type(careful.with_options(timeout=3, max_retries=0, path="other/path"), OpenAIClient)
+azure = OpenAIClient.azure("https://x", deployment="d", api_version="1", api_key=fresh_key)
+with OpenAIClient("sk-key") as one:
+    assert_type(one.base_url, str)
+
+# Requests: messages of both kinds, enums and text, what is left out
+
+request = CreateChatCompletionRequest(
+    model=Model.GPT_4O_MINI,
+    messages=[
+        ChatMessage(ChatRole.SYSTEM, "Be brief."),
+        {"role": "user", "content": "A mapping does as well."},
+        ChatMessage.user("Look.", images=["a.png", b"\x89PNG", Path("b.png")], files="c.pdf"),
+        ChatMessage("user", [ContentPart(type="text", text="Hi"), {"type": "text", "text": "!"}]),
+    ],
+    stop=["\n"],
+    logit_bias={"50256": -100},
+    response_format={"type": "json_object"},
+    tool_choice="auto",
+    stream_options={"include_usage": True},
+    extra={"top_k": 40},
+)
+only_messages = [ChatMessage.user("Hi")]
+CreateChatCompletionRequest(model="llama3.2", messages=only_messages, temperature=0, stop="\n")
+only_mappings: list[dict[str, str]] = [{"role": "user", "content": "Hi"}]
+CreateChatCompletionRequest(model="m", messages=only_mappings)
+request.temperature = 0.5
+body: dict[str, Any] = request.to_dict()
+
+# Whole answers
+
+response = create_chat_completion(client, request)
+assert_type(response, CreateChatCompletionResponse)
+assert_type(response.text, str)
+assert_type(response.choices[0].message, ChatMessage)
+assert_type(response.choices[0].finish_reason, str | None)
+assert_type(response.usage, ChatCompletionUsage | None)
+assert_type(response.request_id, str | None)
+assert_type(response.headers["x-request-id"], str)
+assert_type(response.extra["provider"], Any)
+for call in response.choices[0].message.tool_calls or []:
+    assert_type(call, ToolCall)
+    if call.function and call.function.arguments:
+        print(call.function.name, call.function.arguments.upper())
+if response.usage and response.usage.prompt_tokens_details:
+    assert_type(response.usage.prompt_tokens_details.cached_tokens, int | None)
+again = CreateChatCompletionRequest(
+    model="m", messages=[*request.messages, response.choices[0].message]
+)
+kept = CreateChatCompletionResponse.from_dict(response.to_dict())
+assert_type(kept, CreateChatCompletionResponse)
+
+# Into what one likes
+
+
+@dataclass
+class Mine:
+    model: str
+    messages: list[dict[str, str]]
+    temperature: float | None = None
+
+
+@dataclass
+class Short:
+    id: str = ""
+    choices: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+class Typed(TypedDict):
+    id: str
+
+
+mine = Mine("m", [{"role": "user", "content": "Hi"}])
+assert_type(create_chat_completion(client, mine), CreateChatCompletionResponse)
+assert_type(create_chat_completion(client, {"model": "m", "messages": [ChatMessage.user("")]}),
+            CreateChatCompletionResponse)  # fmt: skip
+assert_type(create_chat_completion(client, mine, into=dict), dict[str, Any])
+assert_type(create_chat_completion(client, mine, into=Short).choices, list[dict[str, Any]])
+assert_type(create_chat_completion(client, mine, into=Typed)["id"], str)
+
+# Streams
+
+with create_chat_completion_stream(client, request) as stream:
+    for chunk in stream:
+        assert_type(chunk, CreateChatCompletionChunk)
+        assert_type(chunk.choices[0].delta, ChatCompletionDelta)
+    for text in stream.text_deltas():
+        assert_type(text, str)
+    assert_type(stream.response(), CreateChatCompletionResponse)
+    assert_type(stream.request_id, str | None)
+for plain in create_chat_completion_stream(client, mine, into=dict):
+    assert_type(plain, dict[str, Any])
+for short in create_chat_completion_stream(client, mine, into=Short):
+    assert_type(short, Short)
+
+
+def show(stream: ChatCompletionStream[CreateChatCompletionChunk]) -> Iterator[str]:
+    total = ResponseAccumulator(choices=2)
+    for chunk in stream:
+        total.add(chunk)
+        yield chunk.text
+    assert_type(total.response(), CreateChatCompletionResponse)
+
+
+print(*show(create_chat_completion_stream(client, request)))
+
+# Errors, and what they carry
+
+try:
+    create_chat_completion(client, request)
+except RateLimitError as error:
+    assert_type(error.retry_after, float | None)
+except APIError as error:
+    assert_type(error.status_code, int)
+    assert_type(error.message, str)
+    assert_type(error.code, Any)
+    assert_type(error.body, Any)
+except RequestTimeoutError as error:
+    timeout: TimeoutError = error
+except StreamInterruptedError as error:
+    assert_type(error.partial, CreateChatCompletionResponse | None)
+except HTTPError as error:
+    assert_type(error.may_retry, bool)
+except DeserializeError as error:
+    assert_type(error.path, str)
+    assert_type(error.body, str | None)
+except (RefusalError, OutputTruncatedError) as error:
+    assert_type(error.response, CreateChatCompletionResponse)
+except ToolError as error:
+    assert_type(error.call, ToolCall)
+    messages = error.messages
+    if messages:
+        CreateChatCompletionRequest(model="m", messages=messages)
+except ConfigError as error:
+    print(error)
+except OpenAIError as error:
+    assert_type(error.request_id, str | None)
+    assert_type(error.headers, Mapping[str, str] | None)
+
+# Tools
+
+
+class Unit(Enum):
+    CELSIUS = "celsius"
+    FAHRENHEIT = "fahrenheit"
+
+
+@dataclass
+class Place:
+    city: str
+    country: str | None = None
+
+
+def get_weather(
+    place: Place, unit: Unit = Unit.CELSIUS, how: Annotated[Literal["now", "soon"], "when"] = "now"
+) -> dict[str, float]:
+    return {place.city: 21.5}
+
+
+def show_chunk(chunk: CreateChatCompletionChunk) -> None:
+    print(chunk.text)
+
+
+run = run_tools(client, request, [get_weather, print], max_rounds=3, on_chunk=show_chunk)
+assert_type(run, ToolRun)
+assert_type(run.text, str)
+tools = [function_tool(get_weather), {"type": "custom", "custom": {"name": "code"}}]
+CreateChatCompletionRequest(model="m", messages=run.messages, tools=tools)
+
+# Structured output
+
+
+@dataclass
+class Recipe:
+    title: str
+    steps: list[str]
+
+
+assert_type(parse_chat_completion(client, request, Recipe), Recipe)
+assert_type(parse_chat_completion(client, request, list[Recipe]), list[Recipe])
+assert_type(json_schema(Recipe), dict[str, Any])
+
+# Conversations, in a store of one's own
+
+
+class DictStore:
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[str | None, list[dict[str, Any]]]] = {}
+
+    def load(
+        self, conversation_id: str, limit: int | None = None
+    ) -> tuple[str | None, list[dict[str, Any]]] | None:
+        return self.kept.get(conversation_id)
+
+    def append(
+        self,
+        conversation_id: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        system_prompt: str | None,
+        restart: bool,
+    ) -> None:
+        self.kept[conversation_id] = (system_prompt, [dict(message) for message in messages])
+
+    def delete(self, conversation_id: str) -> bool:
+        return self.kept.pop(conversation_id, None) is not None
+
+    def ids(self) -> list[str]:
+        return list(self.kept)
+
+
+stores: list[ConversationStore] = [DictStore(), MemoryStore(), SQLiteStore(Path("chats.db"))]
+chats = Conversations(client, stores[0])
+options = ChatOptions(model="m", system_prompt="Be brief.", stop=["\n"], history_messages=10)
+said = chats.chat_completion("ann", "Hi!", options)
+assert_type(said, ChatResponse)
+assert_type(said.restarted, bool)
+with chats.chat_completion_stream("ann", ChatMessage.user("And?"), options) as answer:
+    assert_type(answer, ConversationStream)
+    for text in answer.text_deltas():
+        assert_type(text, str)
+    assert_type(answer.response().text, str)
+assert_type(chats.history("ann"), list[ChatMessage])
+
+# Stored completions, and the rest of the API
+
+page = list_chat_completions(client, metadata={"a": "b"}, limit=3)
+for completion in page:
+    assert_type(completion, CreateChatCompletionResponse)
+    if completion.id:
+        assert_type(retrieve_chat_completion(client, completion.id).text, str)
+        assert_type(update_chat_completion(client, completion.id, {}).id, str | None)
+        assert_type(delete_chat_completion(client, completion.id).deleted, bool | None)
+        for message in list_chat_completion_messages(client, completion.id):
+            assert_type(message, ChatMessage)
+assert_type(iterate_chat_completions(client, into=Short), Iterator[Short])
+print(client.post("embeddings", {"input": "ice"})["data"], client.get("models", {"a": "b"}))
+client.delete("files/file-1")
+with client.stream("responses", {"input": "Hi"}) as events:
+    for event in events:
+        assert_type(event, ServerSentEvent)
+        print(event.event, event.data["delta"])
+
+# Adapters, and many at once
+
+assert_type(parse_via_chat_gpt(client, {"question_text": "Hi"}), dict[str, Any])
+assert_type(verify_webhook(b"{}", {"webhook-id": "1"}, ["new", "old"]), dict[str, Any])
+ask = partial(create_chat_completion, client)
+with ThreadPoolExecutor() as threads, ProcessPoolExecutor() as processes:
+    for done in [*threads.map(ask, [request] * 3), *processes.map(ask, [request])]:
+        assert_type(done, CreateChatCompletionResponse)
