@@ -69,6 +69,7 @@ class Transport:
         """The part of a request that is the same every time."""
         import requests
 
+        _check_versions()
         try:
             return requests.Request(method, url, headers=dict(headers)).prepare()
         except Exception:
@@ -193,6 +194,23 @@ def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 @functools.cache
+def _check_versions() -> None:
+    """Refuse what is too old, since a copy in one file has no setup.cfg to do so."""
+    import requests
+    import urllib3
+    from requests.adapters import HTTPAdapter
+
+    if not (
+        hasattr(HTTPAdapter, "get_connection_with_tls_context")
+        and hasattr(urllib3.HTTPResponse, "read1")
+    ):
+        raise ConfigError(
+            f"requests {requests.__version__} and urllib3 {vars(urllib3)['__version__']} are "
+            "too old together: needed are requests 2.32.2 and urllib3 2.2, or newer"
+        )
+
+
+@functools.cache
 def _adapter_class() -> type[HTTPAdapter]:
     from requests.adapters import HTTPAdapter
 
@@ -216,10 +234,6 @@ def _adapter_class() -> type[HTTPAdapter]:
                 pool = super().get_connection_with_tls_context(request, verify, proxies)
                 self._keep(key, _as_we_need_it(pool))
             return pool
-
-        def get_connection(self, url: Any, proxies: Any = None) -> Any:  # before requests 2.32
-            pool = super().get_connection(url, proxies)  # pyright: ignore[reportDeprecated]
-            return _as_we_need_it(pool)
 
         def request_url(self, request: Any, proxies: Any) -> str:
             key = ("what to ask for", request.url, *proxies.items())
@@ -519,7 +533,6 @@ def _arriving(response: requests.Response | _Reply, line: Line) -> Iterator[byte
     `iter_content` would wait for a piece to be full where the body is not chunked, and
     for the end of each chunk, however slowly it comes, where it is.
     """
-    from requests import Response
     from urllib3.response import HTTPResponse
 
     raw, headers = response.raw, response.headers
@@ -528,11 +541,11 @@ def _arriving(response: requests.Response | _Reply, line: Line) -> Iterator[byte
     chunked = headers.get("transfer-encoding", "").lower() == "chunked"
     if chunked and line.chunks is not None and "content-encoding" not in headers:
         return line.chunks()
-    if isinstance(raw, HTTPResponse) and hasattr(raw, "read1"):
-        return _released_with_its_last(
-            iter(lambda: raw.read1(READ_SIZE, decode_content=True) or b"", b""), raw, line
-        )
-    pieces: Any = response.iter_content(1) if isinstance(response, Response) else raw.stream(1)
+    pieces: Iterator[bytes]
+    if isinstance(response, _Reply) or isinstance(raw, HTTPResponse):
+        pieces = iter(lambda: raw.read1(READ_SIZE, decode_content=True) or b"", b"")
+    else:  # what an adapter of the user's made up
+        pieces = response.iter_content(1)
     return _released_with_its_last(pieces, raw, line)
 
 

@@ -17,6 +17,7 @@ import traceback
 import pytest
 import requests
 import responses
+import urllib3
 
 from . import lib
 from .conftest import QUESTION
@@ -384,6 +385,26 @@ def test_no_connection_in_time_is_a_timeout_and_tried_again(full_house, question
         call(client, question)
     assert caught.value.may_retry
     assert len(waits) == 1
+
+
+@pytest.mark.parametrize("name", ["get_connection_with_tls_context", "read1"])
+def test_what_it_stands_on_is_refused_where_it_is_too_old(
+    ask, question, monkeypatch, name, fresh_look
+):
+    client = ask(ANSWER)
+    for owner in (requests.adapters.HTTPAdapter, urllib3.HTTPResponse, urllib3.BaseHTTPResponse):
+        monkeypatch.delattr(owner, name, raising=False)
+    with pytest.raises(lib.ConfigError, match=r"requests \d.* and urllib3 \d.* are too old"):
+        call(client, question)
+    assert client.wire.connections == 0
+
+
+@pytest.fixture
+def fresh_look():
+    """Which versions there are is looked at once."""
+    lib._check_versions.cache_clear()
+    yield
+    lib._check_versions.cache_clear()
 
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "-", "xn--a", "a..b", ".", "exa mple"])
