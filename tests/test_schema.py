@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from . import lib
+from .test_codec import Sum
 
 
 class Colour(Enum):
@@ -70,15 +71,6 @@ class Even:
 @dataclass
 class Maybe:
     grams: float | None
-
-
-@dataclass
-class Sum:
-    parts: list[int]
-    total: int = field(init=False, default=0)
-
-    def __post_init__(self):
-        self.total = sum(self.parts)
 
 
 @dataclass

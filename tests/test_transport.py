@@ -481,17 +481,26 @@ def test_an_answer_that_broke_off_stays_so_for_whoever_reads_on(ask):
             list(answer.pieces())
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+@pytest.fixture
+def ctrl_c():
+    """Presses it, also where whoever started the tests has it ignored."""
+    if not hasattr(signal, "pthread_kill"):
+        pytest.skip("no signals to threads here")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("deadline", [None, 60])
 @pytest.mark.parametrize("function", [call, open_stream], ids=["call", "stream"])
 def test_ctrl_c_while_an_answer_is_waited_for_leaves_the_client_usable(
-    ask, question, function, deadline
+    ask, question, function, deadline, ctrl_c
 ):
     def press(request):
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        ctrl_c()
         return Reply(b"", SILENCE)
 
-    client = ask(press, ANSWER, deadline=deadline, timeout=60)
+    client = ask(press, ANSWER, deadline=deadline)
     with pytest.raises(KeyboardInterrupt):
         function(client, question)
     assert client.wire.closed_by_client.wait(5)
