@@ -258,10 +258,7 @@ def _prompt(words: list[str]) -> str:
 
 def _told_of_end(response: CreateChatCompletionResponse) -> int:
     """Say on stderr what the text does not show: a refusal, a cut, an answer without text."""
-    choice = response.choices[0] if response.choices else None
-    if choice is None:
-        _complain("the answer holds no choice")
-        return 1
+    choice = response.choices[0]  # without one it is an error, and does not come here
     if choice.message.refusal:
         _complain(f"the model refused: {choice.message.refusal}")
         return 1

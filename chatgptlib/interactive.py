@@ -149,6 +149,12 @@ def shown_message(message: ChatMessage) -> str:
     for call in message.tool_calls or ():
         if function := call.function:
             parts.append(f"[calls {function.name}({function.arguments})]")
+        if custom := call.custom:
+            parts.append(f"[calls {custom.name}({custom.input})]")
+    if function := message.function_call:
+        parts.append(f"[calls {function.name}({function.arguments})]")
+    if audio := message.audio:
+        parts.append(f"[says: {audio.transcript}]" if audio.transcript else "[audio]")
     if message.refusal:
         parts.append(f"[refuses: {message.refusal}]")
     return " ".join(parts)

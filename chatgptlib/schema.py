@@ -23,6 +23,7 @@ import math
 import re
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from enum import Enum
 from typing import Any, ForwardRef, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
@@ -98,19 +99,20 @@ class _Definitions:
 # What types look like in JSON. A shape describes itself, and reads values of its type
 
 
-class Shape:
+class Shape(ABC):
     """How the values of a type look in JSON."""
 
     name = "value"  # in messages
     note = ""  # the description that goes with it
     is_object = False  # with known keys, so that it can be the root of a schema
 
+    @abstractmethod
     def describe(self, definitions: _Definitions) -> dict[str, Any]:
-        raise NotImplementedError
+        """The schema. Raises ConfigError for what a strict one can't say."""
 
+    @abstractmethod
     def read(self, value: JSONValue) -> Any:
         """The Python value of a JSON value. Raises DeserializeError."""
-        raise NotImplementedError
 
     def is_exactly(self, value: JSONValue) -> bool:
         """`value` need not be converted to be of this type."""
@@ -703,9 +705,13 @@ def first_paragraph(doc: str | None) -> str:
     """The first paragraph of a docstring, as one line: up to a blank line or a section."""
     paragraph: list[str] = []
     for line in map(str.strip, (doc or "").strip().splitlines()):
+        if line.startswith("---") and _SECTION.match(line):
+            if len(paragraph) > 1 or _SECTION.match(f"{''.join(paragraph)}:"):
+                paragraph.pop()  # the title of a section; else it is what the whole is called
+            elif not paragraph:
+                continue
+            break
         if not line or _SECTION.match(line):
-            if line.startswith("---"):
-                paragraph.pop()  # the title over it
             break
         paragraph.append(line)
     return " ".join(paragraph)

@@ -188,7 +188,7 @@ class _Choice:
         self.calls = _Calls()
         self.function_call: _Call | None = None
         self.finish_reason: str | None = None
-        self.logprobs: dict[str, list[Any]] = {}
+        self.logprobs: dict[str, JSONValue] = {}
         self.extra: dict[str, Any] = {}
         self.message_extra: dict[str, Any] = {}
 
@@ -220,8 +220,13 @@ class _Choice:
         if choice.logprobs is not None:
             told: dict[str, JSONValue] = choice.logprobs.to_dict()
             for key, value in told.items():
+                so_far = self.logprobs.get(key)
                 if isinstance(value, list):
-                    self.logprobs.setdefault(key, []).extend(value)
+                    if not isinstance(so_far, list):
+                        so_far = self.logprobs[key] = []
+                    so_far.extend(value)
+                elif not isinstance(so_far, list):
+                    self.logprobs[key] = value
         if choice.extra:
             _keep_last(self.extra, choice.extra)
 

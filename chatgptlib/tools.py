@@ -277,7 +277,7 @@ class _Tool:
         self.function = function
         self.name = _name_of(function)
         self.signature = _signature_of(function, self.name)
-        doc = inspect.getdoc(function) or ""
+        doc = inspect.getdoc(_behind_partials(function)) or ""
         self._note = first_paragraph(doc)
         members = _parameters(function, self.name, self.signature, parameter_notes(doc))
         self._shape = ObjectShape(lambda: members, dict)
@@ -353,10 +353,15 @@ def _parameters(
 
 def _names_in_sight(function: Any) -> dict[str, Any]:
     """What type hints that stand as text may refer to."""
+    function = inspect.unwrap(_behind_partials(function))
+    names: dict[str, Any] = getattr(function, "__globals__", {})
+    return names
+
+
+def _behind_partials(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
-    names: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
-    return names
+    return function
 
 
 # Docstrings

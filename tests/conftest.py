@@ -1,5 +1,7 @@
 """What every test has: an environment without settings of the person who runs it."""
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -15,6 +17,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("gate")
+
+# Who starts this in the background may have Ctrl-C ignored, which children would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 

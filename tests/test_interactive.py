@@ -294,6 +294,13 @@ def called(function):
             'So: [calls f({})] [calls g({"a": 1})]', id="calls",
         ),
         pytest.param({"content": "So:", "tool_calls": [called(None)]}, "So:", id="a-call-of-nothing"),
+        pytest.param({"content": None, "tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}]},
+                     "[calls sql(SELECT 1)]", id="a-custom-call"),
+        pytest.param({"content": None, "function_call": {"name": "f", "arguments": "{}"}},
+                     "[calls f({})]", id="a-call-of-old"),
+        pytest.param({"content": None, "audio": {"id": "a", "transcript": "Hello."}},
+                     "[says: Hello.]", id="speech"),
+        pytest.param({"content": None, "audio": {"id": "a"}}, "[audio]", id="speech-not-written-down"),
         pytest.param({"content": None, "refusal": "I won't"}, "[refuses: I won't]", id="refusal"),
     ],
 )  # fmt: skip

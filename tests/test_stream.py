@@ -104,9 +104,12 @@ def test_logprobs_are_added_up():
         {"choices": [{"index": 0, "logprobs": {"content": None, "refusal": []}}]},
         {"choices": [{"index": 0, "logprobs": {"content": "none"}}]},
         {"choices": [{"index": 0, "logprobs": {"content": [{"token": "b", "bytes": None}]}}]},
+        {"choices": [{"index": 0, "logprobs": {"base": "e", "tokens": 1}}]},
+        {"choices": [{"index": 0, "logprobs": {"base": 2, "tokens": ["b"]}}]},
     )
     assert [t.token for t in response.choices[0].logprobs.content] == ["a", "b"]
     assert response.choices[0].logprobs.refusal == []
+    assert response.choices[0].logprobs.extra == {"base": 2, "tokens": ["b"]}
 
 
 def test_provider_fields_of_every_level_are_added_up():

@@ -188,7 +188,7 @@ def test_parameters_are_described_by_the_docstring_in_any_style(doc):
 @pytest.mark.parametrize(
     "doc",
     [GOOGLE, NUMPY, REST, "Do it.\nArgs:\n    x: y", "Do\nit.\n:param x: y", "Do it.\n\n:x",
-     "Do it.\nParameters\n----------\nx : int"],
+     "Do it.\nParameters\n----------\nx : int", "------\nDo it.", "------\nDo it.\n------"],
 )  # fmt: skip
 def test_the_first_paragraph_ends_at_a_section(doc):
     assert lib.first_paragraph(doc) == "Do it."
@@ -565,6 +565,22 @@ class Shop:
     client = offline(calls(call("list", {"ids": ["a"]})), "Done.")
     lib.run_tools(client, question, [names["Shop"]().list])
     assert told(client)[0]["content"] == '["a"]'
+
+
+def test_a_partial_is_described_by_the_function_behind_it():
+    def repeat(text: str, many: int) -> str:
+        """Say it again.
+
+        Args:
+            text: what to say
+        """
+        return text * many
+
+    twice = functools.partial(functools.partial(repeat), many=2)
+    twice.__name__ = "twice"
+    function = lib.function_tool(twice)["function"]
+    assert (function["name"], function["description"]) == ("twice", "Say it again.")
+    assert function["parameters"]["properties"]["text"]["description"] == "what to say"
 
 
 def test_hints_that_stand_as_text_are_found_behind_a_partial(offline, question):
