@@ -30,7 +30,7 @@ HOME = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("OPENAI_", "PYTHONPATH", "VIRTUAL_ENV", "COVERAGE_"))
+    if not name.startswith(("OPENAI_", "CHATGPTLIB_", "PYTHONPATH", "VIRTUAL_ENV", "COVERAGE_"))
 } | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -61,18 +61,29 @@ def environment_at(folder: Path, python: object, *packages: object) -> Path:
 def pythons() -> dict[str, str]:
     """The interpreters on PATH or under pyenv, by their full version."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    code = "import ensurepip, sys, venv; print('.'.join(map(str, sys.version_info[:3])))"
     found: dict[str, str] = {}
     for version in VERSIONS:
-        installed = sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)
-        for python in [shutil.which(f"python{version}"), *installed]:
+        on_path = shutil.which(f"python{version}")
+        installed = sorted(pyenv.glob(f"{version}.*/bin/python"), key=_patch, reverse=True)
+        for python in [*([on_path] if on_path else []), *installed]:
             try:  # a shim of pyenv's may stand there for nothing
-                code = "import sys, venv; print('.'.join(map(str, sys.version_info[:3])))"
+                code = (
+                    "import ensurepip, sys, venv; print('.'.join(map(str, sys.version_info[:3])))"
+                )
                 full = run(python, "-c", code, cwd=HOME).strip()
             except (Failed, OSError):
                 continue
             found[full] = str(python)
             break
+    if not found:
+        raise Failed(f"found none of Python {', '.join(VERSIONS)}")
     return found
+
+
+def _patch(python: Path) -> int:
+    """The last number of the version that a folder of pyenv's is named for."""
+    return int("".join(filter(str.isdigit, python.parts[-3].split(".")[-1])) or 0)
 
 
 def oldest() -> list[str]:

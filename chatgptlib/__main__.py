@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -53,12 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has stopped. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
-        _complain(f"cannot write the answer: {error}")
+        if not isinstance(error, BrokenPipeError):  # else whoever read our output has stopped
+            _complain(f"cannot write the answer: {error}")
+        # Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -162,7 +161,7 @@ def _schema(name: str) -> dict[str, Any]:
     if isinstance(inner := schema.get("json_schema"), dict):
         schema = inner
     if "schema" not in schema:
-        title = "".join(c if c.isascii() and c.isalnum() else "_" for c in Path(name).stem)[:64]
+        title = re.sub("[^a-zA-Z0-9_-]", "_", Path(name).stem)[:64]
         strict = schema.get("additionalProperties") is False
         schema = {"name": title or "answer", "schema": schema, "strict": strict}
     return {"type": "json_schema", "json_schema": schema}
@@ -183,8 +182,8 @@ def _run(options: argparse.Namespace) -> int:
     if not (prompt or given or person):
         _complain("nothing to ask: give a prompt, or pipe one in (--help tells more)")
         return 2
-    with _client(options) as client, _store(options) as store:
-        conversations = Conversations(client, store)
+    with _client(options) as client:
+        conversations = Conversations(client, _store(options))
         conversation = options.conversation or _UNNAMED
         if person:
             InteractiveChat(conversations, conversation, _chat_options(options), _told_of_end).run()
@@ -273,19 +272,14 @@ def _told_of_end(response: CreateChatCompletionResponse) -> int:
 
 
 def _run_on_store(options: argparse.Namespace) -> int:
-    if not _store_path(options).exists():
-        found: Any = None
-    else:
-        with _store(options) as store:
-            if options.list:
-                for name in store.ids():
-                    print(name if name.isprintable() else json.dumps(name))
-                return 0
-            found = store.load(checked_conversation_id(options.conversation))
-            if options.delete and found:
-                store.delete(options.conversation)
-                return 0
+    store = _store(options) if _store_path(options).exists() else MemoryStore()
     if options.list:
+        for name in store.ids():
+            print(name if name.isprintable() else json.dumps(name))
+        return 0
+    found = store.load(checked_conversation_id(options.conversation))
+    if options.delete and found:
+        store.delete(options.conversation)
         return 0
     if found is None:
         _complain(f"there is no conversation {options.conversation!r}")
@@ -303,11 +297,9 @@ def _store_path(options: argparse.Namespace) -> Path:
     return path
 
 
-@contextmanager
-def _store(options: argparse.Namespace) -> Generator[SQLiteStore | MemoryStore, None, None]:
-    if not (options.conversation or options.store or options.list):
-        yield MemoryStore()
-        return
+def _store(options: argparse.Namespace) -> SQLiteStore | MemoryStore:
+    if not (options.conversation or options.list):
+        return MemoryStore()
     path = _store_path(options)
     try:
         if not options.store:
@@ -318,8 +310,7 @@ def _store(options: argparse.Namespace) -> Generator[SQLiteStore | MemoryStore, 
         raise ConfigError(
             f"cannot keep conversations in {str(path)!r}: {error.strerror}"
         ) from error
-    with SQLiteStore(path) as store:
-        yield store
+    return SQLiteStore(path)
 
 
 def data_folder() -> Path:
@@ -388,7 +379,7 @@ def _tell_of_batch(result: BatchResult) -> None:
 
 
 def _explained(error: OpenAIError) -> str:
-    if isinstance(error, (ConfigError, AuthenticationError)) and "key" in str(error).lower():
+    if isinstance(error, AuthenticationError) or "OPENAI_API_KEY" in str(error):
         return f"{error} (or try --offline, which needs no key)"
     return str(error)
 

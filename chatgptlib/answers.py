@@ -8,10 +8,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from .errors import APIError, DeserializeError, JSONValue, api_error, excerpt, told_error
+from .errors import (
+    APIError,
+    DeserializeError,
+    JSONValue,
+    OpenAIError,
+    api_error,
+    excerpt,
+    told_error,
+)
 from .transport import Answer
+
+E = TypeVar("E", bound=OpenAIError)
 
 _DEEPEST = 100  # levels of nesting in an answer
 
@@ -38,13 +48,11 @@ def answer_value(answer: Answer) -> Any:
     if not content:
         return None
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind.endswith(("/json", "+json")):
-        return answer_json(answer, content, only_error)
     if kind in ("", "text/plain"):  # a server that does not say: a transcript, or JSON
-        value, _ = parsed(content)
-        if isinstance(value, (dict, list)):
-            return answer_json(answer, content, only_error)
-    return content
+        is_json = isinstance(parsed(content)[0], (dict, list))
+    else:
+        is_json = kind.endswith(("/json", "+json"))
+    return answer_json(answer, content, only_error) if is_json else content
 
 
 def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
@@ -111,6 +119,11 @@ def told_in_answer(told: Any, answer: Answer) -> APIError:
     )
 
 
+def error_event(value: JSONValue, text: str, answer: Answer) -> APIError:
+    """The error in an event named "error": `value` is its JSON, `text` what came."""
+    return told_in_answer(value if told_error(value) else {"error": value or text}, answer)
+
+
 def refusal(answer: Answer, base_url: str, sent_key: bool) -> APIError:
     """The error for an answer whose status is not 2xx."""
     text = answer.read_error()
@@ -160,7 +173,7 @@ def not_json(answer: Answer, content: bytes) -> DeserializeError:
     )
 
 
-def with_answer(error: DeserializeError, answer: Answer) -> DeserializeError:
+def with_answer(error: E, answer: Answer) -> E:
     """`error` with what is known of the answer it was found in."""
     error.headers, error.request_id = answer.told_headers, answer.request_id
     return error

@@ -90,8 +90,8 @@ def run_batch(
 
     `defaults` are parameters for requests that do not have them; `system` stands before
     prompts. `result` is kept up to date; `progress` is told of each line that is done.
-    At Ctrl-C `stopping` is told how many answers are still waited for; at another it
-    leaves at once, and these are asked again the next time.
+    At Ctrl-C it asks no more, and waits for the answers on their way; `stopping` is told how
+    many. At a second it leaves at once, and these are asked again the next time.
 
     A line that no answer came for is not written, and is asked the next time.
 
@@ -149,7 +149,7 @@ class _Batch:
             else:
                 self._result.done_before += 1
             return
-        self._waiting[self._pool.submit(_asked, self._client, line.body)] = line
+        self._waiting[self._pool.submit(_outcome, self._client, line.body)] = line
         if len(self._waiting) >= 2 * self._jobs:  # one at work and one at hand for each thread
             self._write_some()
 
@@ -200,7 +200,7 @@ class _Batch:
             raise error
 
 
-def _asked(client: OpenAIClient, body: dict[str, Any]) -> dict[str, Any]:
+def _outcome(client: OpenAIClient, body: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"response": create_chat_completion(client, body, into=dict)}
     except (AuthenticationError, PermissionDeniedError, QuotaExceededError):
@@ -208,10 +208,10 @@ def _asked(client: OpenAIClient, body: dict[str, Any]) -> dict[str, Any]:
     except OpenAIError as error:
         if isinstance(error, HTTPError) and error.may_retry:
             raise
-        return {"error": _as_json(error)}
+        return {"error": _told_error(error)}
 
 
-def _as_json(error: OpenAIError) -> dict[str, Any]:
+def _told_error(error: OpenAIError) -> dict[str, Any]:
     told: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
     if isinstance(error, APIError):
         told |= {"status_code": error.status_code, "code": error.code, "body": error.body}

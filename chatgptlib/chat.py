@@ -5,15 +5,15 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
-from .answers import answer_json, with_answer
+from .answers import E, answer_json, with_answer
 from .client import EVENT_STREAM, OpenAIClient, send
-from .codec import T, decode, decoder, encode, is_mapping, members
+from .codec import T, decoder, encode, is_mapping, object_members
 from .errors import ConfigError, DeserializeError
 from .messages import (
+    ChatCompletionChoice,
     ChatCompletionDeleted,
     ChatCompletionList,
     ChatCompletionMessageList,
@@ -21,7 +21,7 @@ from .messages import (
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
 )
-from .paths import path_step
+from .paths import path_step, query_text, with_query
 from .transport import Answer
 
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def list_chat_completions(
     what create_chat_completion does.
     https://platform.openai.com/docs/api-reference/chat/list
     """
-    query = {"model": model, "after": after, "limit": limit, "order": order}
-    query |= {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+    query = {"model": model, "after": after, "limit": limit, "order": order, "metadata": metadata}
     return _stored(client, "GET", into, query=query)
 
 
@@ -228,13 +227,14 @@ def iterate_chat_completions(
     The arguments and errors are those of list_chat_completions; `limit` is for a page,
     `into` is the class of the completions.
     """
+    read = decoder(into)
     after: str | None = None
     while True:
         page = list_chat_completions(
             client, model=model, metadata=metadata, after=after, limit=limit, order=order
         )
         for completion in page:
-            yield completion if into is type(completion) else decode(into, completion.to_dict())
+            yield completion if into is type(completion) else read(completion.to_dict())
         last = page.last_id or (page.data[-1].id if page.data else None)
         if not page.has_more or not last or last == after:
             return
@@ -355,25 +355,34 @@ def _stored(
     body: bytes | None = None,
     query: Mapping[str, Any] | None = None,
 ) -> T:
+    read = decoder(into)  # what can't be read into is refused before anything is sent
     path = "/".join([_COMPLETIONS, *(path_step("completion id", one) for one in below)])
-    asked = {key: value for key, value in (query or {}).items() if value is not None}
-    if asked:
-        from urllib.parse import urlencode
-
-        path += "?" + urlencode(asked)
-    answer = send(client, method, path, body)
+    answer = send(client, method, with_query(path, query_text(query)), body)
     content = answer.read()
-    finished: T = _finished(decoder(into), answer_json(answer, content), answer, content)
+    finished: T = _finished(read, answer_json(answer, content), answer, content)
     return finished
 
 
 def request_members(request: Any) -> dict[str, Any]:
     """The keys of a request, which is a dataclass or a mapping, values as they are."""
-    if is_mapping(request):
-        return dict(request)
-    if dataclasses.is_dataclass(request) and not isinstance(request, type):
-        return members(request)
-    raise ConfigError(f"a request is a dataclass or a mapping, not {type(request).__name__}")
+    found = object_members(request)
+    if found is None:
+        raise ConfigError(f"expected a dataclass or a mapping, not {type(request).__name__}")
+    return found
+
+
+def about(error: E, response: CreateChatCompletionResponse) -> E:
+    """`error` with the answer that it is about."""
+    error.partial = response
+    error.request_id, error.headers = response.request_id, response.headers
+    return error
+
+
+def first_choice(response: CreateChatCompletionResponse) -> ChatCompletionChoice:
+    """The first choice of an answer. Raises DeserializeError where there is none."""
+    if not response.choices:
+        raise about(DeserializeError("$.choices: empty", path="$.choices"), response)
+    return response.choices[0]
 
 
 def _finished(read: Any, value: Any, answer: Answer, content: bytes) -> Any:

@@ -6,7 +6,6 @@ https://platform.openai.com/docs/api-reference/introduction
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .answers import answer_value, refusal
-from .codec import encode, is_mapping, members
+from .codec import encode, object_members
 from .errors import (
     APIError,
     ConfigError,
@@ -26,7 +25,7 @@ from .errors import (
     QuotaExceededError,
     shown_url,
 )
-from .paths import checked_path, path_step, whole_path, with_query
+from .paths import checked_path, path_step, query_text, whole_path, with_query
 from .settings import (
     KEY_HEADERS,
     ClientSettings,
@@ -133,6 +132,7 @@ class OpenAIClient:
         self.max_retries: int = checked_retries(max_retries)
         self._api_key = api_key if callable(api_key) else checked_key(api_key)
         self._query = {**in_url, **(query or {})}
+        query_text(self._query)  # a ConfigError for what no URL can hold
         own = {checked_name(name): checked_value(name, v) for name, v in (headers or {}).items()}
         named = {name.lower() for name in own}
         if named & KEY_HEADERS:
@@ -148,7 +148,7 @@ class OpenAIClient:
             self._headers["OpenAI-Organization"] = checked_value("organization", organization)
         if project.strip():
             self._headers["OpenAI-Project"] = checked_value("project", project)
-        self._headers = {k: v for k, v in self._headers.items() if k.lower() not in named} | own
+        self._headers = with_headers(self._headers, own)
         self._secrets = tuple(filter(is_secret, self._hidden(own)))
         self._path: str | None = None
         self._settings: ClientSettings = {
@@ -330,10 +330,9 @@ class OpenAIClient:
         """
         from .events import EventStream
 
-        if dataclasses.is_dataclass(body) and not isinstance(body, type):
-            body = members(body)
-        if is_mapping(body):
-            body = {"stream": True, **body}
+        found = object_members(body)
+        if found is not None:
+            body = {"stream": True, **found}
         content = None if body is None else encode(body)
         return EventStream(
             send(self, "POST", whole_path(path, query), content, accept=EVENT_STREAM)
@@ -401,19 +400,20 @@ class OpenAIClient:
 
     def authorization(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """The header with the key, and the texts that no message may show."""
-        if self._api_key is None:
-            return {}, self._secrets
-        key = self._api_key
+        key, secrets = self._api_key, self._secrets
+        if key is None:
+            return {}, secrets
         if callable(key):
             try:
                 given = key()
             except Exception as error:
                 raise ConfigError(f"api_key() raised {type(error).__name__}: {error}") from error
-            fresh = checked_key(given)
-            if fresh is None:
+            key = checked_key(given)
+            if key is None:
                 raise ConfigError("api_key() returned no key")
-            return {"Authorization": f"Bearer {fresh}"}, (*self._secrets, fresh)
-        return {"Authorization": f"Bearer {key}"}, self._secrets
+            if is_secret(key):
+                secrets = (*secrets, key)
+        return {"Authorization": f"Bearer {key}"}, secrets
 
 
 # The one door to the network

@@ -193,12 +193,18 @@ def plain_members(value: Any) -> dict[str, Any]:
     return found
 
 
-def as_json(value: Any) -> Any:
-    """What `json` should write for a value of a type it does not know."""
+def object_members(value: Any) -> dict[str, Any] | None:
+    """The keys of a dataclass instance or a mapping, values as they are; else None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return members(value)
-    if is_mapping(value):
-        return dict(value)
+    return dict(value) if is_mapping(value) else None
+
+
+def as_json(value: Any) -> Any:
+    """What `json` should write for a value of a type it does not know."""
+    found = object_members(value)
+    if found is not None:
+        return found
     if isinstance(value, Enum):
         return value.value
     raise TypeError(f"{type(value).__name__} has no JSON form")
@@ -397,18 +403,22 @@ def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
     return read
 
 
-def _object_reader(cls: type) -> _Reader:
+def _object_reader(cls: Any) -> _Reader:
     """Write and compile the reader of one dataclass, the way `dataclass` makes `__init__`.
 
     A loop over the fields would say the same in fewer lines and take half as long again
     per object, and three objects are made for each chunk of a stream.
     """
-    hints = get_type_hints(cls)
+    try:
+        # A class that is defined in a function may still hold itself.
+        hints = get_type_hints(cls, localns={cls.__name__: cls})
+    except (NameError, TypeError, SyntaxError, AttributeError) as error:
+        raise ConfigError(f"cannot decode into {cls!r}: its type hints: {error}") from None
     fields = dataclasses.fields(cls)
     keeps_extra = "extra" in hints
     # The nouns are filled in directly. A class of the user's goes through its
     # constructor, since it may be frozen, or check itself.
-    ours = issubclass(cls, JSONObject) and "__post_init__" not in vars(cls)
+    ours = cls.__init__ is JSONObject.__init__
     names: dict[str, Any] = {
         "cls": cls,
         "new": object.__new__,

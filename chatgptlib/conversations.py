@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .chat import create_chat_completion, create_chat_completion_stream
+from .chat import about, create_chat_completion, create_chat_completion_stream, first_choice
 from .client import OpenAIClient
 from .codec import new_dict
-from .errors import ConfigError, DeserializeError, JSONValue, OpenAIError
+from .errors import ConfigError, JSONValue, OpenAIError
 from .messages import (
     ChatCompletionChoice,
     ChatMessage,
@@ -75,9 +75,8 @@ class ChatOptions:
     extra: dict[str, Any] = field(default_factory=new_dict)
 
 
-_SENT_AS_THEY_ARE = (
-    "model", "temperature", "top_p", "stop", "max_tokens", "max_completion_tokens",
-    "presence_penalty", "frequency_penalty", "logit_bias", "response_format", "extra",
+_NOT_SENT = (
+    "restart", "system_prompt", "pre_prompt", "post_prompt", "history_messages", "history_tokens"
 )  # fmt: skip
 
 
@@ -179,7 +178,8 @@ class Conversations:
             options.history_tokens,
         )
         messages += [_between_prompts(message, options) for message in said]
-        sent = {name: getattr(options, name) for name in _SENT_AS_THEY_ARE}
+        names = (one.name for one in dataclasses.fields(options) if one.name not in _NOT_SENT)
+        sent = {name: getattr(options, name) for name in names}
         return _Turn(
             request=CreateChatCompletionRequest(messages=messages, **sent),
             restarted=kept is None,
@@ -202,23 +202,13 @@ class _Turn:
 
     def keep(self, response: CreateChatCompletionResponse) -> ChatCompletionChoice:
         """Keep the turn, now that it has this answer, and return its first choice."""
-        error: OpenAIError
-        if not response.choices:
-            error = DeserializeError("$.choices: empty", path="$.choices")
-            raise _about(error, response)
-        choice = response.choices[0]
+        choice = first_choice(response)
         try:
             self.keep_messages(choice.message.to_dict())
         except Exception as cause:  # any of a user's store: the answer is not lost with it
             error = OpenAIError(f"the answer came, but could not be kept: {cause}")
-            raise _about(error, response) from cause
+            raise about(error, response) from cause
         return choice
-
-
-def _about(error: OpenAIError, response: CreateChatCompletionResponse) -> OpenAIError:
-    error.partial = response
-    error.request_id, error.headers = response.request_id, response.headers
-    return error
 
 
 class ConversationStream:
@@ -332,13 +322,12 @@ def _without_loose_calls(
     A call that nobody answered is left out, or all later turns would be refused; one that
     `said` answers comes last.
     """
-    answered_now = {message.get("tool_call_id") for message in said}
+    answered_now = [message.get("tool_call_id") for message in said]
     taken: set[int] = set()
     kept: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
     for place, message in enumerate(history):
-        calls: list[JSONValue] | None = message.get("tool_calls")
-        ids = [call.get("id") for call in calls or () if isinstance(call, dict)]
+        ids = [call.get("id") for call in _tool_calls(message) if isinstance(call, dict)]
         if not ids:
             if message.get("tool_call_id") is None:  # else it is behind its call, or has none
                 kept.append(message)
@@ -353,6 +342,12 @@ def _without_loose_calls(
         ):
             waiting = whole
     return kept + waiting
+
+
+def _tool_calls(message: dict[str, Any]) -> list[JSONValue]:
+    """The calls in a message; a server may have written anything there."""
+    calls: JSONValue = message.get("tool_calls")
+    return calls if isinstance(calls, list) else []
 
 
 def _place_of_answer(
@@ -402,8 +397,7 @@ def _whole_from(history: list[dict[str, Any]], said: list[dict[str, Any]]) -> li
     callers: list[int] = []  # for each message, where the call is that it answers
     places: dict[str, int] = {}
     for place, message in enumerate([*history, *said]):
-        calls: JSONValue = message.get("tool_calls")
-        for call in calls if isinstance(calls, list) else ():
+        for call in _tool_calls(message):
             places[str(call.get("id") if isinstance(call, dict) else call)] = place
         if message.get("function_call"):  # which has no id, and nor has its answer
             places[str(None)] = place

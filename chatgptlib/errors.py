@@ -1,7 +1,7 @@
 """Everything this library raises, and what each error carries.
 
     OpenAIError
-    ├── ConfigError               set up or asked wrongly; nothing was sent
+    ├── ConfigError               set up or asked wrongly; what is wrong was not sent
     ├── HTTPError                 no complete answer arrived: connect, TLS, reset
     │   ├── RequestTimeoutError       a connect, read or deadline limit ran out
     │   └── StreamInterruptedError    the stream ended early: .partial
@@ -37,8 +37,8 @@ JSONValue: TypeAlias = "dict[str, JSONValue] | list[JSONValue] | str | int | flo
 class OpenAIError(Exception):
     """The base of every error here.
 
-    `partial` is the response so far when the error ended a stream, else None; `messages`
-    the exchange so far when it ended run_tools().
+    `partial` is the answer, or as much of it as came, if any did; `messages` the exchange so
+    far when the error ended run_tools().
     `request_id` and `headers` are the server's, where it had answered.
     """
 
@@ -49,7 +49,8 @@ class OpenAIError(Exception):
 
 
 class ConfigError(OpenAIError):
-    """The client was set up, or a request was put together, wrongly. Nothing was sent."""
+    """The client was set up, or a request was put together, wrongly, and was not sent; or a
+    file that was given can't be used."""
 
 
 class HTTPError(OpenAIError):
@@ -222,8 +223,9 @@ _EXCERPT = 1000  # characters of a body quoted in a message; the whole is in `.b
 
 def excerpt(text: str) -> str:
     """The beginning of `text` on one line, for use in a message."""
-    line = " ".join(text[: 4 * _EXCERPT].split())
-    return line if len(line) <= _EXCERPT else line[:_EXCERPT] + "..."
+    begin = text[: 4 * _EXCERPT]
+    line = " ".join(begin.split())
+    return line if len(line) <= _EXCERPT and begin == text else line[:_EXCERPT] + "..."
 
 
 def api_error(
@@ -295,7 +297,8 @@ def _failed_choice(choice: dict[str, JSONValue]) -> dict[str, JSONValue]:
 
 
 def _class_for(status_code: int, code: Any, kind: Any) -> type[APIError]:
-    by_code = next((_CLASS_OF_CODE[c] for c in (code, kind) if _is_known(c)), None)
+    known = [_CLASS_OF_CODE.get(word) for word in (code, kind) if isinstance(word, str)]
+    by_code = next(filter(None, known), None)
     if by_code is QuotaExceededError:
         return by_code
     if status_code < 400:
@@ -305,10 +308,6 @@ def _class_for(status_code: int, code: Any, kind: Any) -> type[APIError]:
     if status_code >= 500:
         return InternalServerError
     return _CLASS_OF_STATUS.get(status_code, APIError)
-
-
-def _is_known(code: Any) -> bool:
-    return isinstance(code, str) and code in _CLASS_OF_CODE
 
 
 def _as_status(code: Any) -> int:

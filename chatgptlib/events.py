@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from .answers import not_json, only_error, parsed, told_in_answer
-from .errors import StreamInterruptedError, told_error
+from .answers import error_event, not_json, only_error, parsed, told_in_answer, with_answer
+from .errors import StreamInterruptedError
 from .sse import EventDecoder
 from .transport import Answer
 
@@ -111,7 +111,7 @@ def _event(name: str, data: str, cut: bool, answer: Answer) -> ServerSentEvent:
     """`cut`: the body ended in this event, perhaps before all of it had come."""
     value, broken = parsed(data)
     if name == "error":
-        raise told_in_answer(value if told_error(value) else {"error": value or data}, answer)
+        raise error_event(value, data, answer)
     if told := only_error(value):
         raise told_in_answer(told, answer)
     if broken is None:
@@ -122,6 +122,4 @@ def _event(name: str, data: str, cut: bool, answer: Answer) -> ServerSentEvent:
 
 
 def _interrupted(how: str, answer: Answer) -> StreamInterruptedError:
-    error = StreamInterruptedError(f"the stream {how} [{answer.where}]")
-    error.headers, error.request_id = answer.told_headers, answer.request_id
-    return error
+    return with_answer(StreamInterruptedError(f"the stream {how} [{answer.where}]"), answer)

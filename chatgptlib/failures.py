@@ -44,12 +44,12 @@ def no_answer(
     made: HTTPError
     if line.late:
         return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
-    if isinstance(error, (theirs.InvalidURL, theirs.InvalidSchema, UnicodeError)):
-        return ConfigError(f"cannot be sent: {reason} {where}")
-    if isinstance(error, OSError) and not isinstance(
-        error, (theirs.RequestException, TimeoutError)
+    unsendable = (theirs.InvalidURL, theirs.InvalidSchema, UnicodeError)
+    expected = (theirs.RequestException, TimeoutError)  # any other OSError: no such CA bundle
+    if isinstance(error, unsendable) or (
+        isinstance(error, OSError) and not isinstance(error, expected)
     ):
-        return ConfigError(f"cannot be sent: {reason} {where}")  # no such CA bundle
+        return ConfigError(f"cannot be sent: {reason} {where}")
     if is_timeout(error):
         if isinstance(error, theirs.ConnectTimeout) or line.connecting:
             made = RequestTimeoutError(f"no connection within {timeout[0]:g} s {where}")
@@ -64,10 +64,7 @@ def no_answer(
     elif isinstance(error, theirs.SSLError):
         made = HTTPError(f"no TLS connection: {reason} {where}")
         made.may_retry = line.connecting
-    elif is_lost(error) and line.sent_at is not None:
-        made = HTTPError(f"the connection was lost before an answer came: {reason} {where}")
-        made.may_retry = quick
-    elif isinstance(error, theirs.ProxyError):
+    elif isinstance(error, theirs.ProxyError) and not (is_lost(error) and line.sent_at is not None):
         made = HTTPError(f"no connection through the proxy: {reason} {where}")
         made.may_retry = True
     elif is_lost(error):

@@ -46,36 +46,35 @@ def parse_via_chat_gpt(client: OpenAIClient, fields: Any) -> dict[str, Any]:
 def _flow_request(fields: Any) -> CreateChatCompletionRequest:
     if not is_mapping(fields):
         raise ConfigError("the fields of the webhook are no JSON object")
-    question = _flow_text(fields, "question_text")
+    given = {
+        name: value
+        for name, value in fields.items()
+        if value is not None and not (isinstance(value, str) and not value.strip())
+    }
+    question, prompt = _flow_text(given, "question_text"), _flow_text(given, "prompt")
     if not question:
         raise ConfigError("question_text is empty")
-    prompt = _flow_text(fields, "prompt")
     messages = [ChatMessage.system(prompt)] if prompt else []
     return CreateChatCompletionRequest(
-        model=_flow_text(fields, "gpt_model") or _flow_text(fields, "model") or _FLOW_MODEL,
+        model=_flow_text(given, "gpt_model") or _flow_text(given, "model") or _FLOW_MODEL,
         messages=[*messages, ChatMessage.user(question)],
-        temperature=_flow_temperature(fields.get("temperature")),
-        response_format=_flow_format(fields.get("response_format")),
+        temperature=_flow_temperature(given.get("temperature", 0)),
+        response_format=_flow_format(given.get("response_format")),
     )
 
 
-def _flow_text(fields: Mapping[str, Any], name: str) -> str:
-    """A field as text, "" where it is left out or blank. A flow may send a number as one."""
-    value = fields.get(name)
-    if value is None:
-        return ""
+def _flow_text(given: Mapping[str, Any], name: str) -> str:
+    """A field as text, "" where it is left out. A flow may send a number as one."""
+    value = given.get(name, "")
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(f"{name} must be text")
     try:
-        text = str(value)
+        return str(value)
     except ValueError as error:  # more digits than Python writes
         raise ConfigError(f"{name}: {error}") from error
-    return text if text.strip() else ""
 
 
 def _flow_temperature(value: Any) -> float:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return 0
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -86,7 +85,7 @@ def _flow_temperature(value: Any) -> float:
 
 
 def _flow_format(value: Any) -> Any:
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None:
         return None
     if isinstance(value, str):
         value = parsed(value)[0]

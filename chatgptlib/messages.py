@@ -408,8 +408,8 @@ class CreateChatCompletionResponse(JSONObject):
     metadata: dict[str, str] | None = None
     moderation: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=new_dict)
-    request_id: str | None = field(default=None, init=False, compare=False)
-    headers: Mapping[str, str] = field(default_factory=new_dict, init=False, compare=False)
+    request_id: str | None = field(default=None, init=False)
+    headers: Mapping[str, str] = field(default_factory=new_dict, init=False)
 
     @property
     def text(self) -> str:

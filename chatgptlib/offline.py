@@ -437,7 +437,7 @@ def _offline_http_server(
 
     class Server(ThreadingHTTPServer):
         request_queue_size = 128  # with the usual 5, many clients at once lose seconds
-        lines: tuple[tuple[Any, threading.Thread], ...] = ()  # connections, who serves them
+        serving: tuple[tuple[Any, threading.Thread], ...] = ()  # connections, who serves them
 
         def server_bind(self) -> None:
             TCPServer.server_bind(self)  # HTTPServer's own asks DNS for this machine's name
@@ -447,20 +447,20 @@ def _offline_http_server(
                 target=self.process_request_thread, args=(request, client_address), daemon=True
             )
             thread.start()
-            alive = (line for line in self.lines if line[1].is_alive())
-            self.lines = (*alive, (request, thread))
+            alive = (one for one in self.serving if one[1].is_alive())
+            self.serving = (*alive, (request, thread))
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             pass  # the client hung up: no news, and nobody to tell
 
         def server_close(self) -> None:
             super().server_close()
-            for request, _ in self.lines:
+            for request, _ in self.serving:
                 try:
                     request.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
                 except OSError:
                     pass  # closed already
-            for _, thread in self.lines:
+            for _, thread in self.serving:
                 if thread is not threading.current_thread():
                     thread.join(_OFFLINE_PATIENCE)
 

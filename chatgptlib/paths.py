@@ -17,15 +17,19 @@ from .errors import ConfigError, shown_url
 
 def whole_path(path: str, query: Mapping[str, Any] | None) -> str:
     """A path with its query, as the user gave both. Raises ConfigError for what can't be."""
+    return with_query(checked_path(path), query_text(query))
+
+
+def query_text(query: Mapping[str, Any] | None) -> str:
+    """A query as a URL has it, None left out. Raises ConfigError for what can't be."""
     from urllib.parse import urlencode
 
     if query is not None and not is_mapping(query):
         raise ConfigError(f"query must be a mapping, not {type(query).__name__}")
     try:
-        told = urlencode(list(_query_pairs(query or {})))
+        return urlencode(list(_query_pairs(query or {})))
     except UnicodeEncodeError as error:
         raise ConfigError(f"query cannot be sent: {error}") from error
-    return with_query(checked_path(path), told)
 
 
 def with_query(path: str, query: str) -> str:
@@ -58,10 +62,12 @@ def path_step(name: str, value: object) -> str:
     """A value as one step of a path, whatever is in it. Raises ConfigError for what can't be."""
     from urllib.parse import quote
 
-    # Dots can't be quoted: they would be read as steps up the path all the same.
-    if not isinstance(value, str) or value in ("", ".", ".."):
-        raise ConfigError(f"not a usable {name}: {value!r}")
-    return quote(value, safe="")
+    if isinstance(value, str) and value not in ("", ".", ".."):
+        try:
+            return quote(value, safe="")
+        except UnicodeEncodeError:
+            pass  # half a character
+    raise ConfigError(f"not a usable {name}: {value!r}")
 
 
 def _query_pairs(query: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

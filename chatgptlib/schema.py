@@ -47,15 +47,6 @@ def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
     return described(shape_of(of, _shown(of)), strict)
 
 
-def read_as(of: type[V], value: Any) -> V:
-    """`value`, as `json.loads` gives it, as an instance of `of`.
-
-    Raises DeserializeError, with the path to what does not fit.
-    """
-    read: V = shape_of(of, _shown(of)).read(value)
-    return read
-
-
 def described(shape: Shape, strict: bool) -> dict[str, Any]:
     """The schema of a shape, with the definitions that it refers to."""
     definitions = _Definitions(strict)
@@ -273,11 +264,11 @@ class _Either(Shape):
             schema = option.describe(definitions)
             if schema not in schemas:
                 schemas.append(schema)
-        if all(schema.keys() == {"type"} and isinstance(schema["type"], str) for schema in schemas):
-            kinds = [schema["type"] for schema in schemas]
-            return {"type": kinds if len(kinds) > 1 else kinds[0]}
-        null = {"type": "null"}
-        others = [schema for schema in schemas if schema != null]
+        if len(schemas) == 1:
+            return schemas[0]
+        if all(schema.keys() == {"type"} for schema in schemas):
+            return {"type": [schema["type"] for schema in schemas]}
+        others = [schema for schema in schemas if schema != {"type": "null"}]
         if len(others) == 1 and isinstance(kind := others[0].get("type"), str):
             nullable = {**others[0], "type": [kind, "null"]}
             if "enum" in nullable:
@@ -295,7 +286,7 @@ class _Either(Shape):
                 depth = len(re.findall(r"[.\[]", error.path))
                 misfits.append((option.nearness(value), depth, error))
         _, depth, nearest = max(misfits, key=lambda misfit: misfit[:2])
-        if depth or len(self.options) == 1:
+        if depth or nearest.__cause__:  # the cause: what the class itself has against it
             raise nearest
         raise misfit(self.name, value)
 
@@ -317,6 +308,9 @@ class _Noted(Shape):
 
     def is_exactly(self, value: JSONValue) -> bool:
         return self.shape.is_exactly(value)
+
+    def nearness(self, value: JSONValue) -> int:
+        return self.shape.nearness(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -518,7 +512,7 @@ _WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")
 
 
 def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> Shape:
-    """The shape of the values of a type. `where` it stands is for the error; `names` are
+    """The shape of a type's values. `where` says in errors where the type stands; `names` are
     what a hint written as text may refer to.
 
     Raises ConfigError for what has no JSON form.
@@ -622,9 +616,7 @@ def _fields_of(cls: Any) -> list[Member]:
             required = field.default is missing and field.default_factory is missing
             default = None if field.default is missing else field.default
             shape = shape_of(hints[field.name], f"{cls.__name__}.{field.name}", names)
-            note = field.metadata.get("description")
-            note = note if isinstance(note, str) else ""
-            found.append(Member(field.name, shape, required, default, note))
+            found.append(Member(field.name, shape, required, default))
     _check_constructor(cls, {member.name for member in found})
     return found
 
@@ -636,7 +628,7 @@ def _check_constructor(cls: Any, names: set[str]) -> None:
     for parameter in signature(cls).parameters.values():
         free = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.name not in names and parameter.default is parameter.empty and not free:
-            raise _cannot(f"{cls.__name__}", f"its constructor needs {parameter.name}, no field")
+            raise _cannot(cls.__name__, f"its constructor needs {parameter.name}, no field")
 
 
 def _keys_of(cls: Any) -> list[Member]:

@@ -74,12 +74,9 @@ def check_texts(**settings: object) -> None:
 
 def check_mappings(**settings: object) -> None:
     for name, value in settings.items():
-        if value is None:
-            continue
-        texts = value.values() if is_mapping(value) else (None,)
-        if name == "headers" and is_mapping(value):
-            continue  # each is looked at by itself
-        if not all(isinstance(text, str) for text in texts):
+        if value is None or (name == "headers" and is_mapping(value)):
+            continue  # each header is looked at by itself
+        if not is_mapping(value) or not all(isinstance(text, str) for text in value.values()):
             raise ConfigError(f"{name} must map names to text")
 
 
@@ -103,7 +100,8 @@ def checked_base_url(url: object) -> tuple[str, dict[str, str]]:
     if any(character <= " " or character in "\x7f\\" or character.isspace() for character in url):
         raise ConfigError(f"base_url holds a blank or control character: {shown_url(url)!r}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    return f"{parts.scheme}://{parts.netloc}{path}", dict(parse_qsl(parts.query))
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return f"{parts.scheme}://{parts.netloc}{path}", query
 
 
 def host_of(base_url: str) -> str:

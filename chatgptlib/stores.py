@@ -102,7 +102,8 @@ class MemoryStore:
                 self._kept.pop(conversation_id, None)
             known_prompt, earlier = self._kept.get(conversation_id, (None, []))
             prompt = known_prompt if system_prompt is None else system_prompt
-            self._kept[conversation_id] = (prompt, earlier + written)
+            earlier += written  # in place: only copies of it are given away
+            self._kept[conversation_id] = (prompt, earlier)
 
     def delete(self, conversation_id: str) -> bool:
         """Forget a conversation; whether there was one."""
@@ -144,7 +145,7 @@ class SQLiteStore:
     Each call opens the file and closes it again. So nothing is shared with a forked
     process, there is nothing to close, and a pickled store is its path.
 
-    busy_timeout: seconds to wait for others who are writing.
+    busy_timeout: seconds to wait for others who are writing; then it is a ConfigError.
 
     Raises ConfigError, with the path, for a file that is not such a store, or is one of
     a newer version; it is not changed then. So do the methods, for what SQLite can't do.
@@ -226,7 +227,7 @@ class SQLiteStore:
         return self._run(lambda db: [found for (found,) in db.execute(query)])
 
     def close(self) -> None:
-        """Nothing is open between calls: this is for `with`, and for stores that differ."""
+        """Does nothing, since nothing stays open: it is there for `with`."""
 
     def __enter__(self) -> SQLiteStore:
         return self

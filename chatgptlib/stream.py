@@ -16,7 +16,14 @@ from io import StringIO
 from itertools import chain
 from typing import Any, Generic, TypeGuard, TypeVar
 
-from .answers import check_depth, not_json, parsed, told_in_answer
+from .answers import (
+    check_depth,
+    error_event,
+    not_json,
+    parsed,
+    told_in_answer,
+    with_answer,
+)
 from .codec import decode, decoder
 from .errors import (
     ConfigError,
@@ -245,7 +252,7 @@ class _Choice:
         message["refusal"] = _text(self.refusal) or None
         text = None if self.text is None else self.text.getvalue()
         message["content"] = content = _content([*self.parts, text])
-        if content == "" and (calls or message["refusal"]):
+        if content == "" and (calls or self.function_call or message["refusal"]):
             message["content"] = None  # as beside calls in a whole answer
         return ChatCompletionChoice(
             index=index,
@@ -274,12 +281,16 @@ class _Calls:
         index = piece.index if type(piece.index) is int else None
         call = self._by_id.get(named) if named else None
         if call is None:
-            call = self._calls[-1] if self._calls and index is None else None
             if index is not None:
                 call = self._by_index.get(index)
-            if call is not None and (call.id if named else call.is_complete_beside(piece)):
-                call = None  # it is another one, which this piece does not go on with
-            if named and index is None and call is not None and call.parts:
+            elif self._calls:
+                call = self._calls[-1]
+            # One that has another id, or is whole already, this piece does not go on with.
+            if call is not None and (
+                call.id or (index is None and call.parts)
+                if named
+                else call.is_complete_beside(piece)
+            ):
                 call = None
         if call is None:
             call = _Call()
@@ -553,8 +564,7 @@ class ChatCompletionStream(Generic[C]):
             f"the stream was closed, or failed, before its end [{self._answer.where}]"
         )
         error.partial = self._total.response()
-        error.headers, error.request_id = self._answer.told_headers, self.request_id
-        return error
+        return with_answer(error, self._answer)
 
 
 def collected(answer: Answer, body: bytes) -> CreateChatCompletionResponse:
@@ -623,7 +633,7 @@ def _chunks(
         if isinstance(error, DeserializeError) and error.body is None:
             error.body = answer.redacted(data)
         error.partial = total.response()
-        error.headers, error.request_id = answer.told_headers, answer.request_id
+        with_answer(error, answer)
         raise
     finally:
         answer.close()
@@ -652,8 +662,7 @@ def _unusual(name: str, data: str, cut: bool, answer: Answer) -> dict[str, Any] 
         lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
         value, _ = parsed(lines[0]) if len(lines) == 1 else (None, None)
     if name == "error":
-        told = value if told_error(value) else {"error": value or text}
-        raise told_in_answer(told, answer)
+        raise error_event(value, text, answer)
     if isinstance(value, dict):
         return value
     if value is not None:

@@ -13,16 +13,9 @@ import re
 from typing import Any
 
 from .answers import parsed
-from .chat import ChatRequest, create_chat_completion, request_members
+from .chat import ChatRequest, about, create_chat_completion, first_choice, request_members
 from .client import OpenAIClient
-from .errors import (
-    ConfigError,
-    DeserializeError,
-    OpenAIError,
-    OutputTruncatedError,
-    RefusalError,
-    excerpt,
-)
+from .errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
 from .messages import CreateChatCompletionResponse
 from .schema import Member, ObjectShape, Shape, V, described, shape_of
 
@@ -56,8 +49,8 @@ def parse_chat_completion(
         answer: V = shape.read(value)
         return answer
     except DeserializeError as error:
-        error.body, error.partial = text, response
-        error.request_id, error.headers = response.request_id, response.headers
+        error.body = text
+        about(error, response)
         raise
 
 
@@ -83,16 +76,18 @@ def _format(shape: Shape, title: str) -> dict[str, Any]:
 
 def _whole_text(response: CreateChatCompletionResponse) -> str:
     """The text of the first choice, if it has come to its end."""
-    if not response.choices:
-        raise _unusable(DeserializeError("$.choices: empty", path="$.choices"), response)
-    choice = response.choices[0]
+    choice = first_choice(response)
+    error: RefusalError | OutputTruncatedError
     if choice.message.refusal:
-        raise _unusable(RefusalError(f"the model refused: {choice.message.refusal}"), response)
-    if choice.finish_reason == "content_filter":
-        raise _unusable(RefusalError("the content filter stopped the answer"), response)
-    if choice.finish_reason == "length":
-        raise _unusable(OutputTruncatedError(_cut_off(response)), response)
-    return response.text
+        error = RefusalError(f"the model refused: {choice.message.refusal}")
+    elif choice.finish_reason == "content_filter":
+        error = RefusalError("the content filter stopped the answer")
+    elif choice.finish_reason == "length":
+        error = OutputTruncatedError(_cut_off(response))
+    else:
+        return response.text
+    error.response = response
+    raise about(error, response)
 
 
 def _not_said(response: CreateChatCompletionResponse, text: str) -> str:
@@ -108,15 +103,7 @@ def _cut_off(response: CreateChatCompletionResponse) -> str:
     return f"the answer was cut off{after}: raise max_completion_tokens"
 
 
-def _unusable(error: OpenAIError, response: CreateChatCompletionResponse) -> OpenAIError:
-    if isinstance(error, (RefusalError, OutputTruncatedError)):
-        error.response = response
-    error.partial = response
-    error.request_id, error.headers = response.request_id, response.headers
-    return error
-
-
 def _without_fence(text: str) -> str:
     """JSON out of the Markdown that models without a grammar like to put around it."""
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.S)
-    return fenced[1] if fenced else text
+    first, _, rest = text.strip().partition("\n")
+    return rest.removesuffix("```") if first.rstrip() in ("```", "```json") else text

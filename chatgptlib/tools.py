@@ -24,10 +24,11 @@ from .chat import (
     ChatRequest,
     create_chat_completion,
     create_chat_completion_stream,
+    first_choice,
     request_members,
 )
 from .client import OpenAIClient
-from .codec import JSONObject, as_json, is_dict, is_mapping, members
+from .codec import JSONObject, as_json, is_dict, is_mapping
 from .errors import ConfigError, DeserializeError, OpenAIError, ToolError
 from .messages import (
     ChatCompletionUsage,
@@ -107,6 +108,10 @@ def run_tools(
         raise ConfigError(f"max_rounds must be 1 or more, not {max_rounds!r}")
     tools = _by_name(functions)
     body = request_members(request)
+    for key in ("tools", "messages"):
+        value: object = body.get(key) or ()
+        if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+            raise ConfigError(f"the {key} of a request are a list, not {type(value).__name__}")
     own = _names_in(body.get("tools") or ())
     for name in own & tools.keys():
         raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
@@ -115,20 +120,17 @@ def run_tools(
         body["tools"] = [*(body.get("tools") or ()), *described_tools]
     messages: list[ChatMessage | Mapping[str, Any]] = list(body.get("messages") or ())
     calls: list[ToolCall] = []
-    run: ToolRun | None = None
+    usage: ChatCompletionUsage | None = None
     try:
         for number in range(1, max_rounds + 1):
             response = _answer(client, {**body, "messages": messages}, on_chunk)
-            usage = added_usage(run.usage if run else None, response.usage)
-            run = ToolRun(response, messages, usage, number)
-            if not response.choices:
-                raise DeserializeError("$.choices: empty", path="$.choices")
-            choice = response.choices[0]
+            usage = added_usage(usage, response.usage)
+            choice = first_choice(response)
             messages.append(choice.message)
             calls = choice.message.tool_calls or []
             stopped = choice.finish_reason == "content_filter"
             if not calls or stopped or any(_name_called(call) in own for call in calls):
-                return run
+                return ToolRun(response, messages, usage, number)
             _complete(calls)
             for call in calls:
                 text = _carried_out(call, tools, raise_errors)
@@ -197,7 +199,7 @@ def _names_in(tools: Any) -> set[str]:
     """The names of the tools that a request has of its own."""
     found: set[str] = set()
     for tool in tools:
-        plain = tool if is_mapping(tool) else members(tool)
+        plain = request_members(tool)
         kind = plain.get(str(plain.get("type")))
         if is_mapping(kind):
             found.add(str(kind.get("name")))
@@ -281,7 +283,6 @@ class _Tool:
         self._note = first_paragraph(doc)
         members = _parameters(function, self.name, self.signature, parameter_notes(doc))
         self._shape = ObjectShape(lambda: members, dict)
-        self.described()  # refuses what can't be
 
     def described(self, strict: bool = False) -> dict[str, Any]:
         function: dict[str, Any] = {"name": self.name}
@@ -294,9 +295,7 @@ class _Tool:
 
     def arguments(self, written: Any) -> inspect.BoundArguments:
         """The arguments that a model wrote. Raises DeserializeError where they don't fit."""
-        value, broken = (
-            parsed(written or "{}") if isinstance(written, (str, type(None))) else (written, None)
-        )
+        value, broken = parsed(written or "{}") if isinstance(written, str) else (written, None)
         if broken is not None:
             raise DeserializeError(f"$: the arguments are no JSON: {broken}")
         arguments = inspect.BoundArguments(self.signature, self._shape.read(value))
@@ -318,7 +317,8 @@ def _name_of(function: Any) -> str:
     if name is None or not re.fullmatch("[a-zA-Z0-9_-]{1,64}", name):
         shown = name or type(function).__name__
         raise ConfigError(
-            f"cannot describe {shown}: a tool needs a name of a-z, 0-9 and _, so wrap it in a def"
+            f"cannot describe {shown}: a tool needs a name, of up to 64 letters, digits, _ and -, "
+            "so wrap it in a def"
         )
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(f"cannot describe {name}: it is asynchronous")

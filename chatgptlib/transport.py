@@ -121,6 +121,7 @@ class Transport:
             except Exception as error:
                 failure = error
             except BaseException:  # Ctrl-C while waiting
+                line.cut()
                 line.end()
                 raise
             from .failures import is_lost, no_answer, safe_cause
@@ -290,7 +291,7 @@ class _Pool:
         self.used_at = time.monotonic()
         self._verify = verify
         self._proxies = proxies
-        self._settings: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._settings: dict[tuple[str | None, ...], dict[str, Any]] = {}
 
     def settings(self, request: requests.PreparedRequest) -> dict[str, Any]:
         """`verify` and `proxies` for this request, as a session would find them.
@@ -299,10 +300,10 @@ class _Pool:
         """
         host = request.url.split("/", 3)[2] if request.url else ""
         there = [name for name in _ENVIRONMENT if name in os.environ]
-        key = (host, *there, *map(os.environ.get, there)) if there else (host,)
-        found = self._settings.get(key)  # type: ignore[arg-type]
+        key = (host, *there, *map(os.environ.get, there))
+        found = self._settings.get(key)
         if found is None:
-            found = self._settings[key] = self._look_up(request)  # type: ignore[index]
+            found = self._settings[key] = self._look_up(request)
         return found
 
     def _look_up(self, request: requests.PreparedRequest) -> dict[str, Any]:

@@ -4,8 +4,8 @@
 
 The modules stand in it in the order in which they import each other, line by line as they
 are here. Gone are their imports of each other, which a single file has no need of, and
-the standard library is imported once, at the top. Left out is what is not imported from
-the top level by programs: the command line, the offline server, and this.
+the standard library is imported once, at the top. Left out are the command line, the
+offline server, and this module.
 
 The same sources give the same bytes, wherever they are read from.
 """
@@ -18,7 +18,6 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -77,21 +76,6 @@ class CannotVendor(Exception):
     """The sources are not there, or are not such as can be joined."""
 
 
-@dataclass(frozen=True, order=True)
-class _Imported:
-    """A name that a module imports from outside of the library."""
-
-    is_from: bool  # `import` goes before `from`
-    module: str
-    kind: int = 0  # constants, classes, functions: the order in which ruff has them
-    name: str = ""
-    asname: str = ""
-
-    @property
-    def shown(self) -> str:
-        return f"{self.name} as {self.asname}" if self.asname else self.name
-
-
 def vendored() -> str:
     """The text of the single file. Raises CannotVendor if the sources can't be had."""
     sources = {name: _source(name) for name in (*VENDORED, "__init__")}
@@ -126,7 +110,8 @@ def _section(name: str, source: str, tree: ast.Module) -> str:
     for node, instead in _cuts(name, tree.body, hoisted=True):
         _blank(lines, node, instead)
     told = _comment(name, ast.get_docstring(tree) or "")
-    return told + "\n\n\n" + "\n".join(_kept(lines)).strip("\n")
+    kept = (line for line in lines if line != _GONE)
+    return told + "\n\n\n" + "\n".join(kept).strip("\n")
 
 
 def _comment(title: str, text: str) -> str:
@@ -148,10 +133,6 @@ def _blank(lines: list[str], node: ast.stmt, instead: str) -> None:
     while end < len(lines) and not lines[end]:
         lines[end] = _GONE
         end += 1
-
-
-def _kept(lines: Sequence[str]) -> Iterator[str]:
-    return (line for line in lines if line != _GONE)
 
 
 def _cuts(module: str, body: Sequence[ast.stmt], hoisted: bool) -> Iterator[tuple[ast.stmt, str]]:
@@ -198,8 +179,8 @@ def _is_for_checkers(node: ast.stmt) -> bool:
 
 def _imports(trees: Mapping[str, ast.Module]) -> str:
     """What the modules import from outside, once each; then what type checkers need."""
-    always: set[_Imported] = set()
-    checked: set[_Imported] = set()
+    always: set[tuple[str, str]] = set()
+    checked: set[tuple[str, str]] = set()
     for tree in trees.values():
         always.update(_outside(tree.body))
         for node in tree.body:
@@ -209,24 +190,22 @@ def _imports(trees: Mapping[str, ast.Module]) -> str:
     return "\n".join([*_import_lines(always), "", "if TYPE_CHECKING:", block])
 
 
-def _outside(body: Sequence[ast.stmt]) -> Iterator[_Imported]:
+def _outside(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """The imports from outside of the library: a module and a name in it, "" for itself."""
     for node in body:
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield _Imported(False, alias.name, asname=alias.asname or "")
+            yield from ((ast.unparse(alias), "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
-            for alias in node.names:
-                kind = 0 if alias.name.isupper() else 1 if alias.name[0].isupper() else 2
-                yield _Imported(True, node.module or "", kind, alias.name, alias.asname or "")
+            yield from ((node.module or "", ast.unparse(alias)) for alias in node.names)
 
 
-def _import_lines(found: set[_Imported]) -> Iterator[str]:
+def _import_lines(found: set[tuple[str, str]]) -> Iterator[str]:
     names: dict[str, list[str]] = {}
-    for one in sorted(found):
-        if one.is_from:
-            names.setdefault(one.module, []).append(one.shown)
+    for module, name in sorted(found):
+        if name:
+            names.setdefault(module, []).append(name)
         else:
-            yield f"import {one.module}" + (f" as {one.asname}" if one.asname else "")
+            yield f"import {module}"
     for module, listed in names.items():
         line = f"from {module} import {', '.join(listed)}"
         if len(line) <= _WIDTH:

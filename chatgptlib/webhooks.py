@@ -9,15 +9,15 @@ https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-w
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from .answers import parsed
 from .codec import is_list
-from .errors import ConfigError, JSONValue, WebhookError
+from .errors import ConfigError, WebhookError
 
 _WEBHOOK_SECRET = "OPENAI_WEBHOOK_SECRET"
 
@@ -65,7 +65,7 @@ def verify_webhook(
 def _webhook_keys(secret: str | Sequence[str] | None) -> list[bytes]:
     if secret is None:
         secret = os.environ.get(_WEBHOOK_SECRET, "").split()
-    given = [secret] if isinstance(secret, (str, bytes)) else secret
+    given = secret if is_list(secret) else [secret]
     keys = [_webhook_key(one) for one in given if one]
     if not keys:
         raise ConfigError(f"no webhook secret: give one, or set {_WEBHOOK_SECRET}")
@@ -143,10 +143,9 @@ def _check_webhook_age(sent_at: int, tolerance: float | None) -> None:
 
 
 def _webhook_event(content: bytes) -> dict[str, Any]:
-    try:
-        event: JSONValue = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise WebhookError("the webhook's body is not JSON") from error
+    event, broken = parsed(content)
+    if broken is not None:
+        raise WebhookError("the webhook's body is not JSON") from broken
     if not isinstance(event, dict):
         raise WebhookError("the webhook's body is JSON, but no object")
     return event

@@ -248,7 +248,7 @@ from typing_extensions import NotRequired
     exec("class Some(TypedDict):\n a: int\n b: Annotated[NotRequired[str], 'x']\n", names)
     schema = lib.json_schema(names["Some"], strict=False)
     assert schema["required"] == ["a"]
-    assert lib.read_as(names["Some"], {"a": 1}) == {"a": 1}
+    assert lib.shape_of(names["Some"], "it").read({"a": 1}) == {"a": 1}
 
 
 def test_classes_of_one_name_have_a_definition_each():
@@ -312,7 +312,7 @@ def test_a_type_statement_stands_for_its_type():
         TypeAliasType = pytest.importorskip("typing_extensions").TypeAliasType
     Row = TypeAliasType("Row", list[Id])  # as `type Row = list[Id]` makes it
     assert lib.json_schema(Row) == {"type": "array", "items": {"type": "string"}}
-    assert lib.read_as(tuple[Row, Id], [["a"], "b"]) == (["a"], "b")
+    assert lib.shape_of(tuple[Row, Id], "it").read([["a"], "b"]) == (["a"], "b")
 
 
 def test_an_alias_that_refers_to_itself_is_refused():
@@ -358,7 +358,7 @@ def test_the_place_of_what_cannot_be_described_is_named():
     ids=str,
 )  # fmt: skip
 def test_a_value_becomes_an_instance_of_its_type(of, value, expected):
-    found = lib.read_as(of, value)
+    found = lib.shape_of(of, "it").read(value)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -393,7 +393,7 @@ def test_a_value_becomes_an_instance_of_its_type(of, value, expected):
 )
 def test_a_value_that_does_not_fit_is_an_error_with_its_path(of, value, words):
     with pytest.raises(lib.DeserializeError) as caught:
-        lib.read_as(of, value)
+        lib.shape_of(of, "it").read(value)
     assert words in str(caught.value)
     assert caught.value.path == words.partition(": ")[0]
 
@@ -513,7 +513,7 @@ def test_a_models_definitions_do_not_take_the_place_of_others():
 def test_a_models_errors_are_one_line_with_the_path():
     told = [{"loc": ("inner", 0, "a"), "msg": "Input should be an integer"}]
     with pytest.raises(lib.DeserializeError) as caught:
-        lib.read_as(list[model({"type": "object"}, told)], [{}])
+        lib.shape_of(list[model({"type": "object"}, told)], "it").read([{}])
     assert str(caught.value) == "$[0].inner[0].a: Input should be an integer"
     assert caught.value.path == "$[0].inner[0].a"
 
@@ -527,4 +527,4 @@ trees = st.recursive(
 
 @given(trees)
 def test_what_is_written_reads_as_what_it_was(tree):
-    assert lib.read_as(Tree, lib.JSONObject.to_dict(tree)) == tree
+    assert lib.shape_of(Tree, "it").read(lib.JSONObject.to_dict(tree)) == tree

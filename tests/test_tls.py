@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from . import lib
-from .wire import KEEP, RESET, SILENCE, Reply, Wire, chunk, completion, http, streamed
+from .wire import CLOSE, KEEP, RESET, SILENCE, Reply, Wire, chunk, completion, http, streamed
 
 CERTIFICATE = str(Path(__file__).parent / "data" / "localhost.pem")
 
@@ -75,7 +75,7 @@ def test_a_chunk_is_given_when_its_bytes_arrive(secure, question, framing):
     at = whole.index(b"data: ", whole.index(b"One,"))
     at = whole.rindex(b"\n\n", 0, at) + 2  # the end of the first event
     hold = threading.Event()
-    end = KEEP if framing == "chunked" else "close"
+    end = KEEP if framing == "chunked" else CLOSE
     client = secure(Reply([whole[:at], whole[at:]], end, hold), verify=CERTIFICATE)
     texts = lib.create_chat_completion_stream(client, question).text_deltas()
     assert next(texts) == "One,"
@@ -106,7 +106,7 @@ def test_a_deadline_ends_an_answer_that_stops(secure, question):
     assert caught.value.partial.text == "One,"
 
 
-@pytest.mark.parametrize("end", ["close", RESET])
+@pytest.mark.parametrize("end", [CLOSE, RESET])
 def test_a_stream_that_breaks_off_is_interrupted(secure, question, end):
     begun = streamed(chunk("One,"), done=False)[:-5]
     client = secure(Reply(begun, end), verify=CERTIFICATE)

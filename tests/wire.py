@@ -11,7 +11,7 @@ import json
 import socket
 import struct
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 KEEP = "keep"  # wait for the next request on this connection
 CLOSE = "close"  # a clean end: everything sent arrives, then the connection is over
@@ -43,16 +43,11 @@ class Request:
         return json.loads(self.body)
 
 
-@dataclass
 class Wire:
-    replies: list
-    requests: list = field(default_factory=list)
-    connections: int = 0  # how many were made
-
     def __init__(self, *replies, tls=None):
         self.replies = [Reply(r) if isinstance(r, (bytes, list)) else r for r in replies]
         self.requests = []
-        self.connections = 0
+        self.connections = 0  # how many were made
         self._used = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
