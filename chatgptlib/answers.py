@@ -59,7 +59,7 @@ def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
     """The JSON in `text`, or None and why there is none."""
     try:
         value = json.loads(text)
-        if len(text) > 500:  # less can't be deep
+        if len(text) > 500:  # less is not deep enough to matter
             check_depth(text, value)
         return value, None
     except (ValueError, RecursionError) as error:
@@ -94,9 +94,9 @@ def check_depth(text: str | bytes, value: Any) -> None:
 def only_error(value: JSONValue) -> Any:
     """`value` if it is an error and nothing else, else None.
 
-    Outside of chat, to have an `error` is not to be one: batches, fine-tuning jobs and
-    responses keep what went wrong in theirs, and are good answers to the question how
-    they are. But they have an `id` and an `object`.
+    Outside of chat, an `error` member does not make an error: batches, fine-tuning jobs and
+    responses keep in theirs what went wrong, and are good answers. They have an `id` or an
+    `object`, which a mere error has not.
     """
     if not isinstance(value, dict):
         return None
@@ -114,7 +114,7 @@ def told_in_answer(told: Any, answer: Answer) -> APIError:
         told,
         status_code=answer.status_code,
         where=answer.where,
-        headers=answer.told_headers,
+        headers=answer.safe_headers,
         request_id=answer.request_id,
     )
 
@@ -133,7 +133,7 @@ def refusal(answer: Answer, base_url: str, sent_key: bool) -> APIError:
     status, hint = answer.status_code, ""
     if 300 <= status < 400:
         hint = (
-            f"It points to {answer.told_headers.get('location')!r}; redirects are not followed, "
+            f"It points to {answer.safe_headers.get('location')!r}; redirects are not followed, "
             "so set base_url to where the API is"
         )
     elif status == 401 and not sent_key:
@@ -145,7 +145,7 @@ def refusal(answer: Answer, base_url: str, sent_key: bool) -> APIError:
         status_code=status,
         where=answer.where,
         hint=hint,
-        headers=answer.told_headers,
+        headers=answer.safe_headers,
         request_id=answer.request_id,
         retry_after=retry_after(answer.headers, time.time()),
     )
@@ -175,7 +175,7 @@ def not_json(answer: Answer, content: bytes) -> DeserializeError:
 
 def with_answer(error: E, answer: Answer) -> E:
     """`error` with what is known of the answer it was found in."""
-    error.headers, error.request_id = answer.told_headers, answer.request_id
+    error.headers, error.request_id = answer.safe_headers, answer.request_id
     return error
 
 

@@ -74,18 +74,19 @@ class OpenAIClient:
     open between calls; `close()`, or a `with` block, closes them. Its repr and its
     errors never show the key, but a pickled client holds it.
 
-    api_key: the key, or a function that returns it, called for each request. Given
-        neither it nor OPENAI_API_KEY nor OPENAI_ADMIN_KEY, no key is sent, which is an
-        error for api.openai.com alone.
+    api_key: the key, or a function that returns it, called once for each call, not again
+        for its retries. Given neither it nor OPENAI_API_KEY nor OPENAI_ADMIN_KEY, no key
+        is sent, which is an error for api.openai.com alone.
     base_url: where the API is, up to and with `/v1`; else OPENAI_BASE_URL, else OpenAI.
     organization, project: else OPENAI_ORG_ID, OPENAI_PROJECT_ID; "" for none.
-    timeout: seconds to wait for a connection and then between two reads, together or as
-        a pair; 10 and 600 if None, no limit if `math.inf`.
+    timeout: seconds to wait for a connection, and for the next bytes of the answer: one
+        number for both, or a pair; 10 and 600 if None, no limit if `math.inf`.
     deadline: seconds a call may take in all: tries, waits and the stream; None for no
-        limit. (Looking a name up can't be cut short; each of a host's addresses has the
-        connect timeout to itself.)
-    max_retries: how often a call is tried again where that is safe: no connection, 408,
-        409, 429 and 5xx, after the wait the server asks for, up to 60 s.
+        limit. (A DNS lookup can't be cut short, and each address of a host has the connect
+        timeout to itself.)
+    max_retries: how often a call is tried again where that is safe: no connection, or one
+        lost within a second of the request, 408, 409, 429 and 5xx, after the wait the
+        server asks for, up to 60 s.
     headers, query: sent with every request. A header `Authorization` or `api-key` (Azure)
         replaces the key.
     verify, proxies: as in `requests`; what is given here wins over the environment.
@@ -194,7 +195,7 @@ class OpenAIClient:
         endpoint: `https://NAME.openai.azure.com`; else AZURE_OPENAI_ENDPOINT.
         api_version: as `2024-10-21`; else OPENAI_API_VERSION.
         api_key: the key, else AZURE_OPENAI_API_KEY; or a function that returns a token of
-            Entra ID, called for each request.
+            Entra ID, called once for each call, not again for its retries.
         settings: any other setting of OpenAIClient.
 
         Nothing that is meant for OpenAI is sent: not OPENAI_API_KEY, nor the organization

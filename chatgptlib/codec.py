@@ -7,9 +7,9 @@ Writing is strict: what JSON has no word for is a `ConfigError` with the path to
 A field at None is not written, and a field called `extra` is written last, key by key.
 
 Reading is lenient: unknown keys go to `extra`, values are kept as they came, null is
-the field's default. Two things are errors: a required key that is missing, and
-something else than an object (or a list of them) where the class cannot do without.
-Where it can, because the hint says `| None`, the value goes to `extra` as it came.
+the field's default. Two things are errors: a required key that is missing, and a value
+that is not the object (or list of objects) its hint names. Where the hint also says
+`| None`, such a value goes to `extra` as it came.
 
 What a class needs is worked out once, when it is first met.
 """

@@ -56,8 +56,9 @@ class ConfigError(OpenAIError):
 class HTTPError(OpenAIError):
     """No complete answer arrived: the connection failed, or was lost on the way.
 
-    `may_retry` is True where the server can't have done the work yet, so that asking
-    again is free; the client has then done so, `max_retries` times.
+    `may_retry` is True where the server can hardly have done the work: no connection was
+    made, or it was lost within a second of the request. The client has then asked again,
+    `max_retries` times.
     """
 
     may_retry: bool = False

@@ -33,7 +33,7 @@ class EventStream:
     """The events of an answer, as they arrive: an iterator, and a context manager.
 
     The server has accepted the request when this exists. It ends at `[DONE]`, or with
-    the body of the answer; which event is the last the endpoint's page says. Left before
+    the body of the answer; the endpoint's page says which event is the last. Left before
     its end, it closes its connection: at the end of a `with` block, by `close()`, or
     when it is forgotten.
 

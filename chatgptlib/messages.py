@@ -302,7 +302,7 @@ class CreateChatCompletionRequest(JSONObject):
     function_call: str | Mapping[str, Any] | None = None  # deprecated
 
     # How it is served
-    stream: bool | None = None  # set by the function called
+    stream: bool | None = None  # leave it: create_chat_completion_stream() sets it
     stream_options: Mapping[str, Any] | None = None  # {"include_usage": True}
     store: bool | None = None
     metadata: Mapping[str, str] | None = None  # up to 16 pairs
@@ -514,7 +514,7 @@ class ChatCompletionMessageList(JSONObject):
 
 @noun
 class ChatCompletionDeleted(JSONObject):
-    """What is left of a stored completion."""
+    """The answer to a deletion: which completion, and whether it is gone."""
 
     id: str | None = None
     object: str | None = None  # "chat.completion.deleted"

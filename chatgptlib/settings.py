@@ -22,7 +22,7 @@ _TIMEOUT = (10.0, 600.0)  # to connect, and between two reads, in seconds
 
 
 class SharedSettings(TypedDict, total=False):
-    """What any client takes by name, wherever it is; OpenAIClient says what it means."""
+    """What OpenAIClient() and OpenAIClient.azure() both take; OpenAIClient says what it means."""
 
     organization: str | None
     project: str | None

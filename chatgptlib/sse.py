@@ -8,7 +8,7 @@
 An event is its name (from `event:`, else "") and its data. `id`, `retry` and comments
 are passed over. Lines that are no server-sent events are kept in `stray`: where a page,
 or a whole answer, stands in place of a stream, they are what the server said. Once an
-event has come, no more than some are kept.
+event has come, no more are kept beyond 65,536 characters.
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 

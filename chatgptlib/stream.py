@@ -64,9 +64,9 @@ class ResponseAccumulator:
             total.add(chunk)
         response = total.response()     # at any time: the response so far
 
-    Text and arguments are appended; of ids, names and roles the first that is not empty
-    holds; of usage, finish reasons and the like the last. Choices are told apart by
-    their index, however they arrive.
+    Text and arguments are appended; of ids, names, roles and finish reasons the first that
+    is not empty holds; of usage and the like the last. Choices are told apart by their
+    index, however they arrive.
 
     `choices` is how many were asked for, `usage` whether it was: without them the
     response is not complete.
@@ -103,7 +103,8 @@ class ResponseAccumulator:
         return bool(self._choices)
 
     def add(self, chunk: CreateChatCompletionChunk) -> bool:
-        """Take the next chunk; whether a choice in it ended, or holds unusual keys.
+        """Add the next chunk. True if a choice in it ended or holds unusual keys, which may
+        tell of an error.
 
         A choice that holds a message in place of a delta, as in a whole completion, is
         turned into what it would be in a stream.
@@ -604,7 +605,7 @@ def _chunks(
             for name, data in _at_end(events) if piece is None else feed(piece):
                 try:
                     value, end = scan(data, 0)
-                    if len(data) > 500:  # less can't be deep
+                    if len(data) > 500:  # less is not deep enough to matter
                         check_depth(data, value)
                 except (StopIteration, ValueError, RecursionError):
                     value, end = None, -1

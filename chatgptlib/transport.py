@@ -388,7 +388,7 @@ class Answer:
         return redacted(found.decode("utf-8-sig", "replace"), self._secrets)
 
     @property
-    def told_headers(self) -> Mapping[str, str]:
+    def safe_headers(self) -> Mapping[str, str]:
         """The headers, for an error to carry: a server may repeat the key there too."""
         if not any(secret in value for value in self.headers.values() for secret in self._secrets):
             return self.headers
@@ -524,7 +524,7 @@ class Answer:
 
         late = self._line.late and not self.left
         made = broken_off(error, kind, self.where, late=late, left=self.left, secrets=self._secrets)
-        made.headers, made.request_id = self.told_headers, self.request_id
+        made.headers, made.request_id = self.safe_headers, self.request_id
         return made
 
 

@@ -33,7 +33,7 @@ class NoAnswer:
     """What a stream needs of an answer whose bytes are given to it by hand."""
 
     where, request_id, headers, left = "[POST x]", None, {}, False
-    told_headers, status_code = headers, 200
+    safe_headers, status_code = headers, 200
 
     def close(self):
         pass
