@@ -16,6 +16,7 @@ What can go wrong is an `OpenAIError`.
 from typing import TYPE_CHECKING, Any
 
 from .chat import (
+    ChatRequest,
     create_chat_completion,
     create_chat_completion_stream,
     delete_chat_completion,
@@ -111,6 +112,7 @@ __all__ = [
     "ChatCompletionUsage",
     "ChatMessage",
     "ChatOptions",
+    "ChatRequest",
     "ChatResponse",
     "ChatRole",
     "CompletionTokensDetails",

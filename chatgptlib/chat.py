@@ -165,6 +165,19 @@ def list_chat_completions(
     after: str | None = None,
     limit: int | None = None,
     order: str | None = None,
+    into: type[dict[str, Any]],
+) -> dict[str, Any]: ...
+
+
+@overload
+def list_chat_completions(
+    client: OpenAIClient,
+    *,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
     into: type[T],
 ) -> T: ...
 
@@ -199,6 +212,18 @@ def iterate_chat_completions(
     limit: int | None = None,
     order: str | None = None,
 ) -> Iterator[CreateChatCompletionResponse]: ...
+
+
+@overload
+def iterate_chat_completions(
+    client: OpenAIClient,
+    *,
+    model: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+    into: type[dict[str, Any]],
+) -> Iterator[dict[str, Any]]: ...
 
 
 @overload
@@ -248,6 +273,12 @@ def retrieve_chat_completion(
 
 
 @overload
+def retrieve_chat_completion(
+    client: OpenAIClient, completion_id: str, *, into: type[dict[str, Any]]
+) -> dict[str, Any]: ...
+
+
+@overload
 def retrieve_chat_completion(client: OpenAIClient, completion_id: str, *, into: type[T]) -> T: ...
 
 
@@ -265,6 +296,16 @@ def retrieve_chat_completion(
 def update_chat_completion(
     client: OpenAIClient, completion_id: str, metadata: Mapping[str, str]
 ) -> CreateChatCompletionResponse: ...
+
+
+@overload
+def update_chat_completion(
+    client: OpenAIClient,
+    completion_id: str,
+    metadata: Mapping[str, str],
+    *,
+    into: type[dict[str, Any]],
+) -> dict[str, Any]: ...
 
 
 @overload
@@ -294,6 +335,12 @@ def delete_chat_completion(client: OpenAIClient, completion_id: str) -> ChatComp
 
 
 @overload
+def delete_chat_completion(
+    client: OpenAIClient, completion_id: str, *, into: type[dict[str, Any]]
+) -> dict[str, Any]: ...
+
+
+@overload
 def delete_chat_completion(client: OpenAIClient, completion_id: str, *, into: type[T]) -> T: ...
 
 
@@ -316,6 +363,18 @@ def list_chat_completion_messages(
     limit: int | None = None,
     order: str | None = None,
 ) -> ChatCompletionMessageList: ...
+
+
+@overload
+def list_chat_completion_messages(
+    client: OpenAIClient,
+    completion_id: str,
+    *,
+    after: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+    into: type[dict[str, Any]],
+) -> dict[str, Any]: ...
 
 
 @overload

@@ -49,7 +49,7 @@ from .transport import Answer, Transport
 
 if TYPE_CHECKING:
     import requests
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from .events import EventStream
 
@@ -91,6 +91,8 @@ class OpenAIClient:
         replaces the key.
     verify, proxies: as in `requests`; what is given here wins over the environment.
     session: a `requests.Session` to send through, with all its own settings.
+
+    A subclass takes the same settings: copies of it are made with them.
 
     Raises ConfigError for settings that can't work.
     """
@@ -137,7 +139,9 @@ class OpenAIClient:
         own = {checked_name(name): checked_value(name, v) for name, v in (headers or {}).items()}
         named = {name.lower() for name in own}
         if named & KEY_HEADERS:
-            api_key, self._api_key = "", None
+            self._api_key = None
+        if self._api_key is None:
+            api_key = ""  # for copies, which may find another in their environment
         self.sends_key: bool = self._api_key is not None or bool(named & KEY_HEADERS)
         if not self.sends_key and host_of(self.base_url) == _OFFICIAL_HOST:
             raise ConfigError(
@@ -189,7 +193,7 @@ class OpenAIClient:
         api_version: str | None = None,
         api_key: str | Callable[[], str] | None = None,
         **settings: Unpack[SharedSettings],
-    ) -> OpenAIClient:
+    ) -> Self:
         """A client for one deployment of Azure OpenAI.
 
         endpoint: `https://NAME.openai.azure.com`; else AZURE_OPENAI_ENDPOINT.
@@ -226,9 +230,7 @@ class OpenAIClient:
         }
         return cls(**whole)
 
-    def with_options(
-        self, *, path: str | None = None, **changes: Unpack[ClientSettings]
-    ) -> OpenAIClient:
+    def with_options(self, *, path: str | None = None, **changes: Unpack[ClientSettings]) -> Self:
         """A client that differs in these settings and shares the connections.
 
         For one call or many: `create_chat_completion(client.with_options(timeout=5), ...)`.
@@ -356,7 +358,7 @@ class OpenAIClient:
         """Close the connections that are kept open. The client can still be used."""
         self.transport.close()
 
-    def __enter__(self) -> OpenAIClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -55,6 +55,8 @@ class _Signature:
     def __get__(self, instance: object, cls: Any) -> Any:
         from inspect import Parameter, Signature
 
+        if not dataclasses.is_dataclass(cls):  # JSONObject itself
+            raise AttributeError("__signature__")
         parameters = [
             Parameter(
                 field.name,

@@ -33,6 +33,8 @@ from .messages import (
 from .stores import ConversationStore, MemoryStore
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .stream import ChatCompletionStream
 
 
@@ -259,7 +261,7 @@ class ConversationStream:
         """Leave the stream and free its connection. May be called from any thread."""
         self._stream.close()
 
-    def __enter__(self) -> ConversationStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

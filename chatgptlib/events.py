@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .answers import error_event, not_json, only_error, parsed, told_in_answer, with_answer
 from .errors import StreamInterruptedError
 from .sse import EventDecoder
 from .transport import Answer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class EventStream:
         """
         self._answer.close()
 
-    def __enter__(self) -> EventStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from dataclasses import dataclass as noun
 
+    from typing_extensions import Self
+
     from .content import Media
 else:
     from .codec import noun
@@ -177,12 +179,12 @@ class ChatMessage(JSONObject):
     extra: dict[str, Any] = field(default_factory=new_dict)
 
     @classmethod
-    def system(cls, text: str) -> "ChatMessage":
+    def system(cls, text: str) -> "Self":
         """Instructions that hold for the whole chat."""
         return cls(ChatRole.SYSTEM, text)
 
     @classmethod
-    def developer(cls, text: str) -> "ChatMessage":
+    def developer(cls, text: str) -> "Self":
         """Instructions, under the name that newer OpenAI models give them."""
         return cls(ChatRole.DEVELOPER, text)
 
@@ -195,7 +197,7 @@ class ChatMessage(JSONObject):
         audio: "Media | Iterable[Media]" = (),
         files: "Media | Iterable[Media]" = (),
         detail: str | None = None,
-    ) -> "ChatMessage":
+    ) -> "Self":
         """What the person says and shows.
 
         An image, an audio clip or a file is a path, bytes, a data: URL or a part in the
@@ -213,12 +215,12 @@ class ChatMessage(JSONObject):
         return cls(ChatRole.USER, user_content(text, images, audio, files, detail))
 
     @classmethod
-    def assistant(cls, text: str) -> "ChatMessage":
+    def assistant(cls, text: str) -> "Self":
         """What the model said, or is to be taken as having said."""
         return cls(ChatRole.ASSISTANT, text)
 
     @classmethod
-    def tool(cls, tool_call_id: str, content: str) -> "ChatMessage":
+    def tool(cls, tool_call_id: str, content: str) -> "Self":
         """The result of the tool call with that id."""
         return cls(ChatRole.TOOL, content, tool_call_id=tool_call_id)
 

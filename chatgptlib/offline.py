@@ -31,6 +31,8 @@ from .messages import text_of
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
+    from typing_extensions import Self
+
     from .errors import JSONValue
 
 _OFFLINE_PATH = "/v1/chat/completions"
@@ -96,7 +98,7 @@ class OfflineServer:
             raise RuntimeError("the offline server has no url before start()")
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
-    def start(self) -> OfflineServer:
+    def start(self) -> Self:
         """Listen on a free port and answer in the background. Returns the server itself."""
         if self._server is not None or self._closing.is_set():
             raise RuntimeError("an offline server starts only once")
@@ -115,7 +117,7 @@ class OfflineServer:
             self._thread.join()
             self._server.server_close()
 
-    def __enter__(self) -> OfflineServer:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exception: object) -> None:

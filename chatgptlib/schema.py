@@ -26,12 +26,10 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from enum import Enum
-from typing import Any, ForwardRef, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
+from typing import Any, ForwardRef, Literal, TypeGuard, Union, get_args, get_origin
 
 from .codec import is_dict, misfit, under
 from .errors import ConfigError, DeserializeError, JSONValue, excerpt
-
-V = TypeVar("V")
 
 
 def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:

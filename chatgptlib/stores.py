@@ -24,6 +24,8 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     import sqlite3
 
+    from typing_extensions import Self
+
 _R = TypeVar("_R")
 
 
@@ -229,7 +231,7 @@ class SQLiteStore:
     def close(self) -> None:
         """Does nothing, since nothing stays open: it is there for `with`."""
 
-    def __enter__(self) -> SQLiteStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import StringIO
 from itertools import chain
-from typing import Any, Generic, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from .answers import (
     check_depth,
@@ -49,6 +49,9 @@ from .messages import (
 )
 from .sse import EventDecoder
 from .transport import Answer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 C = TypeVar("C")
 
@@ -554,7 +557,7 @@ class ChatCompletionStream(Generic[C]):
         """
         self._answer.close()
 
-    def __enter__(self) -> ChatCompletionStream[C]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -10,21 +10,28 @@ https://platform.openai.com/docs/guides/structured-outputs
 from __future__ import annotations
 
 import re
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, overload
 
 from .answers import parsed
 from .chat import ChatRequest, about, create_chat_completion, first_choice, request_members
 from .client import OpenAIClient
 from .errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
 from .messages import CreateChatCompletionResponse
-from .schema import Member, ObjectShape, Shape, V, described, shape_of
+from .schema import Member, ObjectShape, Shape, described, shape_of
+
+V = TypeVar("V")
 
 
-def parse_chat_completion(
-    client: OpenAIClient,
-    request: ChatRequest,
-    into: type[V],
-) -> V:
+@overload
+def parse_chat_completion(client: OpenAIClient, request: ChatRequest, into: type[V]) -> V: ...
+
+
+@overload
+def parse_chat_completion(client: OpenAIClient, request: ChatRequest, into: UnionType) -> Any: ...
+
+
+def parse_chat_completion(client: OpenAIClient, request: ChatRequest, into: Any) -> Any:
     """Ask for an answer that is an instance of `into`, and return that.
 
     `into` is a dataclass, a TypedDict, a list of them, or whatever else `json_schema`
@@ -46,8 +53,7 @@ def parse_chat_completion(
     try:
         if broken is not None:
             raise DeserializeError(f"$: {_not_said(response, text)}") from broken
-        answer: V = shape.read(value)
-        return answer
+        return shape.read(value)
     except DeserializeError as error:
         error.body = text
         about(error, response)

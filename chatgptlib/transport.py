@@ -206,8 +206,8 @@ def _check_versions() -> None:
         and hasattr(urllib3.HTTPResponse, "read1")
     ):
         raise ConfigError(
-            f"requests {requests.__version__} and urllib3 {vars(urllib3)['__version__']} are "
-            "too old together: needed are requests 2.32.2 and urllib3 2.2, or newer"
+            f"requests {vars(requests)['__version__']} and urllib3 {vars(urllib3)['__version__']} "
+            "are too old together: needed are requests 2.32.2 and urllib3 2.2, or newer"
         )
 
 

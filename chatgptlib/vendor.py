@@ -16,6 +16,7 @@ import argparse
 import ast
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -69,11 +70,12 @@ _HEADER = """\
 # The rules it keeps are the package's, and not those of the project it is copied into.
 # ruff: noqa
 # flake8: noqa
+# pyright: reportMissingModuleSource=false
 """
 
 
 class CannotVendor(Exception):
-    """The sources are not there, or are not such as can be joined."""
+    """The sources are not there, or can't be joined, or the file can't be written."""
 
 
 def vendored() -> str:
@@ -232,9 +234,18 @@ def _all(root: ast.Module) -> str:
 def _write(target: Path, data: bytes) -> None:
     """All of the file or nothing of it, whatever happens meanwhile."""
     target = Path(os.path.realpath(target))
+    if target.is_dir():
+        raise CannotVendor(f"{target} is a folder: name a file in it")
+    if not target.parent.is_dir():
+        raise CannotVendor(f"cannot write {target}: there is no folder {target.parent}")
+    if target.exists() and not target.is_file():  # a pipe or a device, which is to stay one
+        target.write_bytes(data)
+        return
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         beside.write_bytes(data)
+        if target.exists():
+            shutil.copymode(target, beside)
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)

@@ -355,3 +355,24 @@ def test_what_cannot_be_an_id_is_refused(ask, id):
     with pytest.raises(lib.ConfigError, match="not a usable completion id"):
         lib.delete_chat_completion(client, id)
     assert client.wire.requests == []
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda client: lib.delete_chat_completion(client, "c1", into=int),
+        lambda client: lib.retrieve_chat_completion(client, "c1", into=int),
+        lambda client: lib.update_chat_completion(client, "c1", {}, into=int),
+        lambda client: lib.list_chat_completions(client, into=int),
+        lambda client: lib.list_chat_completion_messages(client, "c1", into=int),
+        lambda client: next(lib.iterate_chat_completions(client, into=int)),
+        lambda client: lib.retrieve_chat_completion(client, "a\ud800"),
+        lambda client: lib.list_chat_completions(client, after="a\ud800"),
+        lambda client: lib.list_chat_completions(client, metadata={"a": "\ud800"}),
+    ],
+)
+def test_what_cannot_be_asked_or_read_into_is_refused_before_anything_is_sent(ask, stored):
+    client = ask(http({"object": "list", "data": []}))
+    with pytest.raises(lib.ConfigError):
+        stored(client)
+    assert client.wire.requests == []

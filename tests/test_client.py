@@ -443,3 +443,38 @@ def test_the_servers_wait_is_on_the_error():
 def test_settings_of_another_kind_are_refused(settings):
     with pytest.raises(lib.ConfigError, match=next(iter(settings))):
         lib.OpenAIClient(KEY, **settings)
+
+
+@pytest.mark.parametrize("query", [{1: "a"}, {"key": "\ud800"}, {"a": "\ud800"}], ids=ascii)
+def test_a_query_that_no_url_can_hold_is_refused_at_construction(query):
+    with pytest.raises(lib.ConfigError, match="query"):
+        lib.OpenAIClient("sk-key", query=query)
+
+
+def test_a_blank_value_in_the_query_of_base_url_is_kept(ask):
+    client = ask(http({}))
+    client.with_options(base_url=f"{client.base_url}?flag=&x=1").get("models")
+    assert client.wire.requests[0].line == "GET /v1/models?flag=&x=1 HTTP/1.1"
+
+
+def test_a_client_without_a_key_stays_without_one(monkeypatch):
+    client = lib.OpenAIClient(base_url="http://localhost:1/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
+    for other in (client.with_options(timeout=3), pickle.loads(pickle.dumps(client))):
+        assert not other.sends_key
+        assert other.authorization() == ({}, ())
+    assert lib.OpenAIClient(base_url="http://localhost:1/v1").sends_key
+
+
+def test_a_key_from_a_function_is_struck_out_as_the_same_key_given_as_text(ask):
+    refused = http(
+        {"error": {"message": "unknown URL /v1/none/such, sk-long-secret"}}, "404 Not Found"
+    )
+    for key, shown in (
+        ("none", "/v1/none/such, sk-long-secret"),
+        ("sk-long-secret", "/v1/none/such, ***"),
+    ):
+        for given in (key, lambda key=key: key):
+            with pytest.raises(lib.NotFoundError) as caught:
+                ask(refused).with_options(api_key=given).get("none/such")
+            assert shown in str(caught.value)

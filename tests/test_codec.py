@@ -306,3 +306,32 @@ def test_a_misfit_deep_in_a_class_that_holds_itself_is_found_at_once():
     with pytest.raises(lib.DeserializeError, match="value: missing") as caught:
         lib.decode(Tree, data)
     assert caught.value.path.count("branches[0]") == 60
+
+
+@dataclass(frozen=True)
+class Frozen(lib.JSONObject):
+    name: str
+    shouted: str = field(init=False, default="")
+
+    def __post_init__(self):
+        object.__setattr__(self, "shouted", self.name.upper())
+
+
+def test_a_class_of_the_users_own_is_made_by_its_own_constructor():
+    found = Frozen.from_dict({"name": "ann"})
+    assert (found.name, found.shouted) == ("ann", "ANN")
+
+
+def test_hints_that_cannot_be_understood_are_a_config_error():
+    @dataclass
+    class Lost:
+        where: "Nowhere"  # noqa: F821
+
+    @dataclass
+    class Tree:
+        name: str
+        branches: "list[Tree] | None" = None
+
+    with pytest.raises(lib.ConfigError, match=r"Lost.*Nowhere"):
+        lib.decode(Lost, {})
+    assert lib.decode(Tree, {"name": "a", "branches": [{"name": "b"}]}).branches == [Tree("b")]

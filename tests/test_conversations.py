@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from . import lib, loaded_by
-from .wire import CLOSE, Reply, chunk, streamed
+from .wire import CLOSE, Reply, chunk, completion, http, streamed
 
 CALLS = [
     {"id": "x", "type": "function", "function": {"name": "look", "arguments": "{}"}},
@@ -902,3 +902,29 @@ def test_calls_with_the_same_id_each_have_their_own_answer(offline):
     chats.chat_completion("a", "c")
     sent = client.server.requests[4].body["messages"]
     assert [m["content"] for m in sent if m["role"] == "tool"] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [5, True, "x", [5], {"id": "1"}, [{"id": ["x"]}], [{"id": {}, "function": {"name": "f"}}]],
+    ids=repr,
+)
+def test_whatever_stands_for_tool_calls_the_conversation_goes_on(ask, calls):
+    odd = completion(None, tool_calls=calls)
+    chats = lib.Conversations(ask(http(odd), http(completion("Fine."))))
+    try:
+        chats.chat_completion("a", "Hi")
+    except lib.OpenAIError:
+        pass  # it may be no answer; but then it is not kept
+    assert chats.chat_completion("a", "And now?").text == "Fine."
+
+
+def test_every_option_of_a_request_is_sent(offline):
+    options = {"temperature": 0.5, "top_p": 0.5, "stop": ["."], "max_tokens": 5, "model": "m",
+               "max_completion_tokens": 6, "presence_penalty": 1, "frequency_penalty": 1,
+               "logit_bias": {"1": 2}, "response_format": {"type": "text"}}  # fmt: skip
+    client = offline("Hi.")
+    chats = lib.Conversations(client)
+    chats.chat_completion("a", "Hi", lib.ChatOptions(**options, extra={"top_k": 4}))
+    sent = {k: v for k, v in client.server.requests[0].body.items() if k != "messages"}
+    assert sent == {**options, "top_k": 4}

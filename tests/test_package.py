@@ -1,6 +1,7 @@
 """The package as a whole: cheap to import, layered as it says, its names complete and told."""
 
 import ast
+import pydoc
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,11 +34,10 @@ def test_importing_loads_nothing_heavy():
 
 def test_all_names_every_public_name():
     root = lib.modules[0]
+    imports = (node for node in trees()["__init__"].body if isinstance(node, ast.ImportFrom))
     imported = set(root._LATER) | {
-        name for name in vars(root)
-        if not name.startswith("_") and not isinstance(getattr(root, name), type(root))
-        and getattr(getattr(root, name), "__module__", "").startswith("chatgptlib")
-    }  # fmt: skip
+        alias.name for node in imports if node.level for alias in node.names
+    }
     assert set(root.__all__) == imported | {"__version__"}
     assert sorted(root.__all__) == sorted(set(root.__all__))
 
@@ -52,6 +52,14 @@ def test_every_public_name_is_documented():
                 of_ours = callable(value) or isinstance(value, (property, classmethod))
                 if of_ours and not member.startswith("_"):
                     assert value.__doc__, f"{name}.{member}"
+
+
+def test_help_shows_every_public_name():
+    root = lib.modules[0]
+    text = pydoc.render_doc(root, renderer=pydoc.plaintext)
+    assert "create_chat_completion(" in text
+    for name in set(root.__all__) - {"__version__", "ChatRequest"}:
+        assert name in pydoc.render_doc(getattr(root, name), renderer=pydoc.plaintext)
 
 
 def test_every_public_error_is_raised_somewhere():

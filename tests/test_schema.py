@@ -74,6 +74,15 @@ class Maybe:
 
 
 @dataclass
+class Picky:
+    count: int
+
+    def __post_init__(self):
+        if self.count > 3:
+            raise ValueError("count is more than 3")
+
+
+@dataclass
 class Lost:
     where: "Nowhere"  # noqa: F821
 
@@ -130,6 +139,7 @@ STEP = {
         (Literal["a"] | None, {"type": ["string", "null"], "enum": ["a", None]}),
         (Colour, {"type": "string", "enum": ["red", "blue"]}),
         (Level, {"type": "integer", "enum": [1, 2]}),
+        (list[int] | tuple[int, ...], {"type": "array", "items": {"type": "integer"}}),
         (list[str] | None, {"type": ["array", "null"], "items": {"type": "string"}}),
         (
             list[str] | int,
@@ -383,6 +393,13 @@ def test_a_value_becomes_an_instance_of_its_type(of, value, expected):
         (Cat | Dog, {"name": "a", "toy": 3}, "$.toy: expected string, got number"),
         (dict[str, int], [], "$: expected object, got list"),
         (list[int], {}, "$: expected list, got object"),
+        (list[int] | tuple[int, ...], None, "$: expected list, got null"),
+        (Picky | None, {"count": 9}, "$: ValueError: count is more than 3"),
+        (
+            Annotated[Cat, "a cat"] | Annotated[Sum, "a sum"],
+            {"parts": "1"},
+            "$.parts: expected list, got string",
+        ),
         (tuple[int, str], "ab", "$: expected list, got string"),
         (set[Any], [[1]], "$: unhashable type: 'list'"),
         (Literal["a"], ["a"], '$: expected one of "a", got list'),

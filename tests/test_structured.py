@@ -128,6 +128,25 @@ def test_an_answer_that_does_not_fit_is_an_error_with_all_of_it(offline, questio
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("```json\n3\n```", 3, id="named"),
+        pytest.param("```\n3\n```\n", 3, id="unnamed"),
+        pytest.param(" \n```json \n3", 3, id="left-open"),
+        pytest.param("3", 3, id="none"),
+    ],
+)
+def test_a_fence_around_the_json_is_taken_off(offline, question, text, value):
+    reply = json.dumps({"value": value}).join(text.split("3"))
+    assert lib.parse_chat_completion(offline(reply), question, int) == value
+
+
+def test_a_fence_of_line_ends_without_end_is_an_error_at_once(offline, question):
+    with pytest.raises(lib.DeserializeError):
+        lib.parse_chat_completion(offline("```" + "\n" * 100_000 + "x"), question, int)
+
+
+@pytest.mark.parametrize(
     ("reply", "words"),
     [
         pytest.param({"content": ""}, "$: the answer is empty", id="empty"),

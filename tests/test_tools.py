@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Optional, TypedDict
 import pytest
 
 from . import lib
+from .wire import http
 
 
 class Unit(Enum):
@@ -634,3 +635,21 @@ def test_a_method_is_called_on_its_object(offline, question):
     lib.run_tools(client, question, [shop.sell])
     assert shop.sold == 3
     assert told(client)[0]["content"] == "6.0"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("tools", 5), ("tools", "x"), ("tools", ["x"]), ("messages", 5), ("messages", {"a": 1})]
+)  # fmt: skip
+def test_tools_and_messages_that_are_no_lists_are_refused(offline, question, key, value):
+    client = offline("Hi")
+    with pytest.raises(lib.ConfigError):
+        lib.run_tools(client, {**question, key: value}, [add])
+    assert client.server.requests == []
+
+
+def test_an_answer_without_choices_comes_with_its_error(ask, question):
+    client = ask(http({"id": "c1", "choices": []}, "200 OK", "x-request-id: req-1"))
+    with pytest.raises(lib.DeserializeError, match=r"^\$\.choices: empty") as caught:
+        lib.run_tools(client, question, [add])
+    assert caught.value.partial.id == "c1"
+    assert caught.value.request_id == "req-1"

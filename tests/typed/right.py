@@ -21,6 +21,7 @@ from chatgptlib import (
     ChatCompletionUsage,
     ChatMessage,
     ChatOptions,
+    ChatRequest,
     ChatResponse,
     ChatRole,
     ConfigError,
@@ -163,6 +164,40 @@ assert_type(create_chat_completion(client, {"model": "m", "messages": [ChatMessa
 assert_type(create_chat_completion(client, mine, into=dict), dict[str, Any])
 assert_type(create_chat_completion(client, mine, into=Short).choices, list[dict[str, Any]])
 assert_type(create_chat_completion(client, mine, into=Typed)["id"], str)
+
+union = parse_chat_completion(client, mine, Mine | Short)
+page_of_dicts = list_chat_completions(client, into=dict)
+assert_type(page_of_dicts, dict[str, Any])
+assert_type(retrieve_chat_completion(client, "c", into=dict), dict[str, Any])
+assert_type(iterate_chat_completions(client, into=dict), Iterator[dict[str, Any]])
+
+
+def ask_twice(request: ChatRequest) -> list[CreateChatCompletionResponse]:
+    return [create_chat_completion(client, request) for _ in range(2)]
+
+
+# Classes made of the library's
+
+
+class Team(OpenAIClient):
+    def name(self) -> str:
+        return "ice"
+
+
+class Log(SQLiteStore):
+    def size(self) -> int:
+        return len(self.ids())
+
+
+class Note(ChatMessage):
+    pass
+
+
+with Team() as team, Log("log.db") as log:
+    print(team.name(), log.size())
+assert_type(Team().with_options(timeout=3).name(), str)
+assert_type(Team.azure(deployment="d").name(), str)
+note: Note = Note.user("Hi")
 
 # Streams
 
