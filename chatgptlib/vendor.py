@@ -58,10 +58,11 @@ _HOME = __package__ or "chatgptlib"
 _WIDTH = 100
 
 _HEADER = """\
-# chatgptlib {version}: the whole library in one module, under any name. It needs `requests`.
+# chatgptlib {version}: Chat Completions in one module, under any name, for Python 3.10 and newer.
 # {licence}; its text is at the end.
 # Source: sha256 {digest}
 # Made by `python -m chatgptlib.vendor -o FILE`. Change the package, then make it again.
+# It needs `requests` 2.32.2 with urllib3 2.2, or newer, and nothing else.
 #
 # Each section was a module. Where one speaks of when it is imported, or of how its
 # annotations are evaluated, it means the package: here all is loaded at once, and every
