@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from . import lib
 from .wire import Wire
 
-# The same examples every time, however busy the machine; and no files left behind.
+# The same examples every time, however busy the machine.
 settings.register_profile(
     "gate",
     deadline=None,
