@@ -28,8 +28,6 @@ from .errors import (
 from .paths import checked_path, path_step, query_text, whole_path, with_query
 from .settings import (
     KEY_HEADERS,
-    ClientSettings,
-    SharedSettings,
     check_mappings,
     check_texts,
     checked_base_url,
@@ -52,6 +50,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from .events import EventStream
+    from .settings import ClientSettings, SharedSettings
 
 __version__ = "0.1.0"
 

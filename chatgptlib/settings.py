@@ -9,38 +9,39 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from .codec import is_list, is_mapping
 from .errors import ConfigError, shown_url
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # to make these classes takes longer than the rest of the module
+    from typing import TypedDict
+
     import requests
+
+    class SharedSettings(TypedDict, total=False):
+        """What OpenAIClient() and OpenAIClient.azure() both take, as OpenAIClient says."""
+
+        organization: str | None
+        project: str | None
+        timeout: float | tuple[float, float] | None
+        deadline: float | None
+        max_retries: int
+        headers: Mapping[str, str] | None
+        query: Mapping[str, str] | None
+        verify: bool | str | None
+        proxies: Mapping[str, str] | None
+        session: requests.Session | None
+
+    class ClientSettings(SharedSettings, total=False):
+        """All that OpenAIClient takes."""
+
+        api_key: str | Callable[[], str] | None
+        base_url: str | None
+
 
 KEY_HEADERS = frozenset({"authorization", "api-key"})
 _TIMEOUT = (10.0, 600.0)  # to connect, and between two reads, in seconds
-
-
-class SharedSettings(TypedDict, total=False):
-    """What OpenAIClient() and OpenAIClient.azure() both take; OpenAIClient says what it means."""
-
-    organization: str | None
-    project: str | None
-    timeout: float | tuple[float, float] | None
-    deadline: float | None
-    max_retries: int
-    headers: Mapping[str, str] | None
-    query: Mapping[str, str] | None
-    verify: bool | str | None
-    proxies: Mapping[str, str] | None
-    session: requests.Session | None
-
-
-class ClientSettings(SharedSettings, total=False):
-    """All that OpenAIClient takes."""
-
-    api_key: str | Callable[[], str] | None
-    base_url: str | None
 
 
 def set_or_given(name: str, value: object, variable: str) -> str:
