@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 from .chat import create_chat_completion
@@ -37,6 +40,8 @@ from .errors import (
     QuotaExceededError,
     excerpt,
 )
+
+_PATIENCE = 0.5  # seconds
 
 
 @dataclass
@@ -149,7 +154,8 @@ class _Batch:
             else:
                 self._result.done_before += 1
             return
-        self._waiting[self._pool.submit(_outcome, self._client, line.body)] = line
+        with _undisturbed():
+            self._waiting[self._pool.submit(_outcome, self._client, line.body)] = line
         if len(self._waiting) >= 2 * self._jobs:  # one at work and one at hand for each thread
             self._write_some()
 
@@ -169,18 +175,24 @@ class _Batch:
 
     def _write_some(self, *, giving_up: bool = False) -> None:
         """Wait for the next answers and write them down."""
-        wait(self._waiting, return_when=FIRST_COMPLETED)
+        # Python does not notice a Ctrl-C that comes just before it begins to wait.
+        while not wait(self._waiting, _PATIENCE, return_when=FIRST_COMPLETED).done:
+            pass
         for future in [one for one in self._waiting if one.done()]:  # in their order
-            line = self._waiting.pop(future)
-            error = future.exception()
-            if error is None:
-                self._write(line, future.result())
-            elif giving_up and isinstance(error, OpenAIError):
-                self._result.unanswered.append(f"id {line.id!r}: {error}")
-            elif isinstance(error, HTTPError):
-                self._note_unanswered(line, error)
-            else:
-                raise error
+            with _undisturbed():
+                self._take(future, giving_up)
+
+    def _take(self, future: Future[dict[str, Any]], giving_up: bool) -> None:
+        line = self._waiting.pop(future)
+        error = future.exception()
+        if error is None:
+            self._write(line, future.result())
+        elif giving_up and isinstance(error, OpenAIError):
+            self._result.unanswered.append(f"id {line.id!r}: {error}")
+        elif isinstance(error, HTTPError):
+            self._note_unanswered(line, error)
+        else:
+            raise error
 
     def _write(self, line: _Line, outcome: dict[str, Any]) -> None:
         self._failed_in_a_row = 0
@@ -198,6 +210,24 @@ class _Batch:
         self._failed_in_a_row += 1
         if self._failed_in_a_row > self._jobs:
             raise error
+
+
+@contextmanager
+def _undisturbed() -> Generator[None, None, None]:
+    """Hold Ctrl-C back for as long as it takes, or an answer that was paid for would be
+    neither written nor waited for."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            handler(*held[0])
 
 
 def _outcome(client: OpenAIClient, body: dict[str, Any]) -> dict[str, Any]:

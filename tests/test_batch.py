@@ -303,6 +303,24 @@ def test_ctrl_c_writes_what_is_being_answered_and_leaves(files):
     assert asked == len(written(target)) < 500
 
 
+def test_ctrl_c_while_an_answer_is_written_loses_none(files, offline, monkeypatch):
+    source, target = files
+    source.write_text("".join(f"{n}\n" for n in range(50)))
+    write = lib._Output.write
+
+    def interrupted(output, told):
+        if told["id"] == 7:
+            signal.raise_signal(signal.SIGINT)
+        write(output, told)
+
+    monkeypatch.setattr(lib._Output, "write", interrupted)
+    client, result = offline(), lib.BatchResult()
+    with pytest.raises(KeyboardInterrupt):
+        lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=2, result=result)
+    assert 7 in [told["id"] for told in written(target)]
+    assert len(client.server.requests) == len(written(target)) == result.answered < 50
+
+
 def test_another_ctrl_c_leaves_at_once(files):
     source, target = files
     source.write_text("a\nb\n")
