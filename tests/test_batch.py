@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -319,6 +321,15 @@ def test_ctrl_c_while_an_answer_is_written_loses_none(files, offline, monkeypatc
         lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=2, result=result)
     assert 7 in [told["id"] for told in written(target)]
     assert len(client.server.requests) == len(written(target)) == result.answered < 50
+
+
+def test_a_batch_runs_in_a_thread_too_where_no_ctrl_c_arrives(files, offline):
+    source, target = files
+    source.write_text("a\nb\n")
+    with ThreadPoolExecutor(1) as elsewhere:
+        run_batch = partial(lib.run_batch, defaults={"model": "m"}, jobs=1)
+        result = elsewhere.submit(run_batch, offline("A", "B"), source, target).result(PATIENCE)
+    assert str(result) == "2 lines: 2 answered, 0 errors"
 
 
 def test_another_ctrl_c_leaves_at_once(files):
