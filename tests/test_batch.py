@@ -291,7 +291,7 @@ def wait_for_lines(process, target, number):
 
 def test_ctrl_c_writes_what_is_being_answered_and_leaves(files):
     source, target = files
-    source.write_text("".join(f"{n}\n" for n in range(500)))
+    source.write_text("".join(f"{n}\n" for n in range(5000)))  # more than anyone waits for
     with lib.OfflineServer() as server:
         process = subprocess.Popen(command(source, target, "-j", "4", "--base-url", server.url),
                                    stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
@@ -302,7 +302,7 @@ def test_ctrl_c_writes_what_is_being_answered_and_leaves(files):
     assert process.returncode == 130
     assert b"answers are still to come" in errors
     assert b" answered, 0 errors" in errors
-    assert asked == len(written(target)) < 500
+    assert asked == len(written(target)) < 5000
 
 
 def test_ctrl_c_while_an_answer_is_written_loses_none(files, offline, monkeypatch):
