@@ -19,6 +19,7 @@ from .errors import (
     excerpt,
     told_error,
 )
+from .messages import ChatCompletionChoice, CreateChatCompletionResponse
 from .transport import Answer
 
 E = TypeVar("E", bound=OpenAIError)
@@ -177,6 +178,20 @@ def with_answer(error: E, answer: Answer) -> E:
     """`error` with what is known of the answer it was found in."""
     error.headers, error.request_id = answer.safe_headers, answer.request_id
     return error
+
+
+def with_response(error: E, response: CreateChatCompletionResponse) -> E:
+    """`error` with the response that it is about."""
+    error.partial = response
+    error.request_id, error.headers = response.request_id, response.headers
+    return error
+
+
+def first_choice(response: CreateChatCompletionResponse) -> ChatCompletionChoice:
+    """The first choice of a response. Raises DeserializeError where there is none."""
+    if not response.choices:
+        raise with_response(DeserializeError("$.choices: empty", path="$.choices"), response)
+    return response.choices[0]
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -41,7 +41,7 @@ from .errors import (
     excerpt,
 )
 
-_PATIENCE = 0.5  # seconds
+_WAIT_SECONDS = 0.5
 
 
 @dataclass
@@ -176,7 +176,7 @@ class _Batch:
     def _write_some(self, *, giving_up: bool = False) -> None:
         """Wait for the next answers and write them down."""
         # Python does not notice a Ctrl-C that comes just before it begins to wait.
-        while not wait(self._waiting, _PATIENCE, return_when=FIRST_COMPLETED).done:
+        while not wait(self._waiting, _WAIT_SECONDS, return_when=FIRST_COMPLETED).done:
             pass
         for future in [one for one in self._waiting if one.done()]:  # in their order
             with _undisturbed():

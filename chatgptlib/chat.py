@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
-from .answers import E, answer_json, with_answer
+from .answers import answer_json, with_answer
 from .client import EVENT_STREAM, OpenAIClient, send
 from .codec import T, decoder, encode, is_mapping, object_members
 from .errors import ConfigError, DeserializeError
 from .messages import (
-    ChatCompletionChoice,
     ChatCompletionDeleted,
     ChatCompletionList,
     ChatCompletionMessageList,
@@ -428,20 +427,6 @@ def request_members(request: Any) -> dict[str, Any]:
     if found is None:
         raise ConfigError(f"expected a dataclass or a mapping, not {type(request).__name__}")
     return found
-
-
-def about(error: E, response: CreateChatCompletionResponse) -> E:
-    """`error` with the answer that it is about."""
-    error.partial = response
-    error.request_id, error.headers = response.request_id, response.headers
-    return error
-
-
-def first_choice(response: CreateChatCompletionResponse) -> ChatCompletionChoice:
-    """The first choice of an answer. Raises DeserializeError where there is none."""
-    if not response.choices:
-        raise about(DeserializeError("$.choices: empty", path="$.choices"), response)
-    return response.choices[0]
 
 
 def _finished(read: Any, value: Any, answer: Answer, content: bytes) -> Any:

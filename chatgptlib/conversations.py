@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .chat import about, create_chat_completion, create_chat_completion_stream, first_choice
+from .answers import first_choice, with_response
+from .chat import create_chat_completion, create_chat_completion_stream
 from .client import OpenAIClient
 from .codec import new_dict
 from .errors import ConfigError, JSONValue, OpenAIError
@@ -209,7 +210,7 @@ class _Turn:
             self.keep_messages(choice.message.to_dict())
         except Exception as cause:  # any of a user's store: the answer is not lost with it
             error = OpenAIError(f"the answer came, but could not be kept: {cause}")
-            raise about(error, response) from cause
+            raise with_response(error, response) from cause
         return choice
 
 

@@ -29,7 +29,7 @@ def query_text(query: Mapping[str, Any] | None) -> str:
     try:
         return urlencode(list(_query_pairs(query or {})))
     except UnicodeEncodeError as error:
-        raise ConfigError(f"query cannot be sent: {error}") from error
+        raise ConfigError(f"query cannot be sent: {error}") from None  # it holds the value
 
 
 def with_query(path: str, query: str) -> str:

@@ -5,9 +5,9 @@ No message shows the key, nor the value of a header.
 
 from __future__ import annotations
 
-import math
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,7 @@ def checked_seconds(name: str, value: object) -> float | None:
     """Seconds, or None for no limit."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigError(f"{name} must be seconds, more than 0, not {value!r}")
-    return None if math.isinf(value) else value
+    return None if value > threading.TIMEOUT_MAX else value  # more no system can count
 
 
 def checked_retries(value: object) -> int:

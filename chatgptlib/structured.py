@@ -13,8 +13,8 @@ import re
 from types import UnionType
 from typing import Any, TypeVar, overload
 
-from .answers import parsed
-from .chat import ChatRequest, about, create_chat_completion, first_choice, request_members
+from .answers import first_choice, parsed, with_response
+from .chat import ChatRequest, create_chat_completion, request_members
 from .client import OpenAIClient
 from .errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
 from .messages import CreateChatCompletionResponse
@@ -56,7 +56,7 @@ def parse_chat_completion(client: OpenAIClient, request: ChatRequest, into: Any)
         return shape.read(value)
     except DeserializeError as error:
         error.body = text
-        about(error, response)
+        with_response(error, response)
         raise
 
 
@@ -93,7 +93,7 @@ def _whole_text(response: CreateChatCompletionResponse) -> str:
     else:
         return response.text
     error.response = response
-    raise about(error, response)
+    raise with_response(error, response)
 
 
 def _not_said(response: CreateChatCompletionResponse, text: str) -> str:

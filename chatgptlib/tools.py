@@ -19,12 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeGuard
 
-from .answers import parsed
+from .answers import first_choice, parsed
 from .chat import (
     ChatRequest,
     create_chat_completion,
     create_chat_completion_stream,
-    first_choice,
     request_members,
 )
 from .client import OpenAIClient

@@ -1,7 +1,9 @@
 """Settings: from arguments, then the environment; checked at once; the key never shown."""
 
 import copy
+import math
 import pickle
+import sys
 from email.utils import formatdate
 
 import pytest
@@ -478,3 +480,19 @@ def test_a_key_from_a_function_is_struck_out_as_the_same_key_given_as_text(ask):
             with pytest.raises(lib.NotFoundError) as caught:
                 ask(refused).with_options(api_key=given).get("none/such")
             assert shown in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "seconds", [math.inf, sys.maxsize, 1e300, 10**400], ids=["inf", "maxsize", "float", "int"]
+)
+def test_seconds_beyond_what_can_be_waited_are_no_limit(ask, seconds):
+    client = ask(http({"data": []}), timeout=seconds, deadline=seconds)
+    assert client.get("models") == {"data": []}
+    assert (client.timeout, client.deadline) == ((None, None), None)
+
+
+def test_no_error_carries_a_query_that_could_not_be_sent():
+    with pytest.raises(lib.ConfigError) as caught:
+        lib.OpenAIClient("sk-key", query={"key": "sk-secret\ud800"})
+    assert caught.value.__cause__ is None  # Python's own error holds the whole value
+    assert "sk-secret" not in str(caught.value)
