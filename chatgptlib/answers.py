@@ -19,41 +19,43 @@ from .errors import (
     excerpt,
     told_error,
 )
+from .exchange import Exchange
 from .messages import ChatCompletionChoice, CreateChatCompletionResponse
-from .transport import Answer
 
 E = TypeVar("E", bound=OpenAIError)
 
 _DEEPEST = 100  # levels of nesting in an answer
 
 
-def answer_json(answer: Answer, content: bytes, error_in: Callable[[Any], Any] = told_error) -> Any:
+def answer_json(
+    exchange: Exchange, content: bytes, error_in: Callable[[Any], Any] = told_error
+) -> Any:
     """The JSON of a whole answer. An error that `error_in` finds in it is raised."""
     value, broken = parsed(content)
     if broken is not None:  # perhaps by no more than a byte order mark, or one bad character
         value, broken = parsed(content.decode("utf-8-sig", "replace"))
     if broken is not None:
-        raise not_json(answer, content) from answer.safe_cause(broken)
+        raise not_json(exchange, content)
     if told := error_in(value):
-        raise told_in_answer(told, answer)
+        raise told_in_answer(told, exchange)
     return value
 
 
-def answer_value(answer: Answer) -> Any:
+def answer_value(exchange: Exchange) -> Any:
     """The whole answer of any endpoint: JSON, bytes where it is none, None where it is empty.
 
     A file is bytes though it may hold JSON: what the caller gets depends on the endpoint,
     and not on what somebody once uploaded.
     """
-    content = answer.read()
+    content = exchange.read()
     if not content:
         return None
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("", "text/plain"):  # a server that does not say: a transcript, or JSON
         is_json = isinstance(parsed(content)[0], (dict, list))
     else:
         is_json = kind.endswith(("/json", "+json"))
-    return answer_json(answer, content, only_error) if is_json else content
+    return answer_json(exchange, content, only_error) if is_json else content
 
 
 def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
@@ -108,33 +110,33 @@ def only_error(value: JSONValue) -> Any:
     return None
 
 
-def told_in_answer(told: Any, answer: Answer) -> APIError:
+def told_in_answer(told: Any, exchange: Exchange) -> APIError:
     """The error that a 2xx answer tells of, with the key struck out."""
-    told = answer.redacted(told)
+    told = exchange.redacted(told)
     return api_error(
         told,
-        status_code=answer.status_code,
-        where=answer.where,
-        headers=answer.safe_headers,
-        request_id=answer.request_id,
+        status_code=exchange.status_code,
+        where=exchange.where,
+        headers=exchange.safe_headers,
+        request_id=exchange.request_id,
     )
 
 
-def error_event(value: JSONValue, text: str, answer: Answer) -> APIError:
+def error_event(value: JSONValue, text: str, exchange: Exchange) -> APIError:
     """The error in an event named "error": `value` is its JSON, `text` what came."""
-    return told_in_answer(value if told_error(value) else {"error": value or text}, answer)
+    return told_in_answer(value if told_error(value) else {"error": value or text}, exchange)
 
 
-def refusal(answer: Answer, base_url: str, sent_key: bool) -> APIError:
+def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
     """The error for an answer whose status is not 2xx."""
-    text = answer.read_error()
+    text = exchange.read_error()
     body, broken = parsed(text)
     # Once more where it is JSON, for a key that was written with escapes.
-    body = text if broken else answer.redacted(body)
-    status, hint = answer.status_code, ""
+    body = text if broken else exchange.redacted(body)
+    status, hint = exchange.status_code, ""
     if 300 <= status < 400:
         hint = (
-            f"It points to {answer.safe_headers.get('location')!r}; redirects are not followed, "
+            f"It points to {exchange.safe_headers.get('location')!r}; redirects are not followed, "
             "so set base_url to where the API is"
         )
     elif status == 401 and not sent_key:
@@ -142,19 +144,19 @@ def refusal(answer: Answer, base_url: str, sent_key: bool) -> APIError:
     elif status == 404 and "/v1" not in base_url and "/deployments/" not in base_url:
         hint = "Does base_url lack its /v1?"
     return api_error(
-        body or answer.redacted(answer.reason),
+        body or exchange.redacted(exchange.reason),
         status_code=status,
-        where=answer.where,
+        where=exchange.where,
         hint=hint,
-        headers=answer.safe_headers,
-        request_id=answer.request_id,
-        retry_after=retry_after(answer.headers, time.time()),
+        headers=exchange.safe_headers,
+        request_id=exchange.request_id,
+        retry_after=retry_after(exchange.headers, time.time()),
     )
 
 
-def not_json(answer: Answer, content: bytes) -> DeserializeError:
+def not_json(exchange: Exchange, content: bytes) -> DeserializeError:
     """The error for a body that should have been JSON."""
-    text = answer.redacted(content.decode("utf-8", "replace"))
+    text = exchange.redacted(content.decode("utf-8", "replace"))
     hint = ""
     if not text.strip():
         found = "is empty"
@@ -164,19 +166,19 @@ def not_json(answer: Answer, content: bytes) -> DeserializeError:
         found = f"is broken or cut JSON: {excerpt(text)}"
     else:
         found = f"is not JSON: {excerpt(text)}"
+    kind = exchange.redacted(exchange.headers.get("content-type"))
     return with_answer(
         DeserializeError(
-            f"the answer ({answer.status_code}, {answer.headers.get('content-type')}) "
-            f"{found} [{answer.where}]{hint}",
+            f"the answer ({exchange.status_code}, {kind}) {found} [{exchange.where}]{hint}",
             body=text,
         ),
-        answer,
+        exchange,
     )
 
 
-def with_answer(error: E, answer: Answer) -> E:
+def with_answer(error: E, exchange: Exchange) -> E:
     """`error` with what is known of the answer it was found in."""
-    error.headers, error.request_id = answer.safe_headers, answer.request_id
+    error.headers, error.request_id = exchange.safe_headers, exchange.request_id
     return error
 
 

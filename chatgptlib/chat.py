@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 from .answers import answer_json, with_answer
 from .client import EVENT_STREAM, OpenAIClient, send
 from .codec import T, decoder, encode, is_mapping, object_members
-from .errors import ConfigError, DeserializeError
+from .errors import ConfigError, DeserializeError, OpenAIError, bare
+from .exchange import Exchange
 from .messages import (
     ChatCompletionDeleted,
     ChatCompletionList,
@@ -21,7 +22,6 @@ from .messages import (
     CreateChatCompletionResponse,
 )
 from .paths import path_step, query_text, with_query
-from .transport import Answer
 
 if TYPE_CHECKING:
     from .stream import ChatCompletionStream
@@ -79,16 +79,11 @@ def create_chat_completion(
     if body.get("stream"):
         raise ConfigError("stream=True is for create_chat_completion_stream()")
     read = decoder(into)
-    answer = send(client, "POST", _COMPLETIONS, encode(body))
-    content = answer.read()
-    begin = content[:64].lstrip(b"\xef\xbb\xbf \r\n")
-    if begin.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):  # a stream, unasked
-        from .stream import collected
-
-        value = collected(answer, content).to_dict()
-    else:
-        value = answer_json(answer, content)
-    return _finished(read, value, answer, content)
+    content = encode(body)
+    try:
+        return _finished(read, send(client, "POST", _COMPLETIONS, content))
+    except OpenAIError as error:
+        raise bare(error) from error.__cause__
 
 
 @overload
@@ -130,10 +125,14 @@ def create_chat_completion_stream(
     body = request_members(request)
     body["stream"] = True
     decoder(into)  # a class that can't be read into is refused before anything is sent
-    answer = send(client, "POST", _COMPLETIONS, encode(body), accept=EVENT_STREAM)
+    content = encode(body)
+    try:
+        exchange = send(client, "POST", _COMPLETIONS, content, accept=EVENT_STREAM)
+    except OpenAIError as error:
+        raise bare(error) from error.__cause__
     n, options = body.get("n"), body.get("stream_options")
     return ChatCompletionStream(
-        answer,
+        exchange,
         into,
         choices=n if isinstance(n, int) else 1,
         usage=is_mapping(options) and options.get("include_usage") is True,
@@ -259,7 +258,9 @@ def iterate_chat_completions(
         )
         for completion in page:
             yield completion if into is type(completion) else read(completion.to_dict())
-        last = page.last_id or (page.data[-1].id if page.data else None)
+        if not page.data:
+            return  # whatever it says of more: that has no end
+        last = page.last_id or page.data[-1].id
         if not page.has_more or not last or last == after:
             return
         after = last
@@ -415,9 +416,11 @@ def _stored(
 ) -> T:
     read = decoder(into)  # what can't be read into is refused before anything is sent
     path = "/".join([_COMPLETIONS, *(path_step("completion id", one) for one in below)])
-    answer = send(client, method, with_query(path, query_text(query)), body)
-    content = answer.read()
-    finished: T = _finished(read, answer_json(answer, content), answer, content)
+    path = with_query(path, query_text(query))
+    try:
+        finished: T = _finished(read, send(client, method, path, body))
+    except OpenAIError as error:
+        raise bare(error) from error.__cause__
     return finished
 
 
@@ -429,13 +432,22 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
-def _finished(read: Any, value: Any, answer: Answer, content: bytes) -> Any:
+def _finished(read: Any, exchange: Exchange) -> Any:
+    """The response in the body of an answer, made by `read`."""
+    content = exchange.read()
+    begin = content[:64].lstrip(b"\xef\xbb\xbf \r\n")
+    if begin.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):  # a stream, unasked
+        from .stream import collected
+
+        value = collected(exchange, content).to_dict()
+    else:
+        value = answer_json(exchange, content)
     try:
         response = read(value)
     except DeserializeError as error:
-        error.body = answer.redacted(content.decode("utf-8", "replace"))
-        with_answer(error, answer)
+        error.body = exchange.redacted(content.decode("utf-8", "replace"))
+        with_answer(error, exchange)
         raise
     if isinstance(response, CreateChatCompletionResponse):
-        response.request_id, response.headers = answer.request_id, answer.headers
+        response.request_id, response.headers = exchange.request_id, exchange.headers
     return response

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .answers import answer_value, refusal
 from .codec import encode, object_members
+from .connections import Connections, Limits, users_in
 from .errors import (
     APIError,
     ConfigError,
@@ -23,27 +24,31 @@ from .errors import (
     JSONValue,
     OpenAIError,
     QuotaExceededError,
+    Secret,
+    Secrets,
+    bare,
+    discreet,
+    is_passing,
     shown_url,
 )
+from .exchange import Exchange
 from .paths import checked_path, path_step, query_text, whole_path, with_query
 from .settings import (
     KEY_HEADERS,
     check_mappings,
     check_texts,
     checked_base_url,
+    checked_count,
     checked_key,
     checked_name,
-    checked_retries,
     checked_seconds,
     checked_timeout,
     checked_value,
     host_of,
-    is_secret,
     set_or_given,
     with_headers,
     with_new_key,
 )
-from .transport import Answer, Transport
 
 if TYPE_CHECKING:
     import requests
@@ -57,7 +62,6 @@ __version__ = "0.1.0"
 _OFFICIAL_HOST = "api.openai.com"
 _OFFICIAL_URL = "https://api.openai.com/v1"
 _LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
-_RETRIED_STATUS = frozenset({408, 409, 429})
 
 _JSON = "application/json"
 _ANYTHING = "application/json, */*"
@@ -90,6 +94,7 @@ class OpenAIClient:
         replaces the key.
     verify, proxies: as in `requests`; what is given here wins over the environment.
     session: a `requests.Session` to send through, with all its own settings.
+    max_response_bytes: how many bytes a compressed answer may have when it is decompressed.
 
     A subclass takes the same settings: copies of it are made with them.
 
@@ -98,6 +103,7 @@ class OpenAIClient:
 
     sleep: Callable[[float], object] = staticmethod(time.sleep)  # for tests, which wait for nothing
 
+    @discreet
     def __init__(
         self,
         api_key: str | Callable[[], str] | None = None,
@@ -113,6 +119,7 @@ class OpenAIClient:
         verify: bool | str | None = None,
         proxies: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
+        max_response_bytes: int = 2**30,
     ) -> None:
         check_mappings(headers=headers, query=query, proxies=proxies)
         check_texts(organization=organization, project=project)
@@ -131,7 +138,8 @@ class OpenAIClient:
         self.deadline: float | None = None
         if deadline is not None:
             self.deadline = checked_seconds("deadline", deadline)
-        self.max_retries: int = checked_retries(max_retries)
+        self.max_retries: int = checked_count("max_retries", max_retries)
+        self.max_response_bytes: int = checked_count("max_response_bytes", max_response_bytes)
         self._api_key = api_key if callable(api_key) else checked_key(api_key)
         self._query = {**in_url, **(query or {})}
         query_text(self._query)  # a ConfigError for what no URL can hold
@@ -153,7 +161,7 @@ class OpenAIClient:
         if project.strip():
             self._headers["OpenAI-Project"] = checked_value("project", project)
         self._headers = with_headers(self._headers, own)
-        self._secrets = tuple(filter(is_secret, self._hidden(own)))
+        self._secrets = Secrets(*self._hidden(own), *users_in((proxies or {}).values()))
         self._path: str | None = None
         self._settings: ClientSettings = {
             "api_key": api_key,
@@ -168,8 +176,9 @@ class OpenAIClient:
             "verify": verify,
             "proxies": proxies,
             "session": session,
+            "max_response_bytes": max_response_bytes,
         }
-        self.transport: Transport = Transport(session, verify, proxies)
+        self._connections = Connections(session, verify, proxies)
         self._templates: dict[tuple[str, str, str], Any] = {}
 
     def _hidden(self, headers: Mapping[str, str]) -> Iterator[str]:
@@ -178,12 +187,16 @@ class OpenAIClient:
             yield self._api_key
         from urllib.parse import quote, quote_plus
 
-        for name, value in (*headers.items(), *self._query.items()):
-            if re.search("(?i)auth|key|token|secret|password|cookie|sig", name):
-                yield from (value, quote(value, safe=""), quote_plus(value))
-                yield value.rpartition(" ")[2]  # what follows "Bearer" or "Basic"
+        # A parameter in a query may be a key however it is called.
+        told = [value for name, value in self._query.items() if name != "api-version"]
+        secret = re.compile("(?i)auth|key|token|secret|password|cookie|sig")
+        told += [value for name, value in headers.items() if secret.search(name)]
+        for value in told:
+            yield from (value, quote(value, safe=""), quote_plus(value))
+            yield value.rpartition(" ")[2]  # what follows "Bearer" or "Basic"
 
     @classmethod
+    @discreet
     def azure(
         cls,
         endpoint: str | None = None,
@@ -229,6 +242,7 @@ class OpenAIClient:
         }
         return cls(**whole)
 
+    @discreet
     def with_options(self, *, path: str | None = None, **changes: Unpack[ClientSettings]) -> Self:
         """A client that differs in these settings and shares the connections.
 
@@ -241,6 +255,7 @@ class OpenAIClient:
         """
         unknown = changes.keys() - self._settings.keys()
         if unknown:
+            changes = {}  # no traceback shows them
             raise TypeError(f"with_options() got unknown settings: {', '.join(sorted(unknown))}")
         headers, query = changes.get("headers") or {}, changes.get("query") or {}
         check_mappings(headers=headers, query=query)
@@ -256,7 +271,7 @@ class OpenAIClient:
         other = type(self)(**settings)
         other._path = self._path if path is None else checked_path(path)
         if not changes.keys() & {"session", "verify", "proxies"}:
-            other.transport = self.transport
+            other._connections = self._connections
         return other
 
     # Every other endpoint
@@ -349,13 +364,17 @@ class OpenAIClient:
         content_type: str | None = None,
     ) -> Any:
         whole = whole_path(path, query)
-        return answer_value(
-            send(self, method, whole, body, accept=_ANYTHING, content_type=content_type)
-        )
+        try:
+            kind = content_type
+            return answer_value(
+                send(self, method, whole, body, accept=_ANYTHING, content_type=kind)
+            )
+        except OpenAIError as error:
+            raise bare(error) from error.__cause__
 
     def close(self) -> None:
         """Close the connections that are kept open. The client can still be used."""
-        self.transport.close()
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -375,7 +394,7 @@ class OpenAIClient:
 
     # What `send` needs of a client; not for users.
 
-    def template(self, method: str, path: str, accept: str) -> Any:
+    def _template(self, method: str, path: str, accept: str) -> Any:
         """The part of a request that is the same every time, made at the first."""
         template = self._templates.get((method, path, accept))
         if template is not None:
@@ -396,26 +415,29 @@ class OpenAIClient:
         headers = with_headers(headers, self._headers)
         if len(self._templates) > 100:  # paths with ids in them
             self._templates.clear()
-        template = self.transport.prepare(method, url, headers)
+        template = self._connections.prepare(method, url, headers)
         self._templates[method, path, accept] = template
         return template
 
-    def authorization(self) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The header with the key, and the texts that no message may show."""
-        key, secrets = self._api_key, self._secrets
-        if key is None:
-            return {}, secrets
-        if callable(key):
-            try:
-                given = key()
-            except Exception as error:
-                raise ConfigError(f"api_key() raised {type(error).__name__}: {error}") from error
-            key = checked_key(given)
-            if key is None:
-                raise ConfigError("api_key() returned no key")
-            if is_secret(key):
-                secrets = (*secrets, key)
-        return {"Authorization": f"Bearer {key}"}, secrets
+    def _key(self) -> Secret | None:
+        """The key, for all tries of one call."""
+        key = checked_key(self._api_key()) if callable(self._api_key) else self._api_key
+        if key is None and callable(self._api_key):
+            raise ConfigError("api_key() returned no key")
+        return None if key is None else Secret(key)
+
+    def _exchange(self, request: Any, key: Secret | None, due: float | None) -> Exchange:
+        secrets = self._secrets
+        if key is not None:
+            request.headers["Authorization"] = f"Bearer {key.text}"
+            secrets = secrets | Secrets(key.text)
+        return Exchange(
+            self._connections,
+            request,
+            Limits(*self.timeout, due),
+            secrets=secrets,
+            body_limit=self.max_response_bytes,
+        )
 
 
 # The one door to the network
@@ -429,45 +451,38 @@ def send(
     *,
     accept: str = _JSON,
     content_type: str | None = None,
-) -> Answer:
+) -> Exchange:
     """Send a request, and again where that is safe; an answer whose status is good.
 
     `content_type` is that of a body that is not JSON.
     Raises APIError for a refusal, HTTPError where no answer came.
     """
     started = time.monotonic()
-    template = client.template(method, path, accept)
-    headers, secrets = client.authorization()
-    if content_type is not None:
-        headers["Content-Type"] = content_type
-    attempt = 0
+    due = None if client.deadline is None else started + client.deadline
+    template = client._template(method, path, accept)
+    key = client._key()
+    attempt, fresh = 0, False
     while True:
-        left = None
-        if client.deadline is not None:
-            left = max(client.deadline - (time.monotonic() - started), 0.001)
+        exchange = client._exchange(_prepared(template, body, content_type), key, due)
         try:
-            answer = client.transport.send(
-                template, body, headers, timeout=client.timeout, seconds_left=left, secrets=secrets
-            )
+            exchange.open(fresh=fresh)
             if _log.isEnabledFor(logging.DEBUG):
-                _log.debug(
-                    "%s -> %d in %.3f s (request %s)",
-                    answer.where,
-                    answer.status_code,
-                    time.monotonic() - started,
-                    answer.request_id,
-                )
-            if 200 <= answer.status_code < 300:
-                return answer
-            if answer.status_code < 200:
-                answer.close()  # the real answer may follow, and is no other call's
-            error: OpenAIError = refusal(answer, client.base_url, client.sends_key)
+                seconds = time.monotonic() - started
+                said = (exchange.where, exchange.status_code, seconds, exchange.request_id)
+                _log.debug("%s -> %d in %.3f s (request %s)", *said)
+            if 200 <= exchange.status_code < 300:
+                return exchange
+            if exchange.status_code < 200:
+                exchange.close()  # the real answer may follow, and is no other call's
+            error: OpenAIError = refusal(exchange, client.base_url, client.sends_key)
         except HTTPError as no_answer:
             error = no_answer
+            if exchange.reused and no_answer.may_retry and not fresh:
+                # A kept-alive connection was dead: not the server, and nothing to wait for.
+                attempt, fresh = attempt + 1, True
+                continue
         delay = retry_delay(error, attempt, _jitter()) if attempt < client.max_retries else None
-        if delay is None or (
-            client.deadline is not None and time.monotonic() + delay >= started + client.deadline
-        ):
+        if delay is None or (due is not None and time.monotonic() + delay >= due):
             raise error
         attempt += 1
         _log.info(
@@ -479,6 +494,18 @@ def send(
             error.request_id,
         )
         client.sleep(delay)
+
+
+def _prepared(template: Any, body: bytes | None, content_type: str | None) -> Any:
+    request = template.copy()
+    request.body = body
+    if body is None:
+        request.headers.pop("Content-Type", None)
+    else:
+        request.headers["Content-Length"] = str(len(body))
+    if content_type is not None:
+        request.headers["Content-Type"] = content_type
+    return request
 
 
 # When to try again
@@ -499,7 +526,7 @@ def retry_delay(error: OpenAIError, attempt: int, jitter: float) -> float | None
     advice = (error.headers or {}).get("x-should-retry", "")
     if advice == "false":
         return None
-    if advice != "true" and error.status_code not in _RETRIED_STATUS and error.status_code < 500:
+    if advice != "true" and not is_passing(error.status_code):
         return None
     if error.retry_after is None:
         return backoff

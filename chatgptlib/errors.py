@@ -22,13 +22,16 @@ Only these leave the library. Every one of them pickles.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
     from .messages import ChatMessage, CreateChatCompletionResponse, ToolCall
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 JSONValue: TypeAlias = "dict[str, JSONValue] | list[JSONValue] | str | int | float | bool | None"
 """What `json.loads` gives: declared where a value is then looked into with `isinstance`."""
@@ -42,10 +45,13 @@ class OpenAIError(Exception):
     `request_id` and `headers` are the server's, where it had answered.
     """
 
-    partial: CreateChatCompletionResponse | None = None
-    messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None
-    request_id: str | None = None
-    headers: Mapping[str, str] | None = None
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        # On the instance: frameworks that wrap an error copy its `__dict__`.
+        self.partial: CreateChatCompletionResponse | None = None
+        self.messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None
+        self.request_id: str | None = None
+        self.headers: Mapping[str, str] | None = None
 
 
 class ConfigError(OpenAIError):
@@ -61,7 +67,9 @@ class HTTPError(OpenAIError):
     `max_retries` times.
     """
 
-    may_retry: bool = False
+    def __init__(self, text: str = "", *, may_retry: bool = False) -> None:
+        super().__init__(text)
+        self.may_retry = may_retry
 
 
 class RequestTimeoutError(HTTPError, TimeoutError):
@@ -90,7 +98,9 @@ class RefusalError(OpenAIError):
     `response` is the whole answer.
     """
 
-    response: CreateChatCompletionResponse
+    def __init__(self, text: str = "", response: Any = None) -> None:
+        super().__init__(text)
+        self.response: CreateChatCompletionResponse = response
 
 
 class OutputTruncatedError(OpenAIError):
@@ -99,7 +109,9 @@ class OutputTruncatedError(OpenAIError):
     `response` is the whole answer, with the beginning of the text and the usage.
     """
 
-    response: CreateChatCompletionResponse
+    def __init__(self, text: str = "", response: Any = None) -> None:
+        super().__init__(text)
+        self.response: CreateChatCompletionResponse = response
 
 
 class ToolError(OpenAIError):
@@ -108,7 +120,9 @@ class ToolError(OpenAIError):
     `call` is the call; `messages`, the exchange up to it, can be taken up again.
     """
 
-    call: ToolCall
+    def __init__(self, text: str = "", call: Any = None) -> None:
+        super().__init__(text)
+        self.call: ToolCall = call
 
 
 class WebhookError(OpenAIError):
@@ -147,7 +161,7 @@ class APIError(OpenAIError):
         self.code = code
         self.body = body
         self.request_id = request_id
-        self.headers = headers
+        self.headers = headers or {}
         self.retry_after = retry_after
 
 
@@ -263,6 +277,11 @@ def api_error(
     )
 
 
+def is_passing(status_code: int) -> bool:
+    """Whether a status tells of a failure that may be over when the request is made again."""
+    return status_code in (408, 409, 429) or (status_code >= 500 and status_code != 501)
+
+
 def told_error(answer: JSONValue) -> Any:
     """What a 2xx answer says went wrong, in any of the shapes servers use; None if nothing.
 
@@ -374,12 +393,68 @@ def _text_of_page(page: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """`url` as messages show it: without its query, which may hold a key."""
-    return url.partition("?")[0]
+    """`url` as messages show it: without its query and its user, which may hold a key."""
+    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
 
 
-def redacted(text: str, secrets: tuple[str, ...]) -> str:
-    """`text` with each secret struck out."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
+def discreet(function: F) -> F:
+    """Let the errors of a function show neither its variables nor those of what it calls: the
+    settings of a client are among them, and what a server sent, which may repeat the key."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        try:
+            return function(*args, **named)
+        except OpenAIError as error:
+            del args, named
+            raise bare(error) from error.__cause__
+        except BaseException:
+            del args, named
+            raise
+
+    return cast("F", call)
+
+
+def bare(error: OpenAIError) -> OpenAIError:
+    """`error` without the frames that it came through."""
+    error.__context__ = error.__traceback__ = None
+    return error
+
+
+class Secret:
+    """The key, out of sight of whoever prints the variables of a traceback."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+
+class Secrets:
+    """The texts that no error may show: the key, and what works like one."""
+
+    def __init__(self, *texts: str) -> None:
+        # A local server's stand-in key, such as "none", is a word that a message may need.
+        self._texts = frozenset(t for t in texts if len(t) >= 8 or t.startswith("sk-"))
+
+    def __or__(self, other: Secrets) -> Secrets:
+        return Secrets(*self._texts, *other._texts)
+
+    @functools.cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(map(re.escape, self._texts), key=len, reverse=True)
+        return re.compile("|".join(longest_first) or "(?!)", re.IGNORECASE)  # "(?!)" is nowhere
+
+    def found_in(self, text: str) -> bool:
+        return self._pattern.search(text) is not None
+
+    def redacted(self, value: JSONValue) -> Any:
+        """Text, or JSON with texts in it, with each secret struck out."""
+        if isinstance(value, str):
+            return self._pattern.sub("***", value)
+        if isinstance(value, list):
+            return [self.redacted(item) for item in value]
+        if isinstance(value, dict):
+            return {self.redacted(key): self.redacted(item) for key, item in value.items()}
+        return value

@@ -10,15 +10,15 @@ Chat completions have a stream of their own, which knows what is in their chunks
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .answers import error_event, not_json, only_error, parsed, told_in_answer, with_answer
-from .errors import StreamInterruptedError
+from .errors import OpenAIError, StreamInterruptedError, bare
+from .exchange import Exchange
 from .sse import EventDecoder
-from .transport import Answer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,27 +45,36 @@ class EventStream:
     deadline runs out, DeserializeError for a page in place of a stream.
     """
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._events = _events(answer)
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._closed = False
+        self._events = _events(exchange)
+        self._ended = False  # well
 
     @property
     def request_id(self) -> str | None:
         """The server's name for the request, to quote to its support."""
-        return self._answer.request_id
+        return self._exchange.request_id
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of the HTTP response."""
-        return self._answer.headers
+        return self._exchange.headers
 
     def __iter__(self) -> Iterator[ServerSentEvent]:
         return self
 
     def __next__(self) -> ServerSentEvent:
-        if self._answer.closed and not self._answer.finished:
-            raise _interrupted("was closed, or failed, before its end", self._answer)
-        return next(self._events)
+        try:
+            if not self._closed:
+                return next(self._events)
+        except StopIteration as end:
+            self._ended = self._ended or end.value is True
+        except OpenAIError as error:
+            raise bare(error) from error.__cause__
+        if self._ended:
+            raise StopIteration
+        raise _interrupted("was closed, or failed, before its end", self._exchange)
 
     def close(self) -> None:
         """Leave the stream and free its connection.
@@ -73,7 +82,8 @@ class EventStream:
         Returns at once, and may be called from any thread: one that waits for the next
         event is woken, with StreamInterruptedError.
         """
-        self._answer.close()
+        self._closed = True
+        self._exchange.close()
 
     def __enter__(self) -> Self:
         return self
@@ -82,47 +92,50 @@ class EventStream:
         self.close()
 
 
-def _events(answer: Answer) -> Iterator[ServerSentEvent]:
-    """A function, not a method: a generator that held the stream would keep it, and its
+def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
+    """The events, and True when they have ended well.
+
+    A function, not a method: a generator that held the stream would keep it, and its
     connection, alive after the user has forgotten it."""
     decoder = EventDecoder()
     done = False
     try:
         # None stands for the end of the body, which may complete an event too.
-        for piece in chain(answer.pieces(), (None,)):
+        for piece in chain(exchange.iter_bytes(), (None,)):
             for name, data in decoder.close() if piece is None else decoder.feed(piece):
                 if done := data.strip() == "[DONE]":
                     break
-                yield _event(name, data, decoder.closed, answer)
+                yield _event(name, data, decoder.closed, exchange)
             if done:
                 break
         if stray := decoder.stray.strip():  # an error, a page, or the whole answer at once
             value, broken = parsed(stray)
             if told := only_error(value):
-                raise told_in_answer(told, answer)
+                raise told_in_answer(told, exchange)
             if broken is not None and not decoder.any_came:
                 content = stray.encode("utf-8", "replace")
-                raise not_json(answer, content) from answer.safe_cause(broken)
+                raise not_json(exchange, content)
             if not decoder.any_came:
                 yield ServerSentEvent("", value)
-        answer.finish()
+        exchange.finish()
+        return True
     finally:
-        answer.close()
+        exchange.close()
 
 
-def _event(name: str, data: str, cut: bool, answer: Answer) -> ServerSentEvent:
+def _event(name: str, data: str, cut: bool, exchange: Exchange) -> ServerSentEvent:
     """`cut`: the body ended in this event, perhaps before all of it had come."""
     value, broken = parsed(data)
     if name == "error":
-        raise error_event(value, data, answer)
+        raise error_event(value, data, exchange)
     if told := only_error(value):
-        raise told_in_answer(told, answer)
+        raise told_in_answer(told, exchange)
     if broken is None:
         return ServerSentEvent(name, value)
     if cut and data.lstrip().startswith(("{", "[")):
-        raise _interrupted("ended in the middle of an event", answer)
+        raise _interrupted("ended in the middle of an event", exchange)
     return ServerSentEvent(name, data)
 
 
-def _interrupted(how: str, answer: Answer) -> StreamInterruptedError:
-    return with_answer(StreamInterruptedError(f"the stream {how} [{answer.where}]"), answer)
+def _interrupted(how: str, exchange: Exchange) -> StreamInterruptedError:
+    return with_answer(StreamInterruptedError(f"the stream {how} [{exchange.where}]"), exchange)

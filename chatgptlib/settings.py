@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # to make these classes takes longer than the rest of the mod
         verify: bool | str | None
         proxies: Mapping[str, str] | None
         session: requests.Session | None
+        max_response_bytes: int
 
     class ClientSettings(SharedSettings, total=False):
         """All that OpenAIClient takes."""
@@ -174,13 +175,7 @@ def checked_seconds(name: str, value: object) -> float | None:
     return None if value > threading.TIMEOUT_MAX else value  # more no system can count
 
 
-def checked_retries(value: object) -> int:
+def checked_count(name: str, value: object) -> int:
     if not isinstance(value, int) or value < 0:
-        raise ConfigError(f"max_retries must be 0 or more, not {value!r}")
+        raise ConfigError(f"{name} must be 0 or more, not {value!r}")
     return value
-
-
-def is_secret(value: str) -> bool:
-    """Worth striking out. A local server's stand-in key, such as "none", is a word that
-    may well stand in a message."""
-    return len(value) >= 8 or value.startswith("sk-")

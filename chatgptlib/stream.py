@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from io import StringIO
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, cast
 
 from .answers import (
     check_depth,
@@ -32,9 +32,11 @@ from .errors import (
     JSONValue,
     OpenAIError,
     StreamInterruptedError,
+    bare,
     excerpt,
     told_error,
 )
+from .exchange import Exchange
 from .messages import (
     ChatCompletionChoice,
     ChatCompletionChunkChoice,
@@ -47,8 +49,8 @@ from .messages import (
     CreateChatCompletionResponse,
     ToolCall,
 )
+from .protocol import LEFT
 from .sse import EventDecoder
-from .transport import Answer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -378,7 +380,7 @@ def _merge(so_far: dict[str, Any], added: Mapping[str, JSONValue]) -> None:
     for key, value in added.items():
         if value is None:
             continue
-        before: JSONValue = so_far.get(key)
+        before: Any = so_far.get(key)
         if isinstance(value, str) and key not in _NAMES:
             if isinstance(before, _Pieces):
                 before.append(value)
@@ -387,31 +389,38 @@ def _merge(so_far: dict[str, Any], added: Mapping[str, JSONValue]) -> None:
         elif isinstance(value, str):
             so_far[key] = before or value
         elif isinstance(value, dict):
-            if not isinstance(before, dict):
+            if type(before) is not dict:
                 before = so_far[key] = {}
-            _merge(before, value)
+            _merge(cast("dict[str, Any]", before), value)
         elif isinstance(value, list):
-            if type(before) is not list:
-                before = so_far[key] = []
+            if not isinstance(before, _Items):
+                before = so_far[key] = _Items()
             for item in value:
                 _merge_item(before, item)
         else:
             so_far[key] = value
 
 
-def _merge_item(items: list[JSONValue], item: JSONValue) -> None:
+class _Items(list[Any]):
+    """A list that is still being added to; of those with an index, the items by that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbered: dict[int, dict[str, Any]] = {}
+
+
+def _merge_item(items: _Items, item: JSONValue) -> None:
     """Add an item of a list, to the item of the same index where they are numbered."""
     if not isinstance(item, dict):
         items.append(item)
         return
     index = item.get("index")
-    same: dict[str, JSONValue] | None = None
-    if type(index) is int:  # mostly that of the last
-        numbered = (i for i in reversed(items) if isinstance(i, dict))
-        same = next((i for i in numbered if i.get("index") == index), None)
+    same = items.numbered.get(index) if type(index) is int else None
     if same is None:
         same = {}
         items.append(same)
+        if type(index) is int:
+            items.numbered[index] = same
     _merge(same, item)
 
 
@@ -485,36 +494,42 @@ class ChatCompletionStream(Generic[C]):
     """
 
     def __init__(
-        self, answer: Answer, into: type[C], *, choices: int = 1, usage: bool = False
+        self, exchange: Exchange, into: type[C], *, choices: int = 1, usage: bool = False
     ) -> None:
-        self._answer = answer
+        self._exchange = exchange
+        self._closed = False
         self._total = ResponseAccumulator(choices=choices, usage=usage)
-        self._chunks: Iterator[C] = _chunks(answer, answer.pieces(), self._total, decoder(into))
+        pieces = exchange.iter_bytes()
+        self._chunks: Iterator[C] = _chunks(exchange, pieces, self._total, decoder(into))
 
     @property
     def request_id(self) -> str | None:
         """The server's name for the request, to quote to its support."""
-        return self._answer.request_id
+        return self._exchange.request_id
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of the HTTP response."""
-        return self._answer.headers
+        return self._exchange.headers
 
     def __iter__(self) -> Iterator[C]:
-        if self._left:
-            raise self._cut()
-        return self._chunks  # not `self`: a `for` loop saves a call for each chunk
+        return self
 
     def __next__(self) -> C:
-        for chunk in iter(self):
-            return chunk
-        raise StopIteration
-
-    @property
-    def _left(self) -> bool:
-        """Closed, or failed, before its end."""
-        return self._answer.closed and not self._total.ended
+        try:
+            if not self._closed:
+                return next(self._chunks)
+        except StopIteration:
+            pass
+        except ValueError as error:
+            if "already executing" not in str(error):
+                raise
+            raise ConfigError("another thread is reading this stream") from None
+        except OpenAIError as error:
+            raise bare(error) from error.__cause__
+        if self._total.ended:
+            raise StopIteration
+        raise self._cut()
 
     def text_deltas(self) -> Iterator[str]:
         """The text of the first choice alone, piece by piece, no character ever split."""
@@ -555,7 +570,8 @@ class ChatCompletionStream(Generic[C]):
         Returns at once, and may be called from any thread: one that waits for the next
         chunk is woken, with StreamInterruptedError.
         """
-        self._answer.close()
+        self._closed = True
+        self._exchange.close()
 
     def __enter__(self) -> Self:
         return self
@@ -565,16 +581,16 @@ class ChatCompletionStream(Generic[C]):
 
     def _cut(self) -> StreamInterruptedError:
         error = StreamInterruptedError(
-            f"the stream was closed, or failed, before its end [{self._answer.where}]"
+            f"the stream was closed, or failed, before its end [{self._exchange.where}]"
         )
         error.partial = self._total.response()
-        return with_answer(error, self._answer)
+        return with_answer(error, self._exchange)
 
 
-def collected(answer: Answer, body: bytes) -> CreateChatCompletionResponse:
+def collected(exchange: Exchange, body: bytes) -> CreateChatCompletionResponse:
     """The response in the body of an answer that came as a stream, unasked."""
     total = ResponseAccumulator()
-    for _ in _chunks(answer, iter([body]), total, decoder(dict)):
+    for _ in _chunks(exchange, iter([body]), total, decoder(dict)):
         pass
     return total.response()
 
@@ -584,11 +600,11 @@ _STRAY = "no event"  # the name, which no server can send, of a body without eve
 
 
 def _chunks(
-    answer: Answer,
+    exchange: Exchange,
     pieces: Iterator[bytes],
     total: ResponseAccumulator,
     read: Callable[[Any], C],
-) -> Iterator[C]:
+) -> Generator[C, None, None]:
     """The chunks of a stream, added up in `total` on their way.
 
     A function of its own, not a method: a generator that held the stream would keep it,
@@ -613,34 +629,35 @@ def _chunks(
                 except (StopIteration, ValueError, RecursionError):
                     value, end = None, -1
                 if name or end != len(data) or type(value) is not dict:
-                    value = _unusual(name, data, events.closed, answer)
+                    value = _unusual(name, data, events.closed, exchange)
                     if value is _DONE:
                         done = True
                         break
                     if not value:
                         continue
                 if "error" in value or "choices" not in value:
-                    _raise_if_told(value, answer)
+                    _raise_if_told(value, exchange)
                 chunk = read_chunk(value)
                 if add(chunk):
-                    _raise_if_told(value, answer)
+                    _raise_if_told(value, exchange)
+                exchange.check_deadline()
                 yield chunk if typed else read(value)
             if done:
                 break
-        _check_end(done, events, total, answer)
+        _check_end(done, events, total, exchange)
+        exchange.finish()
         total.ended = True
-        answer.finish()
     except OpenAIError as error:
-        if isinstance(error, HTTPError) and not answer.left and not total.missing:
+        if isinstance(error, HTTPError) and exchange.state != LEFT and not total.missing:
             total.ended = True  # all of it is here; it does not matter how the body ended
             return
         if isinstance(error, DeserializeError) and error.body is None:
-            error.body = answer.redacted(data)
+            error.body = exchange.redacted(data)
         error.partial = total.response()
-        with_answer(error, answer)
+        with_answer(error, exchange)
         raise
     finally:
-        answer.close()
+        exchange.close()
 
 
 def _at_end(events: EventDecoder) -> list[tuple[str, str]]:
@@ -651,7 +668,7 @@ def _at_end(events: EventDecoder) -> list[tuple[str, str]]:
     return found
 
 
-def _unusual(name: str, data: str, cut: bool, answer: Answer) -> dict[str, Any] | None:
+def _unusual(name: str, data: str, cut: bool, exchange: Exchange) -> dict[str, Any] | None:
     """What an event says that is not simply a JSON object; None where it says nothing.
 
     `cut`: the body ended in it, so what can't be read is no fault but the end.
@@ -666,32 +683,32 @@ def _unusual(name: str, data: str, cut: bool, answer: Answer) -> dict[str, Any] 
         lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
         value, _ = parsed(lines[0]) if len(lines) == 1 else (None, None)
     if name == "error":
-        raise error_event(value, text, answer)
+        raise error_event(value, text, exchange)
     if isinstance(value, dict):
         return value
     if value is not None:
-        _raise_if_told(value, answer)
+        _raise_if_told(value, exchange)
     if name is _STRAY:
-        raise not_json(answer, text.encode("utf-8", "replace"))
+        raise not_json(exchange, text.encode("utf-8", "replace"))
     if cut and value is None:
         return None
-    shown = answer.redacted(text)
+    shown = exchange.redacted(text)
     raise DeserializeError(
-        f"an event of the stream is no JSON object: {excerpt(shown)} [{answer.where}]", body=shown
+        f"an event of the stream is no JSON object: {excerpt(shown)} [{exchange.where}]", body=shown
     )
 
 
-def _raise_if_told(value: Any, answer: Answer) -> None:
+def _raise_if_told(value: Any, exchange: Exchange) -> None:
     if told := told_error(value):
-        raise told_in_answer(told, answer)
+        raise told_in_answer(told, exchange)
 
 
 def _check_end(
-    done: bool, events: EventDecoder, total: ResponseAccumulator, answer: Answer
+    done: bool, events: EventDecoder, total: ResponseAccumulator, exchange: Exchange
 ) -> None:
     """Raise unless the stream, whose body is over, or which said that it is, ended well."""
     if stray := events.stray.strip():  # perhaps an error, told outside of any event
-        _raise_if_told(parsed(stray)[0], answer)
+        _raise_if_told(parsed(stray)[0], exchange)
     if total.has_choices and (done or not total.missing):
         return
     if total.has_choices:
@@ -700,5 +717,5 @@ def _check_end(
         extra = total.response().extra
         reason = "it held no answer" + (f", only {excerpt(json.dumps(extra))}" if extra else "")
     raise StreamInterruptedError(
-        f"the stream ended early: {answer.redacted(reason)} [{answer.where}]"
+        f"the stream ended early: {exchange.redacted(reason)} [{exchange.where}]"
     )

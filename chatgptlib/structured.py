@@ -85,14 +85,13 @@ def _whole_text(response: CreateChatCompletionResponse) -> str:
     choice = first_choice(response)
     error: RefusalError | OutputTruncatedError
     if choice.message.refusal:
-        error = RefusalError(f"the model refused: {choice.message.refusal}")
+        error = RefusalError(f"the model refused: {choice.message.refusal}", response)
     elif choice.finish_reason == "content_filter":
-        error = RefusalError("the content filter stopped the answer")
+        error = RefusalError("the content filter stopped the answer", response)
     elif choice.finish_reason == "length":
-        error = OutputTruncatedError(_cut_off(response))
+        error = OutputTruncatedError(_cut_off(response), response)
     else:
         return response.text
-    error.response = response
     raise with_response(error, response)
 
 

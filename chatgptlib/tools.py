@@ -29,6 +29,7 @@ from .chat import (
 from .client import OpenAIClient
 from .codec import JSONObject, as_json, is_dict, is_mapping
 from .errors import ConfigError, DeserializeError, OpenAIError, ToolError
+from .exchange import raised_by_signal
 from .messages import (
     ChatCompletionUsage,
     ChatMessage,
@@ -223,6 +224,8 @@ def _carried_out(call: ToolCall, tools: Mapping[str, _Tool], raise_errors: bool)
     try:
         result = tool.function(*arguments.args, **arguments.kwargs)
     except Exception as error:
+        if raised_by_signal(error):  # a time limit of the program's, say: not for the model
+            raise
         words = f"{type(error).__name__}: {error}"
         if not raise_errors:
             return _told(words)
@@ -263,9 +266,7 @@ def _told(reason: str) -> str:
 
 
 def _tool_error(text: str, call: ToolCall) -> ToolError:
-    error = ToolError(text)
-    error.call = call
-    return error
+    return ToolError(text, call)
 
 
 # Functions

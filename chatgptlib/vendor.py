@@ -26,7 +26,7 @@ from .client import __version__
 from .codec import is_list
 
 VENDORED = [
-    "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport",
+    "errors", "codec", "content", "messages", "sse", "protocol", "connections", "exchange",
     "answers", "events", "forms", "paths", "settings", "client", "stream", "chat", "schema",
     "structured", "tools", "stores", "conversations", "glific", "webhooks",
 ]  # fmt: skip
@@ -71,7 +71,7 @@ _HEADER = """\
 # The rules it keeps are the package's, and not those of the project it is copied into.
 # ruff: noqa
 # flake8: noqa
-# pyright: reportMissingModuleSource=false
+# pyright: reportMissingModuleSource=false, reportPrivateUsage=false
 """
 
 

@@ -115,13 +115,6 @@ def test_a_function_that_gives_no_key_is_a_config_error(ask, question, key):
         lib.create_chat_completion(client, question)
 
 
-def test_a_function_that_fails_is_a_config_error_with_its_cause(ask, question):
-    client = ask(http(completion())).with_options(api_key=lambda: 1 / 0)
-    with pytest.raises(lib.ConfigError, match="ZeroDivisionError") as caught:
-        lib.create_chat_completion(client, question)
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
-
-
 @pytest.mark.parametrize(
     ("url", "line"),
     [
@@ -251,16 +244,16 @@ def test_no_repr_shows_the_key():
 
 
 def test_a_client_pickles_and_copies_as_its_settings(ask, question):
-    client = ask(http(completion()), max_retries=7, headers={"X-A": "b"}, deadline=50.0)
+    client_wire = ask(http(completion())).wire
     client = lib.OpenAIClient(
-        KEY, base_url=client.base_url, max_retries=7, headers={"X-A": "b"}, deadline=50.0
+        KEY, base_url=client_wire.url, max_retries=7, headers={"X-A": "b"}, deadline=50.0
     )
     lib.create_chat_completion(client, question)
     for make in (copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))):
         with make(client) as other:
             assert (other.max_retries, other.deadline) == (7, 50.0)
-            assert other.transport is not client.transport
             lib.create_chat_completion(other, question)
+    assert [r.connection for r in client_wire.requests] == [1, 2, 3, 4]
     client.close()
 
 
@@ -459,12 +452,15 @@ def test_a_blank_value_in_the_query_of_base_url_is_kept(ask):
     assert client.wire.requests[0].line == "GET /v1/models?flag=&x=1 HTTP/1.1"
 
 
-def test_a_client_without_a_key_stays_without_one(monkeypatch):
-    client = lib.OpenAIClient(base_url="http://localhost:1/v1")
+def test_a_client_without_a_key_stays_without_one(ask, question, monkeypatch):
+    wire = ask(http(completion())).wire
+    client = lib.OpenAIClient(base_url=wire.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
     for other in (client.with_options(timeout=3), pickle.loads(pickle.dumps(client))):
         assert not other.sends_key
-        assert other.authorization() == ({}, ())
+        with other:
+            lib.create_chat_completion(other, question)
+        assert "authorization" not in wire.requests[-1].headers
     assert lib.OpenAIClient(base_url="http://localhost:1/v1").sends_key
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the pack
 
 FOLDER = Path(lib.modules[0].__file__).parent
 LADDER = [
-    "errors", "codec", "content", "messages", "sse", "connection", "failures", "transport", "answers",
+    "errors", "codec", "content", "messages", "sse", "protocol", "connections", "exchange", "answers",
     "events", "forms", "paths", "settings", "client",
     "stream", "chat", "schema", "structured", "tools", "stores", "conversations",
     "glific", "webhooks", "offline", "interactive", "batch", "vendor",

@@ -32,19 +32,16 @@ def without_nulls(value):
 class NoAnswer:
     """What a stream needs of an answer whose bytes are given to it by hand."""
 
-    where, request_id, headers, left = "[POST x]", None, {}, False
+    where, request_id, headers, state = "[POST x]", None, {}, "body"
     safe_headers, status_code = headers, 200
 
     def close(self):
         pass
 
-    finish = close
+    finish = check_deadline = close
 
     def redacted(self, text):
         return text
-
-    def safe_cause(self, error):
-        return error
 
 
 def added_up(pieces, **asked):
@@ -154,7 +151,7 @@ def check_cut_on_the_wire(ask, question, raw, cut, end, framing):
     whole = without_nulls(recorded("openai")[1])
     stream = lib.create_chat_completion_stream(client, question)
     if end == SILENCE:  # which is known after less than the ten seconds
-        stream._answer._line.sock.settimeout(0.02)
+        stream._exchange._channel._incoming._limit = 0.02
     try:
         found = stream.response()
     except lib.OpenAIError as error:

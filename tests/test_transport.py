@@ -17,7 +17,6 @@ import traceback
 import pytest
 import requests
 import responses
-import urllib3
 
 from . import lib
 from .conftest import QUESTION
@@ -237,7 +236,7 @@ def test_a_connection_that_dies_on_its_second_request_is_replaced_once(ask, ques
 def test_connections_long_idle_are_not_used_again(ask, question, monkeypatch):
     client = ask(ANSWER)
     call(client, question)
-    monkeypatch.setattr(module_of(lib.Transport), "_IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(module_of(lib.Connections), "_IDLE_SECONDS", -1.0)
     call(client, question)
     assert client.wire.connections == 2
 
@@ -313,10 +312,10 @@ def test_cookies_are_not_kept(ask, question):
 NO_ANSWER = [
     pytest.param(Reply(b"", CLOSE), "HTTPError", "lost before an answer", id="hung-up"),
     pytest.param(Reply(b"", RESET), "HTTPError", "lost before an answer", id="reset"),
-    pytest.param(Reply(b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE), "DeserializeError", "empty", id="cut-head"),
+    pytest.param(Reply(b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE), "HTTPError", "in the head", id="cut-head"),
     pytest.param(Reply(b"garbage\r\n\r\n", CLOSE), "HTTPError", "garbage", id="no-http"),
     pytest.param(Reply(b"HTTP/1.1 abc\r\n\r\n", CLOSE), "HTTPError", "abc", id="no-status"),
-    pytest.param(Reply(b"\x00\xff" * 100, CLOSE), "HTTPError", "no usable answer", id="bytes"),
+    pytest.param(Reply(b"\x00\xff" * 100, CLOSE), "HTTPError", "in the head", id="bytes"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", CLOSE), "HTTPError",
                  "more than 100 headers", id="too-many-headers"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", CLOSE), "HTTPError",
@@ -325,8 +324,10 @@ NO_ANSWER = [
     pytest.param(Reply(ANSWER[:-5], RESET), "HTTPError", "in the middle of the answer", id="reset-body"),
     pytest.param(http((b"{",), framing="chunked").replace(b"1\r\n", b"zz\r\n", 1)[:-2], "HTTPError", "middle",
                  id="broken-chunking"),
-    pytest.param(http(b"not gzip", "200 OK", "Content-Encoding: gzip"), "DeserializeError", "decompressed",
+    pytest.param(http(b"not gzip", "200 OK", "Content-Encoding: gzip"), "DeserializeError", "not gzip",
                  id="not-compressed"),
+    pytest.param(http(b"\x1f\x8bnot gzip", "200 OK", "Content-Encoding: gzip"), "DeserializeError", "decompressed",
+                 id="broken-gzip"),
     pytest.param(http(b"", "204 No Content"), "DeserializeError", "is empty", id="204"),
     pytest.param(http(completion(), "200 OK", "Content-Length: 5"), "HTTPError", "", id="two-lengths"),
 ]  # fmt: skip
@@ -387,26 +388,6 @@ def test_no_connection_in_time_is_a_timeout_and_tried_again(full_house, question
     assert len(waits) == 1
 
 
-@pytest.mark.parametrize("name", ["get_connection_with_tls_context", "read1"])
-def test_what_it_stands_on_is_refused_where_it_is_too_old(
-    ask, question, monkeypatch, name, fresh_look
-):
-    client = ask(ANSWER)
-    for owner in (requests.adapters.HTTPAdapter, urllib3.HTTPResponse, urllib3.BaseHTTPResponse):
-        monkeypatch.delattr(owner, name, raising=False)
-    with pytest.raises(lib.ConfigError, match=r"requests \d.* and urllib3 \d.* are too old"):
-        call(client, question)
-    assert client.wire.connections == 0
-
-
-@pytest.fixture
-def fresh_look():
-    """Which versions there are is looked at once."""
-    lib._check_versions.cache_clear()
-    yield
-    lib._check_versions.cache_clear()
-
-
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "-", "xn--a", "a..b", ".", "exa mple"])
 def test_an_impossible_host_is_an_error_of_ours(host):
     with pytest.raises((lib.ConfigError, lib.HTTPError)):
@@ -431,8 +412,7 @@ def test_a_ca_bundle_that_is_not_there_is_a_config_error(ask, question):
     [requests.exceptions.ChunkedEncodingError("x"), requests.exceptions.ContentDecodingError("x"),
      requests.exceptions.TooManyRedirects("x"), requests.exceptions.InvalidProxyURL("x"),
      requests.exceptions.RetryError("x"), requests.exceptions.ConnectionError("x"), OSError("x"),
-     requests.exceptions.ReadTimeout("x"), requests.exceptions.ProxyError("x"), ValueError("x"),
-     RuntimeError("x"), AttributeError("x"), UnicodeError("x"), RecursionError("x"), TimeoutError("x")],
+     requests.exceptions.ReadTimeout("x"), requests.exceptions.ProxyError("x"), TimeoutError("x")],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
 def test_whatever_is_raised_below_is_ours_above(question, error):
@@ -478,7 +458,7 @@ def test_an_answer_that_broke_off_stays_so_for_whoever_reads_on(ask):
     answer = lib.send(client, "POST", "chat/completions", b"{}")
     for _ in range(2):
         with pytest.raises(lib.StreamInterruptedError, match="in the middle of the answer"):
-            list(answer.pieces())
+            list(answer.iter_bytes())
 
 
 @pytest.fixture
@@ -569,7 +549,7 @@ def test_silence_is_a_timeout_and_not_tried_again(ask, question, function):
 
 
 def test_a_connection_lost_long_after_sending_is_not_tried_again(ask, question, monkeypatch):
-    monkeypatch.setattr(module_of(lib.Transport), "_LOST_SECONDS", -1.0)
+    monkeypatch.setattr(module_of(lib.Exchange), "_LOST_SECONDS", -1.0)
     client = ask(Reply(b"", CLOSE))
     with pytest.raises(lib.HTTPError, match="lost") as caught:
         call(client, question)
@@ -677,36 +657,6 @@ def test_a_deadline_ends_a_call_whatever_the_server_does(question, reply, functi
         assert len(wire.requests) == 1
 
 
-@pytest.fixture
-def ends():
-    """The two ends of a connection."""
-    near, far = socket.socketpair()
-    with near, far:
-        far.settimeout(10)
-        yield near, far
-
-
-def test_a_deadline_that_ran_out_while_connecting_cuts_the_connection_once_it_is_there(ends):
-    near, far = ends
-    line = lib.Line()
-    line.start_deadline(0.0)
-    line._timer.join(10)
-    assert line.late
-    line.use(near)
-    assert far.recv(1) == b""
-
-
-def test_a_deadline_that_runs_out_just_after_the_end_cuts_nothing(ends):
-    near, far = ends
-    line = lib.Line()
-    line.use(near)
-    line.end()
-    line._expire()  # as its timer does that was not stopped in time
-    assert not line.late
-    near.sendall(b"x")
-    assert far.recv(1) == b"x"
-
-
 def test_a_deadline_that_a_wait_would_pass_ends_the_call_with_the_servers_words(ask, question):
     client = ask(http({"error": "busy"}, "429 Too Many", "retry-after: 30"), deadline=20)
     with pytest.raises(lib.RateLimitError, match="busy") as caught:
@@ -807,7 +757,7 @@ def test_no_text_shows_the_key(ask, question, reply, own_session, caplog):
             for text in texts_of(caught.value):
                 assert KEY not in text
     assert KEY not in "".join(r.getMessage() for r in caplog.records if r.name.startswith(lib.name))
-    assert KEY not in repr(client) + repr(one.transport)
+    assert KEY not in repr(client) + repr(one)
     session.close()
 
 
@@ -1007,19 +957,6 @@ def test_a_stream_through_a_session_gives_its_connection_back(ask, question, ses
     assert client.wire.connections == 1
 
 
-def test_an_ended_stream_leaves_the_limits_of_its_connection_alone(ask, question):
-    done = streamed(chunk("a", finish_reason="stop"), done=False)
-    client = ask(done, Reply([], SILENCE), timeout=(5, 0.5))
-    stream = open_stream(client, question)
-    sock = stream._answer._line.sock
-    stream.response()
-    stream.close()
-    assert sock.gettimeout() == 0.5
-    del stream
-    gc.collect()
-    assert sock.fileno() > 0, "kept for the next call"
-
-
 # Found by trying to break it
 
 
@@ -1090,7 +1027,7 @@ def test_a_child_does_not_end_its_parents_stream(ask):
 def test_through_a_session_or_proxy_too_a_late_loss_is_not_tried_again(
     question, session, monkeypatch
 ):
-    monkeypatch.setattr(module_of(lib.Transport), "_LOST_SECONDS", -1.0)
+    monkeypatch.setattr(module_of(lib.Exchange), "_LOST_SECONDS", -1.0)
     for proxied in (False, True):
         with Wire(Reply(b"", CLOSE)) as wire:
             settings = {"base_url": wire.url, "session": session}

@@ -1,0 +1,564 @@
+"""The ways to servers, and what goes over connections: bytes out, bytes in, each within a limit.
+
+    way = connections.way(request)
+    connection = way.take_idle() or way.connect(limits)
+    connection.begin(way, limits)
+    connection.send(way.head_of(request), request.body)
+    connection.read_head(method);  connection.receive()
+    connection.give_back(clean=True)  or  connection.close()
+
+urllib3 makes the connections: addresses, proxies, TLS. What goes over them is sent and read
+here, so that each wait has its limit, and no byte stays behind in somebody's buffer.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import ConfigError, Secrets, shown_url
+
+if TYPE_CHECKING:
+    import http.client
+    from concurrent.futures import Future
+
+    import requests
+
+R = TypeVar("R")
+
+_READ_SIZE = 65536
+_WRITE_SIZE = 65536  # TLS sends all of what it is given, so that no limit could be kept between
+_IDLE_SECONDS = 30.0  # after which servers and routers may have forgotten a connection
+
+# What `requests` looks at for proxies and CA bundles.
+_ENVIRONMENT = (
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+)
+
+# What is not public, of what this stands on. A test says which a release has dropped.
+PRIVATE_NAMES = {
+    "urllib3.connectionpool.HTTPConnectionPool": ("_new_conn", "_prepare_proxy", "_validate_conn"),
+    "requests.models.Response": ("_content",),  # False until somebody has read the body
+}
+
+
+class Limits:
+    """How long a step may take: to connect, to the next bytes, and to the deadline `due`, a
+    time of `time.monotonic`; None for no limit."""
+
+    def __init__(self, connect: float | None, read: float | None, due: float | None) -> None:
+        self.connect = connect
+        self.read = read
+        self.due = due
+
+    @property
+    def late(self) -> bool:
+        return self.due is not None and time.monotonic() >= self.due
+
+    def left(self, limit: float | None = None) -> float | None:
+        """The seconds of a step that has this limit. Raises TimeoutError after the deadline."""
+        if self.due is None:
+            return limit
+        left = self.due - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left if limit is None else min(left, limit)
+
+
+# Ways to servers
+
+
+class Connections:
+    """The ways to servers, and the idle connections, of a client and of those made from it;
+    for any number of threads."""
+
+    def __init__(
+        self,
+        session: requests.Session | None,
+        verify: bool | str | None,
+        proxies: Mapping[str, str] | None,
+    ) -> None:
+        self.session = session
+        self._verify = verify
+        self._proxies = dict(proxies or {})
+        # Of one process: a fork shares no socket. Replaced, not emptied: an exchange under way
+        # gives its connection back to where it is from, and so to nobody's use.
+        self._ways: tuple[int, dict[tuple[str | None, ...], Way]] = (0, {})
+
+    def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
+        """The part of a request that is the same every time."""
+        import requests
+
+        try:
+            return requests.Request(method, url, headers=dict(headers)).prepare()
+        except Exception:
+            pass  # its text would show the query, where a key may be
+        raise ConfigError(f"not a usable URL: {shown_url(url)!r}")
+
+    def way(self, request: requests.PreparedRequest) -> Way:
+        """How to reach the server of this request, as the environment is now."""
+        pid, ways = self._ways
+        if pid != os.getpid():
+            pid, ways = self._ways = os.getpid(), {}
+        there = [name for name in _ENVIRONMENT if name in os.environ]
+        origin = (request.url or "").split("/", 3)[:3]
+        key = (*origin, *there, *map(os.environ.get, there))
+        if key not in ways:
+            # Of several threads that come here at once, one's way is everybody's.
+            ways.setdefault(key, Way(request, self._verify, self._proxies))
+        return ways[key]
+
+    def close(self) -> None:
+        """Close the connections that are idle; those in use close at the end of their use."""
+        _, ways = self._ways
+        self._ways = (0, {})
+        for way in list(ways.values()):
+            way.close_idle()
+
+    def ask_others(self) -> Callable[..., requests.Response] | None:
+        """What brings answers in our place: a session of the user's, or a mock or recorder that
+        has put itself where `requests` and urllib3 send and connect. None for nothing."""
+        from requests.adapters import HTTPAdapter
+        from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+        if self.session is not None:
+            return self._ask_session
+        usual = HTTPAdapter.send.__module__ == HTTPAdapter.__module__
+        for pool in (HTTPConnectionPool, HTTPSConnectionPool):
+            usual = usual and pool.ConnectionCls.__module__.startswith("urllib3.")
+        return None if usual else self._ask_mock
+
+    def _ask_mock(self, request: requests.PreparedRequest, timeout: Any) -> requests.Response:
+        from requests.adapters import HTTPAdapter
+
+        return HTTPAdapter().send(request, stream=True, timeout=timeout)
+
+    def _ask_session(self, request: requests.PreparedRequest, timeout: Any) -> requests.Response:
+        from requests import HTTPError as StatusError
+        from requests.utils import default_user_agent
+
+        def note(response: requests.Response, **_: Any) -> None:
+            came.append(response)
+
+        came: list[requests.Response] = []
+        session, headers, verify = self.session, dict(request.headers), self._verify
+        assert session is not None
+        headers.pop("Content-Length", None)
+        headers.pop("Accept-Encoding", None)  # the session's own
+        if session.headers.get("User-Agent") not in (None, default_user_agent()):
+            headers.pop("User-Agent", None)
+        if verify is None and session.verify is not True:
+            verify = session.verify  # else a CA bundle of the environment would win
+        try:
+            return session.request(
+                request.method or "GET",
+                request.url or "",
+                data=request.body,
+                headers=headers,
+                auth=session.auth or (lambda asked: asked),  # else ~/.netrc would be asked
+                timeout=timeout,
+                allow_redirects=False,
+                proxies=self._proxies,
+                hooks={"response": [note, *session.hooks["response"]]},
+                verify=verify,
+                stream=True,
+            )
+        except BaseException as error:  # a hook's
+            if isinstance(error, StatusError) and error.response is not None:
+                return error.response  # it called raise_for_status(), which is not its task here
+            for response in came:
+                response.close()
+            raise
+        finally:
+            came.clear()  # the response holds `note`
+
+
+class Way:
+    """How to reach a server, and the connections to it that are idle."""
+
+    def __init__(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str | None,
+        proxies: dict[str, str],
+    ) -> None:
+        import requests
+
+        with requests.Session() as session:  # finds what the environment says
+            found: Any = session.merge_environment_settings(
+                request.url or "", dict(proxies), True, verify, None
+            )
+        self._verify, self._proxies = found["verify"], found["proxies"]
+        self.proxied: bool = bool(requests.utils.select_proxy(request.url or "", self._proxies))
+        self.secrets = Secrets(*users_in(self._proxies.values()))
+        self._request = request.copy()
+        self._request.headers.clear()
+        self._idle: deque[Connection] = deque()  # no signal handler can interrupt its methods
+
+    @functools.cached_property
+    def _pool(self) -> Any:
+        """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
+        from requests.adapters import HTTPAdapter
+
+        adapter: Any = HTTPAdapter()
+        url, verify, proxies = self._request.url, self._verify, self._proxies
+        if hasattr(adapter, "get_connection_with_tls_context"):
+            pool = adapter.get_connection_with_tls_context(self._request, verify, proxies=proxies)
+        else:  # before requests 2.32
+            pool = adapter.get_connection(url, proxies)
+        adapter.cert_verify(pool, url, verify, None)
+        pool.ConnectionCls = limited(pool.ConnectionCls)
+        return pool
+
+    @property
+    def _proxy_scheme(self) -> str:
+        """Of a proxy that speaks HTTP; "" without one. SOCKS is urllib3's affair alone."""
+        return self._pool.proxy.scheme if getattr(self._pool, "proxy", None) else ""
+
+    @property
+    def _tunnels(self) -> bool:
+        return self._proxy_scheme != "" and self._pool.scheme == "https"
+
+    def take_idle(self) -> Connection | None:
+        """A connection that has served before, and over which nothing has come since."""
+        oldest = time.monotonic() - _IDLE_SECONDS
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            if connection.idle_since >= oldest and connection.is_silent():
+                return connection
+            connection.close()
+
+    def give_back(self, connection: Connection) -> None:
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+
+    def close_idle(self) -> None:
+        idle, self._idle = self._idle, deque()
+        for connection in idle:
+            connection.close()
+
+    def connect(self, limits: Limits) -> Connection:
+        def connect() -> Connection:
+            conn = pool._new_conn()
+            conn.limits, conn.timeout = limits, limits.left(limits.connect)
+            try:
+                if self._tunnels:
+                    pool._prepare_proxy(conn)
+                pool._validate_conn(conn)  # makes TLS connections
+                if conn.sock is None:
+                    conn.connect()
+            except BaseException:
+                conn.close()
+                raise
+            return Connection(conn.sock, tls_in_tls)
+
+        pool = self._pool
+        tls_in_tls = self._tunnels and self._proxy_scheme == "https"
+        return within(limits if tls_in_tls else None, connect, close_late)
+
+    def head_of(self, request: requests.PreparedRequest) -> bytes:
+        """The request up to its body, as it is sent."""
+        url, target, headers = request.url or "", request.path_url, dict(request.headers)
+        if "host" not in map(str.lower, headers):
+            port = ":443" if url.startswith("https") else ":80"
+            headers["Host"] = url.split("/", 3)[2].removesuffix(port)
+        if self._proxy_scheme and not self._tunnels:
+            target = url
+            headers.update(self._pool.proxy_headers)
+        lines = [f"{request.method} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def users_in(urls: Iterable[str]) -> Iterator[str]:
+    """The users and passwords in URLs, whether these can be parsed or not."""
+    from urllib.parse import unquote
+
+    for url in urls:
+        user = url.rpartition("@")[0].rpartition("//")[2]
+        for text in (user, *user.split(":")):
+            yield from (text, unquote(text))
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Headers, of which those of the same name are one list."""
+    from requests.structures import CaseInsensitiveDict
+
+    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+    for name, value in pairs:
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+@functools.cache
+def limited(connection_class: type[http.client.HTTPConnection]) -> type[Any]:
+    """A connection class of urllib3, made to keep to the limits of an exchange in each step
+    of connecting: TCP, the proxy's TLS, its answer to CONNECT, the server's TLS."""
+    from http.client import HTTPResponse
+
+    class Limited(connection_class):  # type: ignore[misc, valid-type]  # not known earlier
+        limits = Limits(None, None, None)
+
+        @property
+        def sock(self) -> Any:
+            return self.__dict__.get("sock")
+
+        @sock.setter
+        def sock(self, sock: Any) -> None:
+            self.__dict__["sock"] = sock
+            if sock is not None:
+                sock.settimeout(self.limits.left(self.limits.connect))
+
+        def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> HTTPResponse:  # pyright: ignore[reportIncompatibleVariableOverride]  # it makes one
+            """Reads the answer to CONNECT."""
+            incoming: Any = Incoming(sock, self.limits, self.limits.connect)
+            return HTTPResponse(incoming, *args, **kwargs)
+
+    return Limited
+
+
+# Connections: ours, and others'
+
+
+class Connection:
+    """A connection of ours, used by one exchange at a time."""
+
+    can_hurry = True
+    idle_since = 0.0
+
+    def __init__(self, sock: Any, tls_in_tls: bool) -> None:
+        self._sock = sock
+        self._tls_in_tls = tls_in_tls  # urllib3's, which keeps to no limit in all
+        # Called at the latest when it is forgotten: by a stream, a client, or an interruption.
+        self.close: Callable[[], object] = weakref.finalize(self, sock.close)
+
+    def begin(self, way: Way, limits: Limits) -> None:
+        """Serve an exchange."""
+        self._way: Way | None = way
+        self._limits = limits
+        self._incoming = Incoming(self._sock, limits, limits.read)
+        self.may_keep = False
+
+    def send(self, head: bytes, body: Any) -> None:
+        """Send a request, with the read limit between two writes."""
+        body, limits = body or b"", self._limits
+        try:
+            for data in (head + body,) if len(body) < _WRITE_SIZE else (head, body):
+                at, view = 0, memoryview(data)
+                while at < len(view):
+                    self._sock.settimeout(limits.left(limits.read))
+                    at += self._sock.send(view[at : at + _WRITE_SIZE])
+            self.may_keep = True
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the server may have answered before it had read it all
+
+    def read_head(self, method: str | None) -> http.client.HTTPResponse:
+        """The head of the answer, after any interim ones."""
+        from http.client import HTTPResponse
+
+        incoming: Any = self._incoming
+        while True:
+            head = HTTPResponse(incoming, method=method)
+            self._bounded(head.begin)
+            head.close()  # or it would be when it is forgotten, in code in which a Ctrl-C is lost
+            if head.status == 101 or not 100 <= head.status < 200:
+                return head
+
+    def receive(self) -> bytes:
+        """The next bytes; b"" when the connection has ended."""
+        return self._bounded(self._incoming.receive)
+
+    def _bounded(self, step: Callable[[], R]) -> R:
+        return within(self._limits if self._tls_in_tls else None, step, lambda _: self.close())
+
+    @property
+    def any_came(self) -> bool:
+        return self._incoming.any_came
+
+    def give_back(self, clean: bool) -> None:
+        """Serve others, unless something came that belongs to no answer (not `clean`)."""
+        way, self._way = self._way, None
+        if way is not None and clean and self.may_keep and not self._incoming.rest:
+            way.give_back(self)
+        else:
+            self.close()
+
+    def is_silent(self) -> bool:
+        """Nothing has come since it was given back: neither bytes, nor its end."""
+        from ssl import SSLWantReadError
+
+        try:
+            self._sock.settimeout(0)
+            self._sock.recv(1)
+        except (BlockingIOError, SSLWantReadError, TimeoutError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def shut_down(self) -> None:
+        shut_down(self._sock)
+
+
+class Incoming:
+    """What comes over a socket: to http.client, which reads the heads, it is a file."""
+
+    def __init__(self, sock: Any, limits: Limits, limit: float | None) -> None:
+        self._sock = sock
+        self._limits = limits
+        self._limit = limit
+        self.rest = b""  # came, and was not taken yet
+        self.any_came = False
+
+    def receive(self) -> bytes:
+        """The next bytes, however many have come; b"" at the end of the connection."""
+        data: bytes
+        if self.rest:
+            data, self.rest = self.rest, b""
+            return data
+        self._sock.settimeout(self._limits.left(self._limit))
+        data = self._sock.recv(_READ_SIZE)
+        self.any_came = self.any_came or bool(data)
+        return data
+
+    def readline(self, limit: int) -> bytes:
+        line = b""
+        while b"\n" not in line and len(line) < limit:
+            data = self.receive()
+            if not data and self.any_came:
+                raise ConnectionAbortedError("the connection ended in the head of the answer")
+            if not data:
+                return b""
+            line += data
+        end = min(line.find(b"\n") + 1 or limit, limit)
+        self.rest = line[end:]
+        return line[:end]
+
+    def makefile(self, mode: str) -> Incoming:
+        return self
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass  # by http.client, for which a head without a body is the end of the answer
+
+
+class Foreign:
+    """The answer of a session of the user's, or of a mock: whatever file it holds."""
+
+    def __init__(self, response: requests.Response, limits: Limits) -> None:
+        self._response = response
+        self._limits = limits
+        self._deadline = None if limits.due is None else limits
+        self._raw = raw = response.raw
+        self.is_decoded = vars(response).get("_content", False) is not False  # read by a hook
+        self._unread = response.content if self.is_decoded else b""
+        # An old urllib3, and many a mock, can't say what has come without waiting for more.
+        self.can_hurry = hasattr(raw, "read1")
+        for name, value in (("decode_content", False), ("enforce_content_length", True)):
+            if hasattr(raw, name):  # urllib3's
+                setattr(raw, name, value)
+
+    @property
+    def _sock(self) -> Any:
+        """The socket, for as long as it is ours; None where there is none to be found."""
+        return getattr(getattr(self._raw, "connection", None), "sock", None)
+
+    def receive(self) -> bytes:
+        """The next bytes of the body; b"" at its end."""
+        if self.is_decoded:
+            data, self._unread = self._unread, b""
+            return data
+        return within(self._deadline, self._read, lambda _: self.close())
+
+    def _read(self) -> bytes:
+        if self._limits.due is not None and self._sock is not None:
+            self._sock.settimeout(self._limits.left(self._limits.read))
+        data: bytes = self._raw.read1(_READ_SIZE) if self.can_hurry else self._raw.read(1)
+        return data or b""
+
+    def give_back(self, clean: bool) -> None:
+        if release := getattr(self._raw, "release_conn", None):
+            release()
+
+    def shut_down(self) -> None:
+        if self._sock is not None:
+            shut_down(self._sock)
+
+    def close(self) -> None:
+        try:
+            self._response.close()
+        except Exception:
+            pass  # closing what is broken
+
+
+def shut_down(sock: Any) -> None:
+    """Wake whoever reads from the socket, and leave it to them to close it.
+
+    Not by `sock.shutdown`: on TLS that changes the object under its reader.
+    """
+    import _socket
+
+    sock = getattr(sock, "socket", sock)  # inside of urllib3's TLS in TLS
+    try:
+        if isinstance(sock, _socket.socket):
+            _socket.socket.shutdown(sock, _socket.SHUT_RDWR)
+        else:  # one of gevent's or eventlet's
+            twin = _socket.socket(fileno=os.dup(sock.fileno()))
+            twin.shutdown(_socket.SHUT_RDWR)
+            twin.close()
+    except (OSError, ValueError):
+        pass  # it is gone already
+
+
+class Abandoned(TimeoutError):
+    """A step was not over in time, and goes on in a thread of its own."""
+
+
+def within(limits: Limits | None, step: Callable[[], R], discard: Callable[[Any], object]) -> R:
+    """What `step` returns. If there is a deadline, it is run in a thread that can be left,
+    since nothing else bounds it; `discard` then gets the future with what comes of it."""
+    if limits is None or limits.due is None:
+        return step()
+    from concurrent.futures import Future
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(step))
+        except BaseException as error:
+            future.set_exception(error)
+
+    future: Future[R] = Future()
+    context, seconds = contextvars.copy_context(), limits.left()
+    try:
+        threading.Thread(target=work, daemon=True).start()
+    except RuntimeError:  # the interpreter is ending
+        return step()
+    try:
+        return future.result(seconds)
+    except Exception:
+        if future.done():
+            raise
+    finally:
+        if not future.done():
+            future.add_done_callback(discard)
+    raise Abandoned
+
+
+def close_late(future: Future[Any]) -> None:
+    """Close what has come of a step that nobody waits for any more."""
+    if future.exception() is None:
+        future.result().close()

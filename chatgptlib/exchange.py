@@ -1,0 +1,507 @@
+"""One request and its answer.
+
+    exchange = Exchange(connections, request, limits, ...)
+    exchange.open()                # connect, send, and read the head of the answer
+    exchange.read()                # or: for data in exchange.iter_bytes(): ...
+
+An exchange has one state at a time (protocol.py). The thread whose move succeeds owns what
+follows from it, so a connection is given back once, or closed once, and never both. Nothing is
+found through the current thread, so green threads change nothing.
+
+A session of the user's, or a mock, brings an answer of its own, read through the same states.
+Exceptions of what lies below become errors of ours here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .connections import (
+    Abandoned,
+    Connection,
+    Connections,
+    Foreign,
+    Limits,
+    Way,
+    close_late,
+    joined,
+    within,
+)
+from .errors import (
+    ConfigError,
+    DeserializeError,
+    HTTPError,
+    OpenAIError,
+    RequestTimeoutError,
+    Secrets,
+    StreamInterruptedError,
+    excerpt,
+    is_passing,
+    shown_url,
+)
+from .protocol import (
+    BODY,
+    BROKEN,
+    CONNECTING,
+    DONE,
+    EXPIRED,
+    HEAD,
+    LEFT,
+    MOVES,
+    READING,
+    SENT,
+    Body,
+    Incomplete,
+    Undecodable,
+)
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    import requests
+
+_LOST_SECONDS = 1.0  # lost within this, a request was hardly worked on
+_GRACE_SECONDS = 0.05  # for the end of a body whose last event has come
+_ERROR_BODY_LIMIT = 1_000_000
+
+
+class Exchange:
+    """One request and its answer: the status and headers after `open`, the body as it is read."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        request: requests.PreparedRequest,
+        limits: Limits,
+        *,
+        secrets: Secrets,
+        body_limit: int,
+    ) -> None:
+        self.state: str = CONNECTING
+        self.reused: bool = False  # its connection had served another exchange
+        self.status_code: int = 0
+        self.reason: str = ""
+        self.headers: Mapping[str, str] = {}
+        self.where: str = f"{request.method} {shown_url(request.url or '')}"
+        self._connections = connections
+        self._request = request
+        self._limits = limits
+        self._secrets = secrets
+        self._body_limit = body_limit
+        self._lock = threading.RLock()  # a signal handler may close what its thread is reading
+        self._channel: Connection | Foreign | None = None
+        self._way: Way | None = None
+        self._sent_at = 0.0
+        self._pid = os.getpid()
+
+    # Sending
+
+    def open(self, *, fresh: bool = False) -> None:
+        """Send the request, and read the head of the answer, whatever its status.
+
+        `fresh`: not over a connection that has served before.
+        Raises ConfigError for what can't be sent and HTTPError when no answer came.
+        """
+        limits, request = self._limits, self._request
+        self._sent_at = time.monotonic()  # or later: as soon as that can be said
+        try:
+            ask = self._connections.ask_others()
+            if ask is None:
+                self._ask_server(fresh)
+            else:
+                self._move(SENT)
+                asked = functools.partial(ask, request, (limits.connect, limits.read))
+                if limits.due is None:
+                    self._take(asked())
+                else:
+                    self._take(within(limits, asked, close_late))
+            if limits.late:  # it may be no more than what came until then
+                raise TimeoutError
+            return
+        except BaseException as error:
+            made = self._ended_by(error, HTTPError)
+            if made is error:
+                raise
+        raise made
+
+    def _ask_server(self, fresh: bool) -> None:
+        request, limits = self._request, self._limits
+        self._way = way = self._connections.way(request)
+        self._secrets |= way.secrets
+        if fresh:
+            way.close_idle()  # they are as old as the one that was dead
+        connection = way.take_idle()
+        self.reused = connection is not None
+        if connection is None:
+            connection = way.connect(limits)
+        self._channel = connection
+        self._move(SENT)
+        connection.begin(way, limits)
+        connection.send(way.head_of(request), request.body)
+        self._sent_at = time.monotonic()
+        head = connection.read_head(request.method)
+        self.status_code, self.reason = head.status, head.reason
+        self.headers = joined(head.headers.items())
+        self._body = Body(head.status, self.headers, limit=self._body_limit)
+        connection.may_keep &= head.version == 11 and self._body.may_keep
+        self._move(HEAD)
+
+    def _take(self, response: requests.Response) -> None:
+        """Go on with the answer that a session or a mock has brought."""
+        self._channel = channel = Foreign(response, self._limits)
+        self.status_code, self.reason = response.status_code, str(response.reason or "")
+        self.headers = response.headers
+        coding = "" if channel.is_decoded else self.headers.get("content-encoding", "")
+        self._body = Body(200, {"content-encoding": coding}, limit=self._body_limit)
+        self._move(HEAD)
+
+    # Reading
+
+    def read(self) -> bytes:
+        """The whole body. Raises HTTPError if it breaks off."""
+        found: list[bytes] = []
+        while data := self._receive(HTTPError):
+            found.append(data)
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """The body, in the pieces in which it arrives, each as soon as it is there.
+
+        Raises StreamInterruptedError if it breaks off, RequestTimeoutError if it stops.
+        """
+        # No generator: when one is forgotten, its end runs code in which a Ctrl-C is lost.
+        return iter(functools.partial(self._receive, StreamInterruptedError), b"")
+
+    def read_error(self) -> str:
+        """The body of an error, as text: as much of it as came, up to a megabyte."""
+        found, reason = bytearray(), ""
+        try:
+            for data in self.iter_bytes():
+                found += data
+                if len(found) > _ERROR_BODY_LIMIT:
+                    break
+        except OpenAIError as error:
+            reason = str(error)  # half of an explanation is better than none
+        self.close()
+        return self.redacted(found.decode("utf-8-sig", "replace")) or reason
+
+    def _receive(self, kind: type[HTTPError]) -> bytes:
+        """The next bytes of the body; b"" at its end. Raises a `kind` if it breaks off."""
+        if self.state == DONE:
+            return b""
+        if not self._move(READING):
+            raise self._broken_off([], kind)
+        try:
+            return self._next()
+        except BaseException as error:
+            made = self._ended_by(error, kind)
+            if made is error:
+                raise
+        raise made
+
+    def _next(self) -> bytes:
+        channel, body, data = self._channel, self._body, b""
+        assert channel is not None
+        while not data and not body.ended:
+            data = body.feed(channel.receive())
+        if not body.ended:
+            if self._move(BODY):
+                return data
+        elif self._move(DONE):
+            self._channel = None
+            channel.give_back(clean=not body.left_over)
+            return data
+        raise Incomplete("closed by another thread")
+
+    def finish(self) -> None:
+        """The last event has come. Take the end of the body too, if it is at hand, so that
+        the connection serves again; else close it."""
+        end, limits = time.monotonic() + _GRACE_SECONDS, self._limits
+        limits.due = end if limits.due is None else min(limits.due, end)
+        try:
+            while self._channel is not None and self._channel.can_hurry and self._move(READING):
+                self._next()
+        except (OSError, Incomplete) as error:  # no end at hand
+            if raised_by_signal(error):
+                raise
+        except Exception as error:
+            if not self._is_from_below(error):
+                raise
+        finally:
+            self._move(LEFT)
+            self._drop()
+
+    def close(self) -> None:
+        """Leave the answer. Returns at once, and may be called from any thread: one that
+        waits for the body is woken."""
+        if os.getpid() != self._pid:
+            self._drop()  # a child's copy: the parent's goes on, and may have its lock
+            return
+        channel, before = self._channel, self._move(LEFT)
+        if before == READING and channel is not None:
+            channel.shut_down()  # the reader closes it when it is awake
+        elif before:
+            self._drop()
+
+    def check_deadline(self) -> None:
+        """Raise RequestTimeoutError if the deadline has passed."""
+        if self._limits.late and self._move(EXPIRED):
+            self._drop()
+            raise self._broken_off([], HTTPError)
+
+    # States
+
+    def _move(self, state: str) -> str:
+        """Go to `state`. Returns the state before; "" where no such move is allowed."""
+        with self._lock:
+            before = self.state
+            if state in MOVES[before]:
+                self.state = state
+                return before
+        return ""
+
+    def _drop(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def _ended_by(self, error: BaseException, kind: type[HTTPError]) -> BaseException:
+        """End the exchange, which this thread was busy with. Returns what is to be raised: an
+        error of ours, or what a user's hook, signal handler or job runner has raised."""
+        before, channel = self.state, self._channel
+        self._move(EXPIRED if self._limits.late else BROKEN)
+        if isinstance(error, Abandoned) and channel is not None:
+            channel.shut_down()  # the thread that was left with it closes it
+            self._channel = None
+        self._drop()
+        links = _chain(error)
+        _clear_frames(links)
+        passing = next(filter(_raised_by_user, reversed(links)), None)
+        if passing is None and not self._is_from_below(error):
+            passing = error
+        if passing is not None:
+            return passing
+        if before in (CONNECTING, SENT):
+            untouched = not (isinstance(channel, Connection) and channel.any_came)
+            made = self._no_answer(links, before, untouched)
+        else:
+            made = self._broken_off(links, kind)
+        made.__cause__ = self._cause(links)
+        return made
+
+    def _is_from_below(self, error: BaseException) -> bool:
+        """Whether `error` is of a kind that what this module stands on raises."""
+        from http.client import HTTPException
+
+        from requests import RequestException
+        from urllib3.exceptions import HTTPError as PoolError
+
+        if not isinstance(error, Exception):
+            return False
+        theirs = (RequestException, PoolError, HTTPException, json.JSONDecodeError, Abandoned)
+        if isinstance(error, (*theirs, Incomplete, Undecodable)) or self.state == LEFT:
+            return True  # the last is a reader that trips over what close() does
+        if _package_of(type(error).__module__) not in ("builtins", *_BELOW):
+            return False
+        *_, frame = _frames_of(error)
+        return isinstance(error, OSError) or _package_of(frame.f_globals["__name__"]) in _BELOW
+
+    # Errors
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for this request, to quote to its support."""
+        told: str | None = self.redacted(self.headers.get("x-request-id"))
+        return told
+
+    @property
+    def safe_headers(self) -> Mapping[str, str]:
+        """The headers, for an error to carry: a server may repeat the key there too."""
+        pairs = self.headers.items()
+        if not any(self._secrets.found_in(f"{name} {value}") for name, value in pairs):
+            return self.headers
+        return joined((self.redacted(name), self.redacted(value)) for name, value in pairs)
+
+    def redacted(self, value: Any) -> Any:
+        """Text, or JSON with texts in it, without the key, for the server that repeats it."""
+        return self._secrets.redacted(value)
+
+    def _no_answer(self, links: list[BaseException], before: str, untouched: bool) -> OpenAIError:
+        """The error of ours for a request that got no answer; not a byte if `untouched`."""
+        from ssl import SSLCertVerificationError, SSLError
+
+        from requests import exceptions as theirs
+
+        error = links[0]
+        where, reason = f"[{self.where}]", self.redacted(_reason(links))
+        connecting = before == CONNECTING or any(type(x).__name__ in _NOT_CONNECTED for x in links)
+        tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
+        lost, proxied = _is_lost(links), tunnel or isinstance(error, theirs.ProxyError)
+        if before == CONNECTING and self._way is not None:
+            proxied = tunnel or self._way.proxied
+        if self.state == EXPIRED:
+            return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
+        if _is_timeout(links) and (connecting or isinstance(error, theirs.ConnectTimeout)):
+            text = f"no connection within {self._limits.connect:g} s {where}"
+            return RequestTimeoutError(text, may_retry=True)
+        if _is_timeout(links):
+            return RequestTimeoutError(f"no answer within {self._limits.read:g} s {where}")
+        if any(isinstance(link, SSLCertVerificationError) for link in links):
+            return HTTPError(
+                f"the server's certificate was not accepted: {reason} {where}. For a company's "
+                "own CA set REQUESTS_CA_BUNDLE, or verify='/path/to/ca.pem'"
+            )
+        # A CA bundle that is not there is an OSError without a number.
+        no_file = before == CONNECTING and type(error) is OSError and not (error.errno or tunnel)
+        if no_file or isinstance(error, (ValueError, TypeError, theirs.InvalidSchema)):
+            return ConfigError(f"cannot be sent: {reason} {where}")
+        if proxied and (before == CONNECTING or not lost):
+            may_retry = not tunnel or is_passing(int(tunnel[1]))
+            text = f"no connection through the proxy: {reason} {where}"
+            return HTTPError(text, may_retry=may_retry)
+        if isinstance(error, (theirs.SSLError, SSLError)) and not lost:
+            return HTTPError(f"no TLS connection: {reason} {where}", may_retry=connecting)
+        if connecting:
+            return HTTPError(f"no connection: {reason} {where}", may_retry=True)
+        if lost:
+            quick = time.monotonic() - self._sent_at < _LOST_SECONDS
+            text = f"the connection was lost before an answer came: {reason} {where}"
+            return HTTPError(text, may_retry=quick and untouched)
+        return HTTPError(f"no usable answer: {reason} {where}")
+
+    def _broken_off(self, links: list[BaseException], kind: type[HTTPError]) -> OpenAIError:
+        """The error of ours for an answer that did not come to its end: a `kind`, mostly.
+
+        `links` is empty for one that is read after its end.
+        """
+        from requests.exceptions import ContentDecodingError
+        from urllib3.exceptions import DecodeError
+
+        where, reason = f"[{self.where}]", f": {self.redacted(_reason(links))}" if links else ""
+        made: OpenAIError
+        if self.state == READING:
+            made = ConfigError(f"another thread is reading this answer {where}")
+        elif self.state == EXPIRED:
+            made = RequestTimeoutError(f"the deadline ran out while the answer came {where}")
+        elif self.state == LEFT:
+            made = kind(f"closed before the answer was complete {where}")
+        elif _is_timeout(links):
+            made = RequestTimeoutError(f"the server fell silent in its answer {where}")
+        elif links and isinstance(links[0], (Undecodable, ContentDecodingError, DecodeError)):
+            made = DeserializeError(f"the answer could not be decompressed{reason} {where}")
+        else:
+            made = kind(f"the connection was lost in the middle of the answer{reason} {where}")
+        made.headers, made.request_id = self.safe_headers, self.request_id
+        return made
+
+    def _cause(self, links: list[BaseException]) -> BaseException | None:
+        """What was behind it all, to be shown alone; None if it would show a secret."""
+        link: Any = _innermost(links)
+        if self._secrets.found_in(f"{link} {link!r}"):
+            return None
+        for name in ("request", "response"):  # their headers hold the key
+            if getattr(link, name, None) is not None:
+                setattr(link, name, None)
+        link.__cause__ = link.__context__ = link.__traceback__ = None
+        cause: BaseException = link
+        return cause
+
+
+# Exceptions of others
+
+# The packages of what this stands on.
+_BELOW = ("eventlet", "gevent", "http", "requests", "socket", "ssl", "urllib", "urllib3")
+# By name, since the second is not in every version of urllib3.
+_NOT_CONNECTED = ("NewConnectionError", "NameResolutionError")
+
+
+def _package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and all that it was made from, however `requests` wrapped it."""
+    found: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting and len(found) < 50:
+        link = waiting.pop(0)
+        if isinstance(link, BaseException) and not any(link is other for other in found):
+            found.append(link)
+            waiting += [*link.args, getattr(link, "reason", None), link.__cause__, link.__context__]
+    return found
+
+
+def _frames_of(error: BaseException) -> Iterator[FrameType]:
+    """The frames that an exception came through, the innermost last."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _clear_frames(links: list[BaseException]) -> None:
+    """Let no traceback hold the variables of what is below: some show the key."""
+    for frame in itertools.chain(*map(_frames_of, links)):
+        module = frame.f_globals["__name__"]
+        if module in (__name__, Limits.__module__) or _package_of(module) in _BELOW:
+            try:
+                frame.clear()
+            except RuntimeError:
+                pass  # it is running: one of ours, further up
+
+
+def _raised_by_user(error: BaseException) -> bool:
+    """A signal handler raised it, or a hook of the user's session."""
+    modules = [frame.f_globals.get("__name__") for frame in _frames_of(error)]
+    return "requests.hooks" in modules or raised_by_signal(error)
+
+
+def raised_by_signal(error: BaseException) -> bool:
+    """Whether a signal handler raised it, into whatever was running then.
+
+    A handler is the one function that is given the frame it was called from.
+    """
+    for frame in _frames_of(error):
+        given: list[Any] = list(frame.f_locals.values())
+        for value in frame.f_locals.values():
+            given += value if type(value) is tuple else ()  # of `*args`
+        if frame.f_back is not None and any(value is frame.f_back for value in given):
+            return True
+    return False
+
+
+def _is_timeout(links: list[BaseException]) -> bool:
+    from requests.exceptions import Timeout
+    from urllib3.exceptions import ReadTimeoutError
+
+    return any(isinstance(link, (TimeoutError, Timeout, ReadTimeoutError)) for link in links)
+
+
+def _is_lost(links: list[BaseException]) -> bool:
+    """The other side hung up: without a word, or in the middle of our request."""
+    from ssl import SSLEOFError, SSLZeroReturnError
+
+    kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+    return any(isinstance(link, (*kinds, SSLEOFError, SSLZeroReturnError)) for link in links)
+
+
+def _innermost(links: list[BaseException]) -> BaseException:
+    """The exception of whoever saw first that something went wrong."""
+    by_system = (link for link in links if isinstance(link, OSError) and link.errno)
+    # A TypeError is urllib3 1.26 finding out how old Python is.
+    told = (link for link in reversed(links) if str(link) and type(link) is not TypeError)
+    return next(by_system, None) or next(told, links[0])
+
+
+def _reason(links: list[BaseException]) -> str:
+    link = _innermost(links)
+    words = link.strerror if isinstance(link, OSError) and link.strerror else str(link)
+    return f"{type(link).__name__}: {excerpt(words)}".removesuffix(": ")
