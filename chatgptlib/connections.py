@@ -100,7 +100,7 @@ class Connections:
 
         try:
             return requests.Request(method, url, headers=dict(headers)).prepare()
-        except Exception:
+        except (requests.RequestException, ValueError):
             pass  # its text would show the query, where a key may be
         raise ConfigError(f"not a usable URL: {shown_url(url)!r}")
 
@@ -200,19 +200,19 @@ class Way:
         self._verify, self._proxies = found["verify"], found["proxies"]
         self.proxied: bool = bool(requests.utils.select_proxy(request.url or "", self._proxies))
         self.secrets = Secrets(*users_in(self._proxies.values()))
-        self._request = request.copy()
-        self._request.headers.clear()
+        self._url = request.url or ""
         self._idle: deque[Connection] = deque()  # no signal handler can interrupt its methods
 
     @functools.cached_property
     def _pool(self) -> Any:
         """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
-        from requests.adapters import HTTPAdapter
+        import requests
 
-        adapter: Any = HTTPAdapter()
-        url, verify, proxies = self._request.url, self._verify, self._proxies
+        adapter: Any = requests.adapters.HTTPAdapter()
+        url, verify, proxies = self._url, self._verify, self._proxies
         if hasattr(adapter, "get_connection_with_tls_context"):
-            pool = adapter.get_connection_with_tls_context(self._request, verify, proxies=proxies)
+            request = requests.Request("GET", url).prepare()
+            pool = adapter.get_connection_with_tls_context(request, verify, proxies=proxies)
         else:  # before requests 2.32
             pool = adapter.get_connection(url, proxies)
         adapter.cert_verify(pool, url, verify, None)

@@ -405,7 +405,8 @@ class Exchange:
     def _cause(self, links: list[BaseException]) -> BaseException | None:
         """What was behind it all, to be shown alone; None if it would show a secret."""
         link: Any = _innermost(links)
-        if self._secrets.found_in(f"{link} {link!r}"):
+        known = isinstance(link, (Incomplete, Undecodable, Abandoned))  # our text says it all
+        if known or self._secrets.found_in(f"{link} {link!r}"):
             return None
         for name in ("request", "response"):  # their headers hold the key
             if getattr(link, name, None) is not None:

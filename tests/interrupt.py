@@ -628,7 +628,7 @@ class Run:
             "hangs": len(self.slow),
             "translated": len(self.translated),
             "swallowed": len(self.swallowed),
-            "examples": [*self.wrong[:5], *self.failed[:5], *self.slow[:5]],
+            "examples": [*self.wrong[:5], *self.failed[:5], *self.translated[:5], *self.slow[:5]],
         }
         print(json.dumps(counts), flush=True)
 
@@ -714,7 +714,7 @@ def run(kind, count, seed, server):
     counts = Counter(json.loads(told[-1]) if told else {"examples": []})
     if process.returncode and not counts["hangs"]:  # at its end, or without a word
         counts["hangs"] = 1
-    counts["broken"] = counts["wrong"] + counts["failed"] + counts["hangs"]
+    counts["broken"] = sum(counts[key] for key in ("wrong", "failed", "translated", "hangs"))
     if counts["broken"]:
         counts["examples"] += [line for line in err.splitlines() if line]
     return counts
@@ -747,9 +747,10 @@ def main():
 
 def line(name, counts, started=None):
     told = ", ".join(
-        f"{counts[key]} {key}" for key in ("interruptions", "wrong", "failed", "hangs")
+        f"{counts[key]} {key}"
+        for key in ("interruptions", "wrong", "failed", "translated", "hangs")
     )
-    more = ", ".join(f"{counts[key]} {key}" for key in ("translated", "swallowed"))
+    more = f"{counts['swallowed']} swallowed"
     took = "" if started is None else f", {time.monotonic() - started:.0f} s"
     return f"{name:13} {told} ({counts['calls']} other calls; {more}{took})"
 

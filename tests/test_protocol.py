@@ -1,0 +1,164 @@
+"""The moves of an exchange are those of its table, and any split of the same bytes is the same
+body, or the same error."""
+
+import gzip
+import zlib
+
+import pytest
+
+from . import lib
+
+FINAL = {lib.DONE, lib.LEFT, lib.EXPIRED, lib.BROKEN}
+UNDER_WAY = lib.MOVES.keys() - FINAL
+
+
+# States
+
+
+def test_every_move_leads_to_a_state_of_the_table():
+    assert set().union(*lib.MOVES.values()) <= lib.MOVES.keys()
+
+
+@pytest.mark.parametrize("state", sorted(FINAL))
+def test_a_final_state_is_never_left(state):
+    assert not lib.MOVES[state]
+
+
+@pytest.mark.parametrize("state", sorted(UNDER_WAY))
+@pytest.mark.parametrize("end", [lib.LEFT, lib.EXPIRED, lib.BROKEN])
+def test_an_exchange_under_way_can_end_at_any_time(state, end):
+    assert end in lib.MOVES[state]
+
+
+def test_only_who_reads_the_body_can_be_done():
+    assert [state for state in lib.MOVES if lib.DONE in lib.MOVES[state]] == [lib.READING]
+
+
+def test_nothing_leads_back_before_the_head():
+    order = [lib.CONNECTING, lib.SENT, lib.HEAD]
+    for state, targets in lib.MOVES.items():
+        for early in targets & set(order):
+            assert order.index(state) + 1 == order.index(early)
+
+
+# Bodies
+
+TEXT = b'{"text": "' + b"a" * 300 + b'"}'
+ZIPPED, MEMBERS = gzip.compress(TEXT), gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:])
+RAW = zlib.compressobj(wbits=-15)
+RAW = RAW.compress(TEXT) + RAW.flush()
+
+
+def in_chunks(data, size=7):
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+LENGTH = {"content-length": str(len(TEXT))}
+CHUNKED = {"transfer-encoding": "chunked"}
+
+BODIES = [
+    pytest.param(LENGTH, TEXT, id="length"),
+    pytest.param({"content-length": f"{len(TEXT)}, {len(TEXT)}"}, TEXT, id="length-doubled"),
+    pytest.param(CHUNKED, in_chunks(TEXT), id="chunked"),
+    pytest.param(CHUNKED, in_chunks(TEXT, 1000), id="one-chunk"),
+    pytest.param({**CHUNKED, "content-length": "5"}, in_chunks(TEXT), id="chunked-and-length"),
+    pytest.param({"transfer-encoding": "Chunked"}, in_chunks(TEXT), id="capitals"),
+    pytest.param({"transfer-encoding": "chunked, chunked"}, in_chunks(in_chunks(TEXT), 11), id="twice"),
+    pytest.param(CHUNKED, in_chunks(TEXT).replace(b"7\r\n", b"7;a=b\r\n", 1), id="extension"),
+    pytest.param(CHUNKED, in_chunks(TEXT)[:-2] + b"X-A: b\r\nX-B: c\r\n\r\n", id="trailers"),
+    pytest.param(CHUNKED, in_chunks(TEXT)[:-4] + b"\n\n", id="line-feeds-at-the-end"),
+    pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(ZIPPED), id="gzip"),
+    pytest.param({**CHUNKED, "content-encoding": "x-gzip"}, in_chunks(MEMBERS), id="members"),
+    pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(ZIPPED + bytes(9)), id="padding"),
+    pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(TEXT), id="gzip-that-is-none"),
+    pytest.param({**CHUNKED, "content-encoding": "deflate"}, in_chunks(zlib.compress(TEXT)), id="zlib"),
+    pytest.param({**CHUNKED, "content-encoding": "deflate"}, in_chunks(RAW), id="deflate"),
+    pytest.param({"transfer-encoding": "gzip, chunked"}, in_chunks(ZIPPED), id="gzip-in-transfer"),
+    pytest.param({**CHUNKED, "content-encoding": "gzip, identity, gzip"}, in_chunks(gzip.compress(ZIPPED)), id="layers"),
+]  # fmt: skip
+
+
+def fed(body, data, size):
+    """What the body gives for `data` in pieces of `size` bytes, up to its end."""
+    found, at = b"", 0
+    while not body.ended:
+        found += body.feed(data[at : at + size])
+        at += size
+    return found, body.left_over + data[at:]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10**6])
+@pytest.mark.parametrize("behind", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["alone", "more-behind"])
+@pytest.mark.parametrize(("headers", "data"), BODIES)
+def test_any_split_gives_the_same_body_and_what_is_behind_it(headers, data, behind, size):
+    body = lib.Body(200, headers, limit=10**6)
+    assert fed(body, data + behind, size) == (TEXT, behind)
+    assert body.may_keep
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10**6])
+@pytest.mark.parametrize(("headers", "data"), BODIES)
+def test_a_body_that_ends_too_early_is_never_whole(headers, data, size):
+    for cut in range(0, len(data), 1 + len(data) // 20):
+        with pytest.raises((lib.Incomplete, lib.Undecodable)):
+            fed(lib.Body(200, headers, limit=10**6), data[:cut], size)
+
+
+@pytest.mark.parametrize("data", [ZIPPED[:-9], ZIPPED[:-1], ZIPPED[:11], ZIPPED[:1]])
+@pytest.mark.parametrize("size", [1, 10**6])
+def test_half_of_what_was_compressed_is_never_whole_though_its_frame_is(data, size):
+    headers = {"content-length": str(len(data)), "content-encoding": "gzip"}
+    with pytest.raises(lib.Incomplete, match="compressed data ends too early"):
+        fed(lib.Body(200, headers, limit=10**6), data, size)
+
+
+def test_without_a_frame_the_connection_ends_the_body_and_is_not_kept():
+    body = lib.Body(200, {"content-encoding": "gzip"}, limit=10**6)
+    assert fed(body, ZIPPED, 5) == (TEXT, b"")
+    assert not body.may_keep
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_some_answers_have_no_body_whatever_they_say(status):
+    body = lib.Body(status, LENGTH, limit=10**6)
+    assert body.ended
+    assert body.may_keep
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_more_than_the_limit_comes_out_of_no_layer(layers):
+    data = bytes(10**7)
+    for _ in range(layers):
+        data = gzip.compress(data)
+    headers = {"content-length": str(len(data)), "content-encoding": ", ".join(["gzip"] * layers)}
+    with pytest.raises(lib.Undecodable, match=r"1,000,000 bytes \(max_response_bytes\)"):
+        fed(lib.Body(200, headers, limit=10**6), data, 10**6)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"zz\r\n",
+        b"\r\n\r\n",
+        b"-1\r\n",
+        b"1\r\naXX1\r\n",
+        b"0" * 70_000,
+        b"0\r\n" + b"a: b\r\n" * 20_000,
+    ],
+)
+def test_what_is_not_in_chunks_is_an_error(data):
+    with pytest.raises(lib.Incomplete):
+        fed(lib.Body(200, CHUNKED, limit=10**6), data, 10**4)
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1, 2", "1.0", "+5", "5 5", "٣"])
+def test_a_length_that_is_none_is_an_error(value):
+    with pytest.raises(lib.Incomplete):
+        lib.Body(200, {"content-length": value}, limit=10**6)
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "compress"])
+def test_a_coding_that_nobody_asked_for_is_named(coding):
+    with pytest.raises(lib.Undecodable, match=coding):
+        lib.Body(200, {**LENGTH, "content-encoding": coding}, limit=10**6)
