@@ -201,11 +201,18 @@ class Way:
         self.proxied: bool = bool(requests.utils.select_proxy(request.url or "", self._proxies))
         self.secrets = Secrets(*users_in(self._proxies.values()))
         self._url = request.url or ""
+        self._made: Any = None
         self._idle: deque[Connection] = deque()  # no signal handler can interrupt its methods
 
-    @functools.cached_property
+    @property
     def _pool(self) -> Any:
         """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
+        # Not a `cached_property`: before Python 3.12 that has a lock, which a fork may find held.
+        if self._made is None:
+            self._made = self._new_pool()
+        return self._made
+
+    def _new_pool(self) -> Any:
         import requests
 
         adapter: Any = requests.adapters.HTTPAdapter()

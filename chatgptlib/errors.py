@@ -441,20 +441,21 @@ class Secrets:
     def __or__(self, other: Secrets) -> Secrets:
         return Secrets(*self._texts, *other._texts)
 
-    @functools.cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(map(re.escape, self._texts), key=len, reverse=True)
-        return re.compile("|".join(longest_first) or "(?!)", re.IGNORECASE)  # "(?!)" is nowhere
-
     def found_in(self, text: str) -> bool:
-        return self._pattern.search(text) is not None
+        return _pattern_of(self._texts).search(text) is not None
 
     def redacted(self, value: JSONValue) -> Any:
         """Text, or JSON with texts in it, with each secret struck out."""
         if isinstance(value, str):
-            return self._pattern.sub("***", value)
+            return _pattern_of(self._texts).sub("***", value)
         if isinstance(value, list):
             return [self.redacted(item) for item in value]
         if isinstance(value, dict):
             return {self.redacted(key): self.redacted(item) for key, item in value.items()}
         return value
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern_of(texts: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(map(re.escape, texts), key=len, reverse=True)
+    return re.compile("|".join(longest_first) or "(?!)", re.IGNORECASE)  # "(?!)" is nowhere
