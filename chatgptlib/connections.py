@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import io
 import os
+import re
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ConfigError, Secrets, shown_url
@@ -35,6 +38,9 @@ R = TypeVar("R")
 
 _READ_SIZE = 65536
 _WRITE_SIZE = 65536  # TLS sends all of what it is given, so that no limit could be kept between
+_HEAD_LIMIT = 262_144  # bytes
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # 101 is final
 _IDLE_SECONDS = 30.0  # after which servers and routers may have forgotten a connection
 
 # What `requests` looks at for proxies and CA bundles.
@@ -43,12 +49,6 @@ _ENVIRONMENT = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
 )
-
-# What is not public, of what this stands on. A test says which a release has dropped.
-PRIVATE_NAMES = {
-    "urllib3.connectionpool.HTTPConnectionPool": ("_new_conn", "_prepare_proxy", "_validate_conn"),
-    "requests.models.Response": ("_content",),  # False until somebody has read the body
-}
 
 
 class Limits:
@@ -90,8 +90,7 @@ class Connections:
         self.session = session
         self._verify = verify
         self._proxies = dict(proxies or {})
-        # Of one process: a fork shares no socket. Replaced, not emptied: an exchange under way
-        # gives its connection back to where it is from, and so to nobody's use.
+        # Connections belong to one process: a child of it makes its own.
         self._ways: tuple[int, dict[tuple[str | None, ...], Way]] = (0, {})
 
     def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
@@ -122,28 +121,21 @@ class Connections:
         _, ways = self._ways
         self._ways = (0, {})
         for way in list(ways.values()):
-            way.close_idle()
+            way.close_idle(for_good=True)
 
-    def ask_others(self) -> Callable[..., requests.Response] | None:
-        """What brings answers in our place: a session of the user's, or a mock or recorder that
-        has put itself where `requests` and urllib3 send and connect. None for nothing."""
+    def needs_session(self) -> bool:
+        """Whether requests has to send: over the user's session, or because a mock or recorder has
+        replaced the methods with which requests and urllib3 send and connect."""
         from requests.adapters import HTTPAdapter
         from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-        if self.session is not None:
-            return self._ask_session
-        usual = HTTPAdapter.send.__module__ == HTTPAdapter.__module__
+        patched = HTTPAdapter.send.__module__ != HTTPAdapter.__module__
         for pool in (HTTPConnectionPool, HTTPSConnectionPool):
-            usual = usual and pool.ConnectionCls.__module__.startswith("urllib3.")
-        return None if usual else self._ask_mock
+            patched = patched or not pool.ConnectionCls.__module__.startswith("urllib3.")
+        return patched or self.session is not None
 
-    def _ask_mock(self, request: requests.PreparedRequest, timeout: Any) -> requests.Response:
-        from requests.adapters import HTTPAdapter
-
-        return HTTPAdapter().send(request, stream=True, timeout=timeout)
-
-    def _ask_session(self, request: requests.PreparedRequest, timeout: Any) -> requests.Response:
-        from requests import HTTPError as StatusError
+    def ask_session(self, request: requests.PreparedRequest, timeout: Any) -> requests.Response:
+        import requests
         from requests.utils import default_user_agent
 
         def note(response: requests.Response, **_: Any) -> None:
@@ -151,9 +143,8 @@ class Connections:
 
         came: list[requests.Response] = []
         session, headers, verify = self.session, dict(request.headers), self._verify
-        assert session is not None
+        session = session or requests.Session()
         headers.pop("Content-Length", None)
-        headers.pop("Accept-Encoding", None)  # the session's own
         if session.headers.get("User-Agent") not in (None, default_user_agent()):
             headers.pop("User-Agent", None)
         if verify is None and session.verify is not True:
@@ -173,7 +164,7 @@ class Connections:
                 stream=True,
             )
         except BaseException as error:  # a hook's
-            if isinstance(error, StatusError) and error.response is not None:
+            if isinstance(error, requests.HTTPError) and error.response is not None:
                 return error.response  # it called raise_for_status(), which is not its task here
             for response in came:
                 response.close()
@@ -243,18 +234,21 @@ class Way:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if connection.idle_since >= oldest and connection.is_silent():
+            if connection.idle_since >= oldest and connection.is_reusable():
                 return connection
             connection.close()
 
     def give_back(self, connection: Connection) -> None:
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
+        while self._idle and self._idle[0].idle_since < connection.idle_since - _IDLE_SECONDS:
+            self._idle.popleft()  # the last of a crowd that has long gone
 
-    def close_idle(self) -> None:
-        idle, self._idle = self._idle, deque()
-        for connection in idle:
-            connection.close()
+    def close_idle(self, *, for_good: bool = False) -> None:
+        """Close the idle connections; if it is for good, those that are given back too."""
+        self._idle.clear()  # a connection that is forgotten closes itself
+        if for_good:
+            self._idle = deque(maxlen=0)
 
     def connect(self, limits: Limits) -> Connection:
         def connect() -> Connection:
@@ -299,16 +293,6 @@ def users_in(urls: Iterable[str]) -> Iterator[str]:
             yield from (text, unquote(text))
 
 
-def joined(pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
-    """Headers, of which those of the same name are one list."""
-    from requests.structures import CaseInsensitiveDict
-
-    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-    for name, value in pairs:
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
 @functools.cache
 def limited(connection_class: type[http.client.HTTPConnection]) -> type[Any]:
     """A connection class of urllib3, made to keep to the limits of an exchange in each step
@@ -318,29 +302,25 @@ def limited(connection_class: type[http.client.HTTPConnection]) -> type[Any]:
     class Limited(connection_class):  # type: ignore[misc, valid-type]  # not known earlier
         limits = Limits(None, None, None)
 
-        @property
-        def sock(self) -> Any:
-            return self.__dict__.get("sock")
-
-        @sock.setter
-        def sock(self, sock: Any) -> None:
-            self.__dict__["sock"] = sock
-            if sock is not None:
-                sock.settimeout(self.limits.left(self.limits.connect))
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "sock" and value is not None:
+                value.settimeout(self.limits.left(self.limits.connect))
 
         def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> HTTPResponse:  # pyright: ignore[reportIncompatibleVariableOverride]  # it makes one
             """Reads the answer to CONNECT."""
-            incoming: Any = Incoming(sock, self.limits, self.limits.connect)
-            return HTTPResponse(incoming, *args, **kwargs)
+            limits = self.limits
+            head, _ = _read_head(lambda: _receive(sock, limits.left(limits.connect)))
+            return HTTPResponse(_as_socket(head), *args, **kwargs)
 
     return Limited
 
 
-# Connections: ours, and others'
+# Channels: a connection, or the response of a session
 
 
 class Connection:
-    """A connection of ours, used by one exchange at a time."""
+    """A connection to a server, used by one exchange at a time."""
 
     can_hurry = True
     idle_since = 0.0
@@ -348,14 +328,15 @@ class Connection:
     def __init__(self, sock: Any, tls_in_tls: bool) -> None:
         self._sock = sock
         self._tls_in_tls = tls_in_tls  # urllib3's, which keeps to no limit in all
-        # Called at the latest when it is forgotten: by a stream, a client, or an interruption.
+        # Called at the latest when it is garbage: after a stream, a client or an interruption.
         self.close: Callable[[], object] = weakref.finalize(self, sock.close)
 
     def begin(self, way: Way, limits: Limits) -> None:
         """Serve an exchange."""
-        self._way: Way | None = way
+        self._way = way
         self._limits = limits
-        self._incoming = Incoming(self._sock, limits, limits.read)
+        self._unread = b""  # received, and not taken yet
+        self.received_any = False
         self.may_keep = False
 
     def send(self, head: bytes, body: Any) -> None:
@@ -369,40 +350,41 @@ class Connection:
                     at += self._sock.send(view[at : at + _WRITE_SIZE])
             self.may_keep = True
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the server may have answered before it had read it all
+            pass  # the server may have answered without reading the full request
 
     def read_head(self, method: str | None) -> http.client.HTTPResponse:
-        """The head of the answer, after any interim ones."""
+        """The head of the response, after any interim ones."""
         from http.client import HTTPResponse
 
-        incoming: Any = self._incoming
-        while True:
-            head = HTTPResponse(incoming, method=method)
-            self._bounded(head.begin)
-            head.close()  # or it would be when it is forgotten, in code in which a Ctrl-C is lost
-            if head.status == 101 or not 100 <= head.status < 200:
-                return head
+        head, self._unread = self._bounded(functools.partial(_read_head, self._receive))
+        response = HTTPResponse(_as_socket(head), method=method)
+        response.begin()
+        response.close()  # its finalizer would swallow a Ctrl-C
+        return response
 
     def receive(self) -> bytes:
         """The next bytes; b"" when the connection has ended."""
-        return self._bounded(self._incoming.receive)
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
+        return self._bounded(self._receive)
+
+    def _receive(self) -> bytes:
+        data = _receive(self._sock, self._limits.left(self._limits.read))
+        self.received_any = self.received_any or bool(data)
+        return data
 
     def _bounded(self, step: Callable[[], R]) -> R:
         return within(self._limits if self._tls_in_tls else None, step, lambda _: self.close())
 
-    @property
-    def any_came(self) -> bool:
-        return self._incoming.any_came
-
     def give_back(self, clean: bool) -> None:
-        """Serve others, unless something came that belongs to no answer (not `clean`)."""
-        way, self._way = self._way, None
-        if way is not None and clean and self.may_keep and not self._incoming.rest:
-            way.give_back(self)
+        """Serve others, or close if bytes that belong to no response are left (not `clean`)."""
+        if clean and self.may_keep and not self._unread:
+            self._way.give_back(self)
         else:
             self.close()
 
-    def is_silent(self) -> bool:
+    def is_reusable(self) -> bool:
         """Nothing has come since it was given back: neither bytes, nor its end."""
         from ssl import SSLWantReadError
 
@@ -419,48 +401,38 @@ class Connection:
         shut_down(self._sock)
 
 
-class Incoming:
-    """What comes over a socket: to http.client, which reads the heads, it is a file."""
+def _receive(sock: Any, limit: float | None) -> bytes:
+    """The next bytes, however many have arrived; b"" at the end of the connection."""
+    sock.settimeout(limit)
+    data: bytes = sock.recv(_READ_SIZE)
+    return data
 
-    def __init__(self, sock: Any, limits: Limits, limit: float | None) -> None:
-        self._sock = sock
-        self._limits = limits
-        self._limit = limit
-        self.rest = b""  # came, and was not taken yet
-        self.any_came = False
 
-    def receive(self) -> bytes:
-        """The next bytes, however many have come; b"" at the end of the connection."""
-        data: bytes
-        if self.rest:
-            data, self.rest = self.rest, b""
-            return data
-        self._sock.settimeout(self._limits.left(self._limit))
-        data = self._sock.recv(_READ_SIZE)
-        self.any_came = self.any_came or bool(data)
-        return data
+def _read_head(receive: Callable[[], bytes]) -> tuple[bytes, bytes]:
+    """The head of a response, without interim ones, and the bytes that came after it."""
+    from http.client import BadStatusLine, HTTPException, RemoteDisconnected
 
-    def readline(self, limit: int) -> bytes:
-        line = b""
-        while b"\n" not in line and len(line) < limit:
-            data = self.receive()
-            if not data and self.any_came:
-                raise ConnectionAbortedError("the connection ended in the head of the answer")
-            if not data:
-                return b""
-            line += data
-        end = min(line.find(b"\n") + 1 or limit, limit)
-        self.rest = line[end:]
-        return line[:end]
+    data, end = b"", None
+    while end is None:
+        more = receive()
+        data += more
+        if not more and not data:
+            raise RemoteDisconnected("the server closed the connection")
+        if not more:
+            raise ConnectionAbortedError("the connection ended in the head of the answer")
+        if not b"HTTP/".startswith(data[:5]):
+            raise BadStatusLine(repr(data))
+        if len(data) > _HEAD_LIMIT:
+            raise HTTPException(f"the head of the answer has more than {_HEAD_LIMIT} bytes")
+        while (end := _HEAD_END.search(data)) and _INTERIM.match(data):
+            data = data[end.end() :]
+    return data[: end.end()], data[end.end() :]
 
-    def makefile(self, mode: str) -> Incoming:
-        return self
 
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass  # by http.client, for which a head without a body is the end of the answer
+def _as_socket(head: bytes) -> Any:
+    """What http.client takes for a socket over which this head comes."""
+    file = io.BytesIO(head)
+    return SimpleNamespace(makefile=lambda mode: file)
 
 
 class Foreign:
@@ -540,7 +512,7 @@ def within(limits: Limits | None, step: Callable[[], R], discard: Callable[[Any]
     since nothing else bounds it; `discard` then gets the future with what comes of it."""
     if limits is None or limits.due is None:
         return step()
-    from concurrent.futures import Future
+    from concurrent.futures import Future, wait
 
     def work() -> None:
         try:
@@ -554,15 +526,15 @@ def within(limits: Limits | None, step: Callable[[], R], discard: Callable[[Any]
         threading.Thread(target=work, daemon=True).start()
     except RuntimeError:  # the interpreter is ending
         return step()
+    in_time = False
     try:
-        return future.result(seconds)
-    except Exception:
-        if future.done():
-            raise
+        in_time = bool(wait([future], seconds).done)
     finally:
-        if not future.done():
+        if not in_time:
             future.add_done_callback(discard)
-    raise Abandoned
+    if not in_time:
+        raise Abandoned
+    return future.result()
 
 
 def close_late(future: Future[Any]) -> None:

@@ -19,8 +19,10 @@ import itertools
 import json
 import os
 import re
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,6 @@ from .connections import (
     Limits,
     Way,
     close_late,
-    joined,
     within,
 )
 from .errors import (
@@ -111,28 +112,28 @@ class Exchange:
         Raises ConfigError for what can't be sent and HTTPError when no answer came.
         """
         limits, request = self._limits, self._request
+        handled = sys.exc_info()[1]
         self._sent_at = time.monotonic()  # or later: as soon as that can be said
         try:
-            ask = self._connections.ask_others()
-            if ask is None:
-                self._ask_server(fresh)
-            else:
+            if self._connections.needs_session():
                 self._move(SENT)
-                asked = functools.partial(ask, request, (limits.connect, limits.read))
-                if limits.due is None:
-                    self._take(asked())
-                else:
-                    self._take(within(limits, asked, close_late))
+                timeout = (limits.connect, limits.read)
+                ask = functools.partial(self._connections.ask_session, request, timeout)
+                self._take(within(limits, ask, close_late))
+            else:
+                self._ask_server(fresh)
             if limits.late:  # it may be no more than what came until then
                 raise TimeoutError
             return
         except BaseException as error:
-            made = self._ended_by(error, HTTPError)
+            made = self._ended_by(error, HTTPError, handled)
             if made is error:
                 raise
         raise made
 
     def _ask_server(self, fresh: bool) -> None:
+        from urllib3._collections import HTTPHeaderDict  # urllib3 1.26 has it nowhere else
+
         request, limits = self._request, self._limits
         self._way = way = self._connections.way(request)
         self._secrets |= way.secrets
@@ -149,7 +150,7 @@ class Exchange:
         self._sent_at = time.monotonic()
         head = connection.read_head(request.method)
         self.status_code, self.reason = head.status, head.reason
-        self.headers = joined(head.headers.items())
+        self.headers = HTTPHeaderDict(head.headers.items())
         self._body = Body(head.status, self.headers, limit=self._body_limit)
         connection.may_keep &= head.version == 11 and self._body.may_keep
         self._move(HEAD)
@@ -199,10 +200,11 @@ class Exchange:
             return b""
         if not self._move(READING):
             raise self._broken_off([], kind)
+        handled = sys.exc_info()[1]
         try:
             return self._next()
         except BaseException as error:
-            made = self._ended_by(error, kind)
+            made = self._ended_by(error, kind, handled)
             if made is error:
                 raise
         raise made
@@ -253,7 +255,8 @@ class Exchange:
 
     def check_deadline(self) -> None:
         """Raise RequestTimeoutError if the deadline has passed."""
-        if self._limits.late and self._move(EXPIRED):
+        if self._limits.late:
+            self._move(EXPIRED)
             self._drop()
             raise self._broken_off([], HTTPError)
 
@@ -273,7 +276,9 @@ class Exchange:
         if channel is not None:
             channel.close()
 
-    def _ended_by(self, error: BaseException, kind: type[HTTPError]) -> BaseException:
+    def _ended_by(
+        self, error: BaseException, kind: type[HTTPError], handled: BaseException | None
+    ) -> BaseException:
         """End the exchange, which this thread was busy with. Returns what is to be raised: an
         error of ours, or what a user's hook, signal handler or job runner has raised."""
         before, channel = self.state, self._channel
@@ -282,7 +287,7 @@ class Exchange:
             channel.shut_down()  # the thread that was left with it closes it
             self._channel = None
         self._drop()
-        links = _chain(error)
+        links = _chain(error, handled)
         _clear_frames(links)
         passing = next(filter(_raised_by_user, reversed(links)), None)
         if passing is None and not self._is_from_below(error):
@@ -290,7 +295,7 @@ class Exchange:
         if passing is not None:
             return passing
         if before in (CONNECTING, SENT):
-            untouched = not (isinstance(channel, Connection) and channel.any_came)
+            untouched = not (isinstance(channel, Connection) and channel.received_any)
             made = self._no_answer(links, before, untouched)
         else:
             made = self._broken_off(links, kind)
@@ -307,12 +312,14 @@ class Exchange:
         if not isinstance(error, Exception):
             return False
         theirs = (RequestException, PoolError, HTTPException, json.JSONDecodeError, Abandoned)
-        if isinstance(error, (*theirs, Incomplete, Undecodable)) or self.state == LEFT:
-            return True  # the last is a reader that trips over what close() does
+        if isinstance(error, (*theirs, Incomplete, Undecodable)):
+            return True
         if _package_of(type(error).__module__) not in ("builtins", *_BELOW):
             return False
         *_, frame = _frames_of(error)
-        return isinstance(error, OSError) or _package_of(frame.f_globals["__name__"]) in _BELOW
+        return (
+            isinstance(error, OSError) or _package_of(frame.f_globals.get("__name__", "")) in _BELOW
+        )
 
     # Errors
 
@@ -325,10 +332,14 @@ class Exchange:
     @property
     def safe_headers(self) -> Mapping[str, str]:
         """The headers, for an error to carry: a server may repeat the key there too."""
+        from urllib3._collections import HTTPHeaderDict
+
         pairs = self.headers.items()
         if not any(self._secrets.found_in(f"{name} {value}") for name, value in pairs):
             return self.headers
-        return joined((self.redacted(name), self.redacted(value)) for name, value in pairs)
+        return HTTPHeaderDict(
+            [(self.redacted(name), self.redacted(value)) for name, value in pairs]
+        )
 
     def redacted(self, value: Any) -> Any:
         """Text, or JSON with texts in it, without the key, for the server that repeats it."""
@@ -389,7 +400,7 @@ class Exchange:
         made: OpenAIError
         if self.state == READING:
             made = ConfigError(f"another thread is reading this answer {where}")
-        elif self.state == EXPIRED:
+        elif self.state == EXPIRED or (self.state == DONE and not links):
             made = RequestTimeoutError(f"the deadline ran out while the answer came {where}")
         elif self.state == LEFT:
             made = kind(f"closed before the answer was complete {where}")
@@ -428,13 +439,16 @@ def _package_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error and all that it was made from, however `requests` wrapped it."""
+def _chain(error: BaseException, handled: BaseException | None) -> list[BaseException]:
+    """The error and its causes, however `requests` wrapped them. What the caller was
+    handling when it called is not one of them, although Python chains it as well."""
     found: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting and len(found) < 50:
         link = waiting.pop(0)
-        if isinstance(link, BaseException) and not any(link is other for other in found):
+        if isinstance(link, BaseException) and not any(
+            link is other for other in (handled, *found)
+        ):
             found.append(link)
             waiting += [*link.args, getattr(link, "reason", None), link.__cause__, link.__context__]
     return found
@@ -442,16 +456,13 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _frames_of(error: BaseException) -> Iterator[FrameType]:
     """The frames that an exception came through, the innermost last."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        yield traceback.tb_frame
-        traceback = traceback.tb_next
+    return (frame for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _clear_frames(links: list[BaseException]) -> None:
     """Let no traceback hold the variables of what is below: some show the key."""
     for frame in itertools.chain(*map(_frames_of, links)):
-        module = frame.f_globals["__name__"]
+        module = frame.f_globals.get("__name__", "")
         if module in (__name__, Limits.__module__) or _package_of(module) in _BELOW:
             try:
                 frame.clear()
@@ -483,14 +494,16 @@ def _is_timeout(links: list[BaseException]) -> bool:
     from requests.exceptions import Timeout
     from urllib3.exceptions import ReadTimeoutError
 
-    return any(isinstance(link, (TimeoutError, Timeout, ReadTimeoutError)) for link in links)
+    # ETIMEDOUT is the system's own limit, not one of ours.
+    ours = (x for x in links if not (isinstance(x, OSError) and x.errno))
+    return any(isinstance(link, (TimeoutError, Timeout, ReadTimeoutError)) for link in ours)
 
 
 def _is_lost(links: list[BaseException]) -> bool:
     """The other side hung up: without a word, or in the middle of our request."""
     from ssl import SSLEOFError, SSLZeroReturnError
 
-    kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+    kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, TimeoutError)
     return any(isinstance(link, (*kinds, SSLEOFError, SSLZeroReturnError)) for link in links)
 
 

@@ -12,8 +12,10 @@ https://www.rfc-editor.org/rfc/rfc9112.html#name-message-body
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 # The states of an exchange. Plain text, so that to look one up runs no Python code: a
 # signal handler can't run between the look at a state and the move to the next.
@@ -39,7 +41,9 @@ MOVES: dict[str, frozenset[str]] = {
     BROKEN: frozenset(),
 }
 
-_LINE_LIMIT = 65536  # bytes, of a line between two chunks, and of all trailers
+_LINE_LIMIT = 65536  # bytes, of a line between two chunks
+_HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
+_SIZE, _EMPTY, _TRAILER = "size", "empty", "trailer"  # the lines of a chunked body
 
 
 class Incomplete(Exception):
@@ -50,69 +54,61 @@ class Undecodable(Exception):
     """The body can't be decompressed."""
 
 
-class _Decoder(Protocol):
-    """One coding of a body, undone."""
-
-    ended: bool  # the end that the coding marks has come
-
-    def feed(self, data: bytes) -> bytes: ...
-
-
 class Body:
-    """Takes the bytes of a connection, and gives those of the body.
+    """Takes the bytes of a connection, and returns those of the body.
 
-    The framing comes first, then each coding undone, the last applied first.
+    The framing comes first, then each coding is undone, the last applied first.
     """
 
     def __init__(self, status: int, headers: Mapping[str, str], *, limit: int) -> None:
         transfer = _tokens(headers.get("transfer-encoding"))
-        framing: _Framing
+        framing: _UntilClose
         if status in (204, 304):
             framing = _Length(0)
-        elif transfer:
-            framing = _Chunked() if transfer[-1] == "chunked" else _Framing()
-            transfer = transfer[: -1 if framing.has_end else None]
-        elif "content-length" in headers:
+        elif transfer[-1:] == ["chunked"]:
+            framing = _Chunked()
+            transfer.pop()
+        elif "content-length" in headers and not transfer:
             framing = _Length(_length(headers["content-length"]))
         else:
-            framing = _Framing()
+            framing = _UntilClose()
         self._framing = framing
         codings = [*_tokens(headers.get("content-encoding")), *transfer]
-        self._codings = [_coding(name, limit) for name in reversed(codings) if name != "identity"]
+        self._codings: list[_Chunked | _Inflate] = [
+            _Chunked() if name == "chunked" else _Inflate(name, limit) for name in reversed(codings)
+        ]
         self.ended: bool = framing.ended
-        # A connection whose end is the end of the body has no other answer after it.
+        # A connection whose end is the end of the body carries no other response after it.
         self.may_keep: bool = framing.has_end and "close" not in _tokens(headers.get("connection"))
 
     @property
     def left_over(self) -> bytes:
-        """What came behind the end of the body."""
+        """The bytes behind the end of the body."""
         return self._framing.left_over
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the connection, b"" when it has ended; as much of the
-        body as they complete."""
-        if not data:
-            self._framing.close()
+        """Take the next bytes of the connection, b"" at its end; return what they add."""
+        if not data and self._framing.has_end:
+            raise Incomplete("the connection ended too early")
         data = self._framing.feed(data)
-        for decoder in self._codings:
-            data = decoder.feed(data)
-        if self._framing.ended:
-            self.ended = True
-            if not all(decoder.ended for decoder in self._codings):
-                raise Incomplete("the compressed data ends too early")
+        for coding in self._codings:
+            data = coding.feed(data)
+        self.ended = self._framing.ended
+        if self.ended and not all(coding.ended for coding in self._codings):
+            raise Incomplete("the compressed data ends too early")
         return data
 
 
 def _tokens(value: str | None) -> list[str]:
-    """The items of a header that is a list."""
-    return [token for item in (value or "").split(",") if (token := item.strip().lower())]
+    """The items of a header that is a list; "identity" stands for no coding."""
+    items = [item.strip().lower() for item in (value or "").split(",")]
+    return [item for item in items if item not in ("", "identity")]
 
 
 def _length(value: str) -> int:
     """A Content-Length, which a proxy may have doubled."""
-    told = set(_tokens(value))
-    length = told.pop() if len(told) == 1 else ""
-    if not (length.isascii() and length.isdigit()):
+    lengths = set(_tokens(value))
+    if len(lengths) != 1 or not re.fullmatch("[0-9]{1,18}", length := lengths.pop()):
         raise Incomplete("Content-Length is not a number")
     return int(length)
 
@@ -120,25 +116,20 @@ def _length(value: str) -> int:
 # Framing
 
 
-class _Framing:
-    """Where a body ends: here, where the connection does."""
+class _UntilClose:
+    """A body that ends with the connection."""
 
     has_end = False  # marked in the bytes themselves
     ended = False
     left_over = b""
 
     def feed(self, data: bytes) -> bytes:
+        self.ended = not data
         return data
 
-    def close(self) -> None:
-        """The connection has ended."""
-        if self.has_end:
-            raise Incomplete("the connection ended too early")
-        self.ended = True
 
-
-class _Length(_Framing):
-    """A body of so many bytes."""
+class _Length(_UntilClose):
+    """A body of a known length."""
 
     has_end = True
 
@@ -147,15 +138,14 @@ class _Length(_Framing):
         self.ended = not length
 
     def feed(self, data: bytes) -> bytes:
-        if len(data) > self._missing:
-            data, self.left_over = data[: self._missing], data[self._missing :]
+        data, self.left_over = data[: self._missing], data[self._missing :]
         self._missing -= len(data)
         self.ended = not self._missing
         return data
 
 
-class _Chunked(_Framing):
-    """A body in chunks, each behind a line with its size; joined where several come at once.
+class _Chunked(_UntilClose):
+    """A body in chunks, each after a line with its size; those that come together are joined.
 
     https://www.rfc-editor.org/rfc/rfc9112.html#name-chunked-transfer-coding
     """
@@ -163,127 +153,73 @@ class _Chunked(_Framing):
     has_end = True
 
     def __init__(self) -> None:
-        self._rest = b""  # the start of a line whose end has not come
-        self._before = b""  # what a size stands behind: the line end of the last chunk
-        self._missing = 0  # bytes of the chunk that is coming
-        self._in_trailers = False
-        self._trailers = 0  # bytes
+        self._line = b""  # the start of a line whose end has not arrived
+        self._missing = 0  # bytes of the current chunk
+        self._expected = _SIZE  # the kind of the next line
 
     def feed(self, data: bytes) -> bytes:
         found: list[bytes] = []
-        if self._rest:
-            data, self._rest = self._rest + data, b""
-        at, missing, before = 0, self._missing, self._before
-        while at < len(data) and not self._in_trailers:
-            if missing:
-                piece = data[at : at + missing]
+        data, self._line = self._line + data, b""
+        at = 0
+        while at < len(data) and not self.ended:
+            if self._missing:
+                piece = data[at : at + self._missing]
                 found.append(piece)
                 at += len(piece)
-                missing -= len(piece)
-                before = b"\r\n"
-                continue
-            end = data.find(b"\n", at + len(before))
-            if end < 0:
-                self._keep(data[at:])
-                at = len(data)
+                self._missing -= len(piece)
+            elif end := data.find(b"\n", at) + 1:
+                self._take(data[at:end].strip())
+                at = end
+            elif len(data) - at > _LINE_LIMIT:
+                raise Incomplete("a line between two chunks has no end")
+            else:
+                self._line = data[at:]
                 break
-            try:  # `int` passes over the line ends
-                missing = int(data[at:end], 16) if data.startswith(before, at) else -1
-            except ValueError:
-                missing = _size_before_semicolon(data[at:end])
-            if missing < 0:
+        if self.ended:
+            self.left_over = data[at:]
+        return b"".join(found)
+
+    def _take(self, line: bytes) -> None:
+        if self._expected is _SIZE:
+            size = line.partition(b";")[0].strip()
+            if not _HEX.fullmatch(size):
                 raise Incomplete("a chunk has no size")
-            at = end + 1
-            self._in_trailers = not missing
-        self._missing, self._before = missing, before
-        if self._in_trailers:
-            self._take_trailers(data[at:])
-        return found[0] if len(found) == 1 else b"".join(found)
-
-    def _take_trailers(self, data: bytes) -> None:
-        """Pass over what stands behind the last chunk, up to an empty line."""
-        while not self.ended:
-            line, end, data = data.partition(b"\n")
-            self._trailers += len(line)
-            if not end:
-                self._keep(line)
-                return
-            if line in (b"", b"\r"):
-                self.ended, self.left_over = True, data
-
-    def _keep(self, line: bytes) -> None:
-        if len(line) > _LINE_LIMIT or self._trailers > _LINE_LIMIT:
-            raise Incomplete("a line between two chunks has no end")
-        self._rest = line
-
-
-def _size_before_semicolon(line: bytes) -> int:
-    """The size of a chunk whose line says more than that; -1 if it says something else."""
-    try:
-        return int(line.partition(b";")[0], 16)
-    except ValueError:
-        return -1
+            self._missing = int(size, 16)
+            self._expected = _EMPTY if self._missing else _TRAILER
+        elif self._expected is _TRAILER:
+            self.ended = not line
+        elif line:
+            raise Incomplete("a chunk is longer than its size")
+        else:
+            self._expected = _SIZE
 
 
 # Codings
 
-# How zlib is told which header to expect; deflate means zlib's to the standard, and none
-# at all to some servers.
-_WINDOWS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
-
-
-def _coding(name: str, limit: int) -> _Decoder:
-    if name == "chunked":
-        return _Chunked()
-    if name in _WINDOWS:
-        return _Inflate(name, limit)
-    raise Undecodable(f"it is coded as {name!r}, which was not asked for")
-
 
 class _Inflate:
-    """A compressed body; one that only claims to be compressed passes as it is."""
+    """A compressed body: its bytes, decompressed. One that only claims to be gzip is plain."""
 
     def __init__(self, name: str, limit: int) -> None:
-        self._windows = _WINDOWS[name]
+        if name not in ("gzip", "x-gzip", "deflate"):
+            raise Undecodable(f"the server used the coding {name!r}, which is not supported")
+        self._window = 15 if name == "deflate" else 31  # the header that zlib is to expect
         self._limit = limit
         self._room = limit  # bytes that may still come out
-        self._begun = b""  # too little to tell what it is
         self._inflater: Any = None
-        self._plain = False
-        self.ended: bool = True  # until something has come
+        self.ended = True  # until something has come
 
     def feed(self, data: bytes) -> bytes:
-        if self._plain or not data:
-            return data
-        if self._inflater is not None:
-            return self._inflate(data)
-        data = self._begun + data
-        if len(data) < 2:  # the length of the shortest header
-            self._begun, self.ended = data, False
-            return b""
-        return self._begin(data)
-
-    def _begin(self, data: bytes) -> bytes:
-        import zlib
-
-        if data.startswith(b"\x1f\x8b") == (31 in self._windows):
-            for window in self._windows:
-                self._inflater = zlib.decompressobj(window)
-                try:
-                    return self._inflate(data)
-                except Undecodable:
-                    if self._room < 0 or window == 31:
-                        raise
-        self._plain = self.ended = True
-        return data
-
-    def _inflate(self, data: bytes) -> bytes:
-        import zlib
-
         found: list[bytes] = []
+        if self._inflater is None and self._window == 31 and data[:1] not in (b"", b"\x1f"):
+            return data
         while data:
-            if self._inflater.eof:  # what follows is another member, or padding
-                if not data.startswith(b"\x1f"):
+            if self._inflater is None:
+                # Some servers send deflate without zlib's header, whose first byte ends in 8.
+                raw = self._window == 15 and data[0] & 15 != 8
+                self._inflater = zlib.decompressobj(-15 if raw else self._window)
+            elif self._inflater.eof:  # padding, or another member
+                if data[0] != 0x1F:
                     break
                 self._inflater = zlib.decompressobj(31)
             try:
@@ -293,6 +229,6 @@ class _Inflate:
             self._room -= len(found[-1])
             if self._room < 0:
                 raise Undecodable(f"it has more than {self._limit:,} bytes (max_response_bytes)")
+            self.ended = self._inflater.eof
             data = self._inflater.unused_data
-        self.ended = self._inflater.eof
         return b"".join(found)

@@ -315,7 +315,7 @@ NO_ANSWER = [
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE), "HTTPError", "in the head", id="cut-head"),
     pytest.param(Reply(b"garbage\r\n\r\n", CLOSE), "HTTPError", "garbage", id="no-http"),
     pytest.param(Reply(b"HTTP/1.1 abc\r\n\r\n", CLOSE), "HTTPError", "abc", id="no-status"),
-    pytest.param(Reply(b"\x00\xff" * 100, CLOSE), "HTTPError", "in the head", id="bytes"),
+    pytest.param(Reply(b"\x00\xff" * 100, CLOSE), "HTTPError", "no usable answer", id="bytes"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", CLOSE), "HTTPError",
                  "more than 100 headers", id="too-many-headers"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", CLOSE), "HTTPError",
@@ -1090,3 +1090,39 @@ def test_dripping_after_done_holds_nobody_up(question, whole, drip):
     ):
         assert open_stream(client, question).response().text == "a"
         assert wire.closed_by_client.wait(10)
+
+
+@pytest.mark.parametrize("handled", [TimeoutError("mine"), ValueError("my own number")], ids=repr)
+def test_what_its_caller_is_handling_is_no_cause_of_an_error(ask, question, handled):
+    client = ask(Reply(ANSWER[:-5], CLOSE), max_retries=0)
+    refused = client.with_options(base_url="http://127.0.0.1:9/v1")
+    for one, words in ((refused, "no connection: ConnectionRefused"), (client, "in the middle")):
+        try:
+            raise handled
+        except type(handled):
+            with pytest.raises(lib.HTTPError, match=words) as caught:
+                call(one, question)
+            assert type(caught.value) is lib.HTTPError
+            assert "mine" not in str(caught.value)
+            assert handled.__traceback__ is not None
+
+
+def test_the_connections_of_a_crowd_that_has_gone_are_closed(ask, question, monkeypatch):
+    client = ask(ANSWER)
+    crowd = [threading.Thread(target=call, args=[client, question]) for _ in range(20)]
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join(10)
+    monkeypatch.setattr(module_of(lib.Connections), "_IDLE_SECONDS", 0.0)
+    call(client, question)
+    monkeypatch.undo()
+    assert client.wire.closed_by_client.wait(5)
+
+
+def test_a_stream_that_ends_after_the_close_of_its_client_leaves_no_connection_open(ask, question):
+    client = ask(STREAM)
+    stream = open_stream(client, question)
+    client.close()
+    assert stream.response().text == "ab"
+    assert client.wire.closed_by_client.wait(5)
