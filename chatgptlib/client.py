@@ -351,9 +351,11 @@ class OpenAIClient:
         if found is not None:
             body = {"stream": True, **found}
         content = None if body is None else encode(body)
-        return EventStream(
-            send(self, "POST", whole_path(path, query), content, accept=EVENT_STREAM)
-        )
+        whole = whole_path(path, query)
+        try:
+            return EventStream(send(self, "POST", whole, content, accept=EVENT_STREAM))
+        except OpenAIError as error:
+            raise bare(error) from error.__cause__
 
     def _ask(
         self,

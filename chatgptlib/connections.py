@@ -125,14 +125,21 @@ class Connections:
 
     def needs_session(self) -> bool:
         """Whether requests has to send: over the user's session, or because a mock or recorder has
-        replaced the methods with which requests and urllib3 send and connect."""
+        replaced a method with which requests and urllib3 send or connect."""
+        from requests import Session
         from requests.adapters import HTTPAdapter
         from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-        patched = HTTPAdapter.send.__module__ != HTTPAdapter.__module__
-        for pool in (HTTPConnectionPool, HTTPSConnectionPool):
-            patched = patched or not pool.ConnectionCls.__module__.startswith("urllib3.")
-        return patched or self.session is not None
+        methods: list[tuple[type[Any], str]] = [
+            *((HTTPAdapter, "send"), (HTTPConnectionPool, "urlopen")),
+            *((Session, "send"), (Session, "get_adapter")),
+        ]
+        pools = (HTTPConnectionPool, HTTPSConnectionPool)
+        return (
+            self.session is not None
+            or not all(_is_original(owner, name) for owner, name in methods)
+            or not all(pool.ConnectionCls.__module__.startswith("urllib3.") for pool in pools)
+        )
 
     def ask_session(self, request: requests.PreparedRequest, timeout: Any) -> requests.Response:
         import requests
@@ -173,6 +180,12 @@ class Connections:
             came.clear()  # the response holds `note`
 
 
+def _is_original(owner: Any, name: str) -> bool:
+    """Whether a method of a class stands in the same file as its constructor."""
+    code = getattr(getattr(owner, name), "__code__", None)
+    return code is not None and code.co_filename == owner.__init__.__code__.co_filename
+
+
 class Way:
     """How to reach a server, and the connections to it that are idle."""
 
@@ -205,12 +218,13 @@ class Way:
 
     def _new_pool(self) -> Any:
         import requests
+        from requests.adapters import HTTPAdapter
 
-        adapter: Any = requests.adapters.HTTPAdapter()
+        adapter: Any = HTTPAdapter()
         url, verify, proxies = self._url, self._verify, self._proxies
         if hasattr(adapter, "get_connection_with_tls_context"):
             request = requests.Request("GET", url).prepare()
-            pool = adapter.get_connection_with_tls_context(request, verify, proxies=proxies)
+            pool: Any = adapter.get_connection_with_tls_context(request, verify, proxies=proxies)
         else:  # before requests 2.32
             pool = adapter.get_connection(url, proxies)
         adapter.cert_verify(pool, url, verify, None)
@@ -224,7 +238,7 @@ class Way:
 
     @property
     def _tunnels(self) -> bool:
-        return self._proxy_scheme != "" and self._pool.scheme == "https"
+        return self._proxy_scheme != "" and self._url.startswith("https:")
 
     def take_idle(self) -> Connection | None:
         """A connection that has served before, and over which nothing has come since."""
@@ -267,7 +281,8 @@ class Way:
 
         pool = self._pool
         tls_in_tls = self._tunnels and self._proxy_scheme == "https"
-        return within(limits if tls_in_tls else None, connect, close_late)
+        socks = self.proxied and not self._proxy_scheme
+        return within(limits if tls_in_tls or socks else None, connect, close_late)
 
     def head_of(self, request: requests.PreparedRequest) -> bytes:
         """The request up to its body, as it is sent."""
@@ -285,12 +300,15 @@ class Way:
 
 def users_in(urls: Iterable[str]) -> Iterator[str]:
     """The users and passwords in URLs, whether these can be parsed or not."""
+    from base64 import b64encode
     from urllib.parse import unquote
 
     for url in urls:
         user = url.rpartition("@")[0].rpartition("//")[2]
-        for text in (user, *user.split(":")):
-            yield from (text, unquote(text))
+        if user:
+            yield f"//{user}@"  # also where it is too short to be struck out by itself
+        for text in (user, unquote(user)):
+            yield from (text, *text.split(":"), b64encode(text.encode()).decode())
 
 
 @functools.cache
@@ -412,17 +430,18 @@ def _read_head(receive: Callable[[], bytes]) -> tuple[bytes, bytes]:
     """The head of a response, without interim ones, and the bytes that came after it."""
     from http.client import BadStatusLine, HTTPException, RemoteDisconnected
 
-    data, end = b"", None
+    data, end, received = b"", None, 0
     while end is None:
         more = receive()
         data += more
+        received += len(more)
         if not more and not data:
             raise RemoteDisconnected("the server closed the connection")
         if not more:
             raise ConnectionAbortedError("the connection ended in the head of the answer")
         if not b"HTTP/".startswith(data[:5]):
             raise BadStatusLine(repr(data))
-        if len(data) > _HEAD_LIMIT:
+        if received > _HEAD_LIMIT:  # interim ones too
             raise HTTPException(f"the head of the answer has more than {_HEAD_LIMIT} bytes")
         while (end := _HEAD_END.search(data)) and _INTERIM.match(data):
             data = data[end.end() :]
@@ -431,8 +450,11 @@ def _read_head(receive: Callable[[], bytes]) -> tuple[bytes, bytes]:
 
 def _as_socket(head: bytes) -> Any:
     """What http.client takes for a socket over which this head comes."""
-    file = io.BytesIO(head)
-    return SimpleNamespace(makefile=lambda mode: file)
+    return SimpleNamespace(makefile=functools.partial(_file_of, head))
+
+
+def _file_of(head: bytes, mode: str) -> io.BytesIO:
+    return io.BytesIO(head)
 
 
 class Foreign:
@@ -443,6 +465,11 @@ class Foreign:
         self._limits = limits
         self._deadline = None if limits.due is None else limits
         self._raw = raw = response.raw
+        self._sock: Any = getattr(getattr(raw, "connection", None), "sock", None)
+        if self._sock is None:  # http.client has dropped it: nothing comes after this answer
+            for name in ("_fp", "fp", "raw", "_sock"):
+                raw = getattr(raw, name, None)
+            self._sock, raw = raw, response.raw
         self.is_decoded = vars(response).get("_content", False) is not False  # read by a hook
         self._unread = response.content if self.is_decoded else b""
         # An old urllib3, and many a mock, can't say what has come without waiting for more.
@@ -450,11 +477,6 @@ class Foreign:
         for name, value in (("decode_content", False), ("enforce_content_length", True)):
             if hasattr(raw, name):  # urllib3's
                 setattr(raw, name, value)
-
-    @property
-    def _sock(self) -> Any:
-        """The socket, for as long as it is ours; None where there is none to be found."""
-        return getattr(getattr(self._raw, "connection", None), "sock", None)
 
     def receive(self) -> bytes:
         """The next bytes of the body; b"" at its end."""
@@ -470,6 +492,7 @@ class Foreign:
         return data or b""
 
     def give_back(self, clean: bool) -> None:
+        self._sock = None  # another's from here on
         if release := getattr(self._raw, "release_conn", None):
             release()
 

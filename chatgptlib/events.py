@@ -13,15 +13,18 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .answers import error_event, not_json, only_error, parsed, told_in_answer, with_answer
-from .errors import OpenAIError, StreamInterruptedError, bare
+from .errors import ConfigError, OpenAIError, StreamInterruptedError, bare
 from .exchange import Exchange
 from .sse import EventDecoder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -32,24 +35,19 @@ class ServerSentEvent:
     data: Any
 
 
-class EventStream:
-    """The events of an answer, as they arrive: an iterator, and a context manager.
+class ResponseStream(Generic[C]):
+    """What arrives in a response, as it arrives: an iterator, and a context manager.
 
-    The server has accepted the request when this exists. It ends at `[DONE]`, or with
-    the body of the answer; the endpoint's page says which event is the last. Left before
-    its end, it closes its connection: at the end of a `with` block, by `close()`, or
-    when it is forgotten.
-
-    Iterating raises APIError for an event that is an error, StreamInterruptedError when
-    the connection is lost, RequestTimeoutError when the server falls silent or the
-    deadline runs out, DeserializeError for a page in place of a stream.
+    `items` returns True when it has come to the end of the stream. Left before that, the
+    stream closes its connection: at the end of a `with` block, by `close()`, or when it is
+    forgotten.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, items: Generator[C, None, bool]) -> None:
         self._exchange = exchange
+        self._items = items
         self._closed = False
-        self._events = _events(exchange)
-        self._ended = False  # well
+        self._complete = False
 
     @property
     def request_id(self) -> str | None:
@@ -61,26 +59,30 @@ class EventStream:
         """The headers of the HTTP response."""
         return self._exchange.headers
 
-    def __iter__(self) -> Iterator[ServerSentEvent]:
+    def __iter__(self) -> Iterator[C]:
         return self
 
-    def __next__(self) -> ServerSentEvent:
+    def __next__(self) -> C:
         try:
             if not self._closed:
-                return next(self._events)
+                return next(self._items)
         except StopIteration as end:
-            self._ended = self._ended or end.value is True
+            self._complete = self._complete or end.value is True
+        except ValueError as error:
+            if "already executing" not in str(error):
+                raise
+            raise ConfigError("another thread is reading this stream") from None
         except OpenAIError as error:
             raise bare(error) from error.__cause__
-        if self._ended:
+        if self._complete:
             raise StopIteration
-        raise _interrupted("was closed, or failed, before its end", self._exchange)
+        raise self._cut()
 
     def close(self) -> None:
         """Leave the stream and free its connection.
 
         Returns at once, and may be called from any thread: one that waits for the next
-        event is woken, with StreamInterruptedError.
+        item is woken, with StreamInterruptedError.
         """
         self._closed = True
         self._exchange.close()
@@ -90,6 +92,24 @@ class EventStream:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _cut(self) -> StreamInterruptedError:
+        return _interrupted("was closed, or failed, before its end", self._exchange)
+
+
+class EventStream(ResponseStream[ServerSentEvent]):
+    """The events of an answer, as they arrive: an iterator, and a context manager.
+
+    The server has accepted the request when this exists. It ends at `[DONE]`, or with
+    the body of the answer; the endpoint's page says which event is the last.
+
+    Iterating raises APIError for an event that is an error, StreamInterruptedError when
+    the connection is lost, RequestTimeoutError when the server falls silent or the
+    deadline runs out, DeserializeError for a page in place of a stream.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange, _events(exchange))
 
 
 def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
@@ -105,7 +125,9 @@ def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
             for name, data in decoder.close() if piece is None else decoder.feed(piece):
                 if done := data.strip() == "[DONE]":
                     break
-                yield _event(name, data, decoder.closed, exchange)
+                event = _event(name, data, decoder.closed, exchange)
+                exchange.check_deadline()
+                yield event
             if done:
                 break
         if stray := decoder.stray.strip():  # an error, a page, or the whole answer at once

@@ -232,6 +232,9 @@ class Exchange:
             while self._channel is not None and self._channel.can_hurry and self._move(READING):
                 self._next()
         except (OSError, Incomplete) as error:  # no end at hand
+            if isinstance(error, Abandoned) and self._channel is not None:
+                self._channel.shut_down()
+                self._channel = None
             if raised_by_signal(error):
                 raise
         except Exception as error:
@@ -309,7 +312,7 @@ class Exchange:
         from requests import RequestException
         from urllib3.exceptions import HTTPError as PoolError
 
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, (RecursionError, MemoryError)):
             return False
         theirs = (RequestException, PoolError, HTTPException, json.JSONDecodeError, Abandoned)
         if isinstance(error, (*theirs, Incomplete, Undecodable)):
@@ -365,7 +368,11 @@ class Exchange:
             return RequestTimeoutError(text, may_retry=True)
         if _is_timeout(links):
             return RequestTimeoutError(f"no answer within {self._limits.read:g} s {where}")
-        if any(isinstance(link, SSLCertVerificationError) for link in links):
+        # urllib3 1.26 has a class of its own for a wrong name in a certificate.
+        if any(
+            isinstance(x, SSLCertVerificationError) or type(x).__name__ == "CertificateError"
+            for x in links
+        ):
             return HTTPError(
                 f"the server's certificate was not accepted: {reason} {where}. For a company's "
                 "own CA set REQUESTS_CA_BUNDLE, or verify='/path/to/ca.pem'"

@@ -67,7 +67,8 @@ class Body:
             framing = _Length(0)
         elif transfer[-1:] == ["chunked"]:
             framing = _Chunked()
-            transfer.pop()
+            while transfer[-1:] == ["chunked"]:  # said twice by some; it is applied once
+                transfer.pop()
         elif "content-length" in headers and not transfer:
             framing = _Length(_length(headers["content-length"]))
         else:
@@ -119,9 +120,9 @@ def _length(value: str) -> int:
 class _UntilClose:
     """A body that ends with the connection."""
 
-    has_end = False  # marked in the bytes themselves
-    ended = False
-    left_over = b""
+    has_end: bool = False  # marked in the bytes themselves
+    ended: bool = False
+    left_over: bytes = b""
 
     def feed(self, data: bytes) -> bytes:
         self.ended = not data
@@ -153,14 +154,14 @@ class _Chunked(_UntilClose):
     has_end = True
 
     def __init__(self) -> None:
-        self._line = b""  # the start of a line whose end has not arrived
+        self._line: bytes = b""  # the start of a line whose end has not arrived
         self._missing = 0  # bytes of the current chunk
         self._expected = _SIZE  # the kind of the next line
 
     def feed(self, data: bytes) -> bytes:
         found: list[bytes] = []
-        data, self._line = self._line + data, b""
-        at = 0
+        data = self._line + data
+        self._line, at = b"", 0
         while at < len(data) and not self.ended:
             if self._missing:
                 piece = data[at : at + self._missing]
@@ -207,19 +208,21 @@ class _Inflate:
         self._limit = limit
         self._room = limit  # bytes that may still come out
         self._inflater: Any = None
+        self._over = False
         self.ended = True  # until something has come
 
     def feed(self, data: bytes) -> bytes:
         found: list[bytes] = []
         if self._inflater is None and self._window == 31 and data[:1] not in (b"", b"\x1f"):
             return data
-        while data:
+        while data and not self._over:
             if self._inflater is None:
                 # Some servers send deflate without zlib's header, whose first byte ends in 8.
                 raw = self._window == 15 and data[0] & 15 != 8
                 self._inflater = zlib.decompressobj(-15 if raw else self._window)
-            elif self._inflater.eof:  # padding, or another member
-                if data[0] != 0x1F:
+            elif self._inflater.eof:
+                if data[0] != 0x1F:  # not another member: padding
+                    self._over = True
                     break
                 self._inflater = zlib.decompressobj(31)
             try:

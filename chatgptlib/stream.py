@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from io import StringIO
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from .answers import (
     check_depth,
@@ -32,10 +32,10 @@ from .errors import (
     JSONValue,
     OpenAIError,
     StreamInterruptedError,
-    bare,
     excerpt,
     told_error,
 )
+from .events import ResponseStream
 from .exchange import Exchange
 from .messages import (
     ChatCompletionChoice,
@@ -51,9 +51,6 @@ from .messages import (
 )
 from .protocol import LEFT
 from .sse import EventDecoder
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 C = TypeVar("C")
 
@@ -80,7 +77,6 @@ class ResponseAccumulator:
     def __init__(self, *, choices: int = 1, usage: bool = False) -> None:
         self._asked = max(choices, 1)
         self._asked_usage = usage
-        self.ended = False  # well, and with all of the answer
         self._choices: dict[int, _Choice] = {}
         self._id: str | None = None
         self._created: int | None = None
@@ -480,7 +476,7 @@ def _text(pieces: Iterable[Any]) -> str:
 # Reading
 
 
-class ChatCompletionStream(Generic[C]):
+class ChatCompletionStream(ResponseStream[C]):
     """The chunks of an answer, as they arrive: an iterator, and a context manager.
 
     The server has accepted the request when this exists. Left before its end, it closes
@@ -496,40 +492,9 @@ class ChatCompletionStream(Generic[C]):
     def __init__(
         self, exchange: Exchange, into: type[C], *, choices: int = 1, usage: bool = False
     ) -> None:
-        self._exchange = exchange
-        self._closed = False
         self._total = ResponseAccumulator(choices=choices, usage=usage)
         pieces = exchange.iter_bytes()
-        self._chunks: Iterator[C] = _chunks(exchange, pieces, self._total, decoder(into))
-
-    @property
-    def request_id(self) -> str | None:
-        """The server's name for the request, to quote to its support."""
-        return self._exchange.request_id
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers of the HTTP response."""
-        return self._exchange.headers
-
-    def __iter__(self) -> Iterator[C]:
-        return self
-
-    def __next__(self) -> C:
-        try:
-            if not self._closed:
-                return next(self._chunks)
-        except StopIteration:
-            pass
-        except ValueError as error:
-            if "already executing" not in str(error):
-                raise
-            raise ConfigError("another thread is reading this stream") from None
-        except OpenAIError as error:
-            raise bare(error) from error.__cause__
-        if self._total.ended:
-            raise StopIteration
-        raise self._cut()
+        super().__init__(exchange, _chunks(exchange, pieces, self._total, decoder(into)))
 
     def text_deltas(self) -> Iterator[str]:
         """The text of the first choice alone, piece by piece, no character ever split."""
@@ -564,27 +529,10 @@ class ChatCompletionStream(Generic[C]):
         response.request_id, response.headers = self.request_id, self.headers
         return response
 
-    def close(self) -> None:
-        """Leave the stream and free its connection.
-
-        Returns at once, and may be called from any thread: one that waits for the next
-        chunk is woken, with StreamInterruptedError.
-        """
-        self._closed = True
-        self._exchange.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
     def _cut(self) -> StreamInterruptedError:
-        error = StreamInterruptedError(
-            f"the stream was closed, or failed, before its end [{self._exchange.where}]"
-        )
+        error = super()._cut()
         error.partial = self._total.response()
-        return with_answer(error, self._exchange)
+        return error
 
 
 def collected(exchange: Exchange, body: bytes) -> CreateChatCompletionResponse:
@@ -604,8 +552,8 @@ def _chunks(
     pieces: Iterator[bytes],
     total: ResponseAccumulator,
     read: Callable[[Any], C],
-) -> Generator[C, None, None]:
-    """The chunks of a stream, added up in `total` on their way.
+) -> Generator[C, None, bool]:
+    """The chunks of a stream, added up in `total` on their way, and True at its end.
 
     A function of its own, not a method: a generator that held the stream would keep it,
     and its connection, alive after the user has forgotten it.
@@ -646,11 +594,10 @@ def _chunks(
                 break
         _check_end(done, events, total, exchange)
         exchange.finish()
-        total.ended = True
+        return True
     except OpenAIError as error:
         if isinstance(error, HTTPError) and exchange.state != LEFT and not total.missing:
-            total.ended = True  # all of it is here; it does not matter how the body ended
-            return
+            return True  # all of it is here; it does not matter how the body ended
         if isinstance(error, DeserializeError) and error.body is None:
             error.body = exchange.redacted(data)
         error.partial = total.response()

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import urllib3
 
 from . import lib
 from .conftest import QUESTION
@@ -961,3 +962,80 @@ def test_what_a_server_cannot_do_is_asked_once(client_of, text_of):
         text_of(client)
     assert caught.value.status_code == 501
     assert len(client.wire.requests) == 1
+
+
+# Found by trying to break it
+
+
+def test_a_http_url_is_forwarded_by_an_https_proxy(question):
+    with Wire(http(completion("Hi.")), tls=tls_context()) as proxy:
+        settings = {"proxies": {"http": f"https://127.0.0.1:{proxy.port}"}, "verify": CERTIFICATE}
+        with lib.OpenAIClient(
+            "sk-secret-key", base_url="http://some.example/v1", **settings
+        ) as client:
+            with pytest.warns(match="Unverified HTTPS request"):  # as requests would
+                assert lib.create_chat_completion(client, question).text == "Hi."
+        assert proxy.requests[0].line == "POST http://some.example/v1/chat/completions HTTP/1.1"
+
+
+def test_a_session_whose_server_closes_holds_nobody_up_after_done(ask, question):
+    body = streamed(chunk("a"))[:-5].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    with requests.Session() as session:
+        client = ask(Reply(body, SILENCE), timeout=60).with_options(session=session)
+        stream = lib.create_chat_completion_stream(client, question)
+        reader = threading.Thread(target=stream.response)
+        reader.start()
+        reader.join(10)
+        assert not reader.is_alive()
+
+
+def test_close_wakes_the_reader_of_a_session_whose_server_closes(ask, question):
+    body = streamed(chunk("a"), done=False)[:-5]
+    body = body.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    with requests.Session() as session:
+        client = ask(Reply(body, SILENCE), timeout=60).with_options(session=session)
+        stream = lib.create_chat_completion_stream(client, question)
+        next(stream)
+        closer = threading.Timer(0.1, stream.close)
+        closer.start()
+        with pytest.raises(lib.StreamInterruptedError, match="closed"):
+            next(stream)
+        closer.join()
+
+
+def test_a_deadline_ends_a_stream_of_events_that_are_all_here(ask):
+    events = b"".join(b"data: {}\n\n" for _ in range(10_000))
+    client = ask(http(events), deadline=0.2)
+    stream = client.stream("responses", {})
+    with pytest.raises(lib.RequestTimeoutError, match="deadline"):
+        list(map(lambda event: threading.Event().wait(0.01), stream))  # noqa: C417
+
+
+@pytest.mark.parametrize(
+    "interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"]
+)
+def test_interim_answers_without_end_are_an_error(ask, question, interim):
+    client = ask(Reply([interim * 1000] * 1000, CLOSE), max_retries=0)
+    with pytest.raises(lib.HTTPError, match="head of the answer"):
+        lib.create_chat_completion(client, question)
+
+
+@pytest.mark.parametrize("where", ["urlopen", "get_adapter", "send"])
+def test_who_patches_requests_or_urllib3_sees_the_request(ask, question, monkeypatch, where):
+    owner = {"urlopen": urllib3.HTTPConnectionPool}.get(where, requests.Session)
+    seen, original = [], getattr(owner, where)
+
+    def patched(*args, **kwargs):
+        seen.append(where)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, where, patched)
+    assert lib.create_chat_completion(ask(http(completion("Hi."))), question).text == "Hi."
+    assert seen
+
+
+def test_transfer_encoding_identity_is_none(ask, question):
+    client = ask(http(completion("Hi."), "200 OK", "Transfer-Encoding: identity"))
+    for _ in range(2):
+        assert lib.create_chat_completion(client, question).text == "Hi."
+    assert client.wire.connections == 1
