@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 from .answers import answer_json, with_answer
 from .client import EVENT_STREAM, OpenAIClient, send
 from .codec import T, decoder, encode, is_mapping, object_members
-from .errors import ConfigError, DeserializeError, OpenAIError, bare
+from .errors import ConfigError, DeserializeError, OpenAIError, without_traceback
 from .exchange import Exchange
 from .messages import (
     ChatCompletionDeleted,
@@ -83,7 +83,7 @@ def create_chat_completion(
     try:
         return _finished(read, send(client, "POST", _COMPLETIONS, content))
     except OpenAIError as error:
-        raise bare(error) from error.__cause__
+        raise without_traceback(error) from error.__cause__
 
 
 @overload
@@ -129,7 +129,7 @@ def create_chat_completion_stream(
     try:
         exchange = send(client, "POST", _COMPLETIONS, content, accept=EVENT_STREAM)
     except OpenAIError as error:
-        raise bare(error) from error.__cause__
+        raise without_traceback(error) from error.__cause__
     n, options = body.get("n"), body.get("stream_options")
     return ChatCompletionStream(
         exchange,
@@ -420,7 +420,7 @@ def _stored(
     try:
         finished: T = _finished(read, send(client, method, path, body))
     except OpenAIError as error:
-        raise bare(error) from error.__cause__
+        raise without_traceback(error) from error.__cause__
     return finished
 
 

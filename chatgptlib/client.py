@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .answers import answer_value, refusal
 from .codec import encode, object_members
-from .connections import Connections, Limits, users_in
+from .connections import Connections, Limits, credentials_in
 from .errors import (
     APIError,
     ConfigError,
@@ -26,10 +26,10 @@ from .errors import (
     QuotaExceededError,
     Secret,
     Secrets,
-    bare,
-    discreet,
+    hides_variables,
     is_passing,
     shown_url,
+    without_traceback,
 )
 from .exchange import Exchange
 from .paths import checked_path, path_step, query_text, whole_path, with_query
@@ -103,7 +103,7 @@ class OpenAIClient:
 
     sleep: Callable[[float], object] = staticmethod(time.sleep)  # for tests, which wait for nothing
 
-    @discreet
+    @hides_variables
     def __init__(
         self,
         api_key: str | Callable[[], str] | None = None,
@@ -161,7 +161,7 @@ class OpenAIClient:
         if project.strip():
             self._headers["OpenAI-Project"] = checked_value("project", project)
         self._headers = with_headers(self._headers, own)
-        self._secrets = Secrets(*self._hidden(own), *users_in((proxies or {}).values()))
+        self._secrets = Secrets(*self._hidden(own), *credentials_in((proxies or {}).values()))
         self._path: str | None = None
         self._settings: ClientSettings = {
             "api_key": api_key,
@@ -196,7 +196,7 @@ class OpenAIClient:
             yield value.rpartition(" ")[2]  # what follows "Bearer" or "Basic"
 
     @classmethod
-    @discreet
+    @hides_variables
     def azure(
         cls,
         endpoint: str | None = None,
@@ -242,7 +242,7 @@ class OpenAIClient:
         }
         return cls(**whole)
 
-    @discreet
+    @hides_variables
     def with_options(self, *, path: str | None = None, **changes: Unpack[ClientSettings]) -> Self:
         """A client that differs in these settings and shares the connections.
 
@@ -355,7 +355,7 @@ class OpenAIClient:
         try:
             return EventStream(send(self, "POST", whole, content, accept=EVENT_STREAM))
         except OpenAIError as error:
-            raise bare(error) from error.__cause__
+            raise without_traceback(error) from error.__cause__
 
     def _ask(
         self,
@@ -372,7 +372,7 @@ class OpenAIClient:
                 send(self, method, whole, body, accept=_ANYTHING, content_type=kind)
             )
         except OpenAIError as error:
-            raise bare(error) from error.__cause__
+            raise without_traceback(error) from error.__cause__
 
     def close(self) -> None:
         """Close the connections that are kept open. The client can still be used."""

@@ -1,14 +1,14 @@
-"""The ways to servers, and what goes over connections: bytes out, bytes in, each within a limit.
+"""Connections to servers: open them, send requests, receive bytes, each step with a limit.
 
-    way = connections.way(request)
-    connection = way.take_idle() or way.connect(limits)
-    connection.begin(way, limits)
-    connection.send(way.head_of(request), request.body)
+    route = connections.route_to(request)
+    connection = route.take_idle() or route.connect(limits)
+    connection.begin(route, limits)
+    connection.send(route.head_of(request), request.body)
     connection.read_head(method);  connection.receive()
     connection.give_back(clean=True)  or  connection.close()
 
-urllib3 makes the connections: addresses, proxies, TLS. What goes over them is sent and read
-here, so that each wait has its limit, and no byte stays behind in somebody's buffer.
+urllib3 opens the connections: addresses, proxies, TLS. What goes over them is sent and read
+here, so that each wait has its limit, and no byte is left behind in a buffer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _READ_SIZE = 65536
-_WRITE_SIZE = 65536  # TLS sends all of what it is given, so that no limit could be kept between
+_WRITE_SIZE = 65536  # TLS sends all that it is given, so write in pieces to keep the limit
 _HEAD_LIMIT = 262_144  # bytes
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # 101 is final
@@ -74,11 +74,11 @@ class Limits:
         return left if limit is None else min(left, limit)
 
 
-# Ways to servers
+# Routes to servers
 
 
 class Connections:
-    """The ways to servers, and the idle connections, of a client and of those made from it;
+    """The routes to servers, and the idle connections, of a client and of those made from it;
     for any number of threads."""
 
     def __init__(
@@ -91,7 +91,7 @@ class Connections:
         self._verify = verify
         self._proxies = dict(proxies or {})
         # Connections belong to one process: a child of it makes its own.
-        self._ways: tuple[int, dict[tuple[str | None, ...], Way]] = (0, {})
+        self._routes: tuple[int, dict[tuple[str | None, ...], Route]] = (0, {})
 
     def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
         """The part of a request that is the same every time."""
@@ -103,25 +103,25 @@ class Connections:
             pass  # its text would show the query, where a key may be
         raise ConfigError(f"not a usable URL: {shown_url(url)!r}")
 
-    def way(self, request: requests.PreparedRequest) -> Way:
+    def route_to(self, request: requests.PreparedRequest) -> Route:
         """How to reach the server of this request, as the environment is now."""
-        pid, ways = self._ways
+        pid, routes = self._routes
         if pid != os.getpid():
-            pid, ways = self._ways = os.getpid(), {}
+            pid, routes = self._routes = os.getpid(), {}
         there = [name for name in _ENVIRONMENT if name in os.environ]
         origin = (request.url or "").split("/", 3)[:3]
         key = (*origin, *there, *map(os.environ.get, there))
-        if key not in ways:
-            # Of several threads that come here at once, one's way is everybody's.
-            ways.setdefault(key, Way(request, self._verify, self._proxies))
-        return ways[key]
+        if key not in routes:
+            # If several threads get here at once, they share the first one's route.
+            routes.setdefault(key, Route(request, self._verify, self._proxies))
+        return routes[key]
 
     def close(self) -> None:
         """Close the connections that are idle; those in use close at the end of their use."""
-        _, ways = self._ways
-        self._ways = (0, {})
-        for way in list(ways.values()):
-            way.close_idle(for_good=True)
+        _, routes = self._routes
+        self._routes = (0, {})
+        for route in list(routes.values()):
+            route.close_idle(for_good=True)
 
     def needs_session(self) -> bool:
         """Whether requests has to send: over the user's session, or because a mock or recorder has
@@ -155,14 +155,14 @@ class Connections:
         if session.headers.get("User-Agent") not in (None, default_user_agent()):
             headers.pop("User-Agent", None)
         if verify is None and session.verify is not True:
-            verify = session.verify  # else a CA bundle of the environment would win
+            verify = session.verify  # else a CA bundle of the environment takes precedence
         try:
             return session.request(
                 request.method or "GET",
                 request.url or "",
                 data=request.body,
                 headers=headers,
-                auth=session.auth or (lambda asked: asked),  # else ~/.netrc would be asked
+                auth=session.auth or (lambda asked: asked),  # else requests reads ~/.netrc
                 timeout=timeout,
                 allow_redirects=False,
                 proxies=self._proxies,
@@ -172,7 +172,7 @@ class Connections:
             )
         except BaseException as error:  # a hook's
             if isinstance(error, requests.HTTPError) and error.response is not None:
-                return error.response  # it called raise_for_status(), which is not its task here
+                return error.response  # it called raise_for_status()
             for response in came:
                 response.close()
             raise
@@ -186,7 +186,7 @@ def _is_original(owner: Any, name: str) -> bool:
     return code is not None and code.co_filename == owner.__init__.__code__.co_filename
 
 
-class Way:
+class Route:
     """How to reach a server, and the connections to it that are idle."""
 
     def __init__(
@@ -203,7 +203,7 @@ class Way:
             )
         self._verify, self._proxies = found["verify"], found["proxies"]
         self.proxied: bool = bool(requests.utils.select_proxy(request.url or "", self._proxies))
-        self.secrets = Secrets(*users_in(self._proxies.values()))
+        self.secrets = Secrets(*credentials_in(self._proxies.values()))
         self._url = request.url or ""
         self._made: Any = None
         self._idle: deque[Connection] = deque()  # no signal handler can interrupt its methods
@@ -233,7 +233,7 @@ class Way:
 
     @property
     def _proxy_scheme(self) -> str:
-        """Of a proxy that speaks HTTP; "" without one. SOCKS is urllib3's affair alone."""
+        """Scheme of the HTTP proxy, or "". SOCKS is left to urllib3."""
         return self._pool.proxy.scheme if getattr(self._pool, "proxy", None) else ""
 
     @property
@@ -241,7 +241,7 @@ class Way:
         return self._proxy_scheme != "" and self._url.startswith("https:")
 
     def take_idle(self) -> Connection | None:
-        """A connection that has served before, and over which nothing has come since."""
+        """A connection that has served before and can serve again."""
         oldest = time.monotonic() - _IDLE_SECONDS
         while True:
             try:
@@ -256,11 +256,11 @@ class Way:
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
         while self._idle and self._idle[0].idle_since < connection.idle_since - _IDLE_SECONDS:
-            self._idle.popleft()  # the last of a crowd that has long gone
+            self._idle.popleft()  # left from a time with more threads
 
     def close_idle(self, *, for_good: bool = False) -> None:
         """Close the idle connections; if it is for good, those that are given back too."""
-        self._idle.clear()  # a connection that is forgotten closes itself
+        self._idle.clear()  # each closes itself when it is garbage
         if for_good:
             self._idle = deque(maxlen=0)
 
@@ -282,7 +282,7 @@ class Way:
         pool = self._pool
         tls_in_tls = self._tunnels and self._proxy_scheme == "https"
         socks = self.proxied and not self._proxy_scheme
-        return within(limits if tls_in_tls or socks else None, connect, close_late)
+        return with_deadline(limits if tls_in_tls or socks else None, connect, close_abandoned)
 
     def head_of(self, request: requests.PreparedRequest) -> bytes:
         """The request up to its body, as it is sent."""
@@ -298,7 +298,7 @@ class Way:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def users_in(urls: Iterable[str]) -> Iterator[str]:
+def credentials_in(urls: Iterable[str]) -> Iterator[str]:
     """The users and passwords in URLs, whether these can be parsed or not."""
     from base64 import b64encode
     from urllib.parse import unquote
@@ -346,12 +346,12 @@ class Connection:
     def __init__(self, sock: Any, tls_in_tls: bool) -> None:
         self._sock = sock
         self._tls_in_tls = tls_in_tls  # urllib3's, which keeps to no limit in all
-        # Called at the latest when it is garbage: after a stream, a client or an interruption.
+        # Also runs when the connection is garbage, as after an interruption.
         self.close: Callable[[], object] = weakref.finalize(self, sock.close)
 
-    def begin(self, way: Way, limits: Limits) -> None:
+    def begin(self, route: Route, limits: Limits) -> None:
         """Serve an exchange."""
-        self._way = way
+        self._route = route
         self._limits = limits
         self._unread = b""  # received, and not taken yet
         self.received_any = False
@@ -393,12 +393,14 @@ class Connection:
         return data
 
     def _bounded(self, step: Callable[[], R]) -> R:
-        return within(self._limits if self._tls_in_tls else None, step, lambda _: self.close())
+        return with_deadline(
+            self._limits if self._tls_in_tls else None, step, lambda _: self.close()
+        )
 
     def give_back(self, clean: bool) -> None:
         """Serve others, or close if bytes that belong to no response are left (not `clean`)."""
         if clean and self.may_keep and not self._unread:
-            self._way.give_back(self)
+            self._route.give_back(self)
         else:
             self.close()
 
@@ -457,8 +459,8 @@ def _file_of(head: bytes, mode: str) -> io.BytesIO:
     return io.BytesIO(head)
 
 
-class Foreign:
-    """The answer of a session of the user's, or of a mock: whatever file it holds."""
+class SessionResponse:
+    """The response of a user's session, or of a mock: whatever file it holds."""
 
     def __init__(self, response: requests.Response, limits: Limits) -> None:
         self._response = response
@@ -472,7 +474,7 @@ class Foreign:
             self._sock, raw = raw, response.raw
         self.is_decoded = vars(response).get("_content", False) is not False  # read by a hook
         self._unread = response.content if self.is_decoded else b""
-        # An old urllib3, and many a mock, can't say what has come without waiting for more.
+        # Without `read1`, as in an old urllib3, the only prompt read is one byte.
         self.can_hurry = hasattr(raw, "read1")
         for name, value in (("decode_content", False), ("enforce_content_length", True)):
             if hasattr(raw, name):  # urllib3's
@@ -483,7 +485,7 @@ class Foreign:
         if self.is_decoded:
             data, self._unread = self._unread, b""
             return data
-        return within(self._deadline, self._read, lambda _: self.close())
+        return with_deadline(self._deadline, self._read, lambda _: self.close())
 
     def _read(self) -> bytes:
         if self._limits.due is not None and self._sock is not None:
@@ -508,7 +510,7 @@ class Foreign:
 
 
 def shut_down(sock: Any) -> None:
-    """Wake whoever reads from the socket, and leave it to them to close it.
+    """Wake the thread that reads from the socket; that thread closes it.
 
     Not by `sock.shutdown`: on TLS that changes the object under its reader.
     """
@@ -527,10 +529,12 @@ def shut_down(sock: Any) -> None:
 
 
 class Abandoned(TimeoutError):
-    """A step was not over in time, and goes on in a thread of its own."""
+    """The deadline passed; the step goes on in its thread."""
 
 
-def within(limits: Limits | None, step: Callable[[], R], discard: Callable[[Any], object]) -> R:
+def with_deadline(
+    limits: Limits | None, step: Callable[[], R], discard: Callable[[Any], object]
+) -> R:
     """What `step` returns. If there is a deadline, it is run in a thread that can be left,
     since nothing else bounds it; `discard` then gets the future with what comes of it."""
     if limits is None or limits.due is None:
@@ -560,7 +564,7 @@ def within(limits: Limits | None, step: Callable[[], R], discard: Callable[[Any]
     return future.result()
 
 
-def close_late(future: Future[Any]) -> None:
-    """Close what has come of a step that nobody waits for any more."""
+def close_abandoned(future: Future[Any]) -> None:
+    """Close the result of an abandoned step."""
     if future.exception() is None:
         future.result().close()

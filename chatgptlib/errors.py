@@ -397,7 +397,7 @@ def shown_url(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
 
 
-def discreet(function: F) -> F:
+def hides_variables(function: F) -> F:
     """Let the errors of a function show neither its variables nor those of what it calls: the
     settings of a client are among them, and what a server sent, which may repeat the key."""
 
@@ -407,7 +407,7 @@ def discreet(function: F) -> F:
             return function(*args, **named)
         except OpenAIError as error:
             del args, named
-            raise bare(error) from error.__cause__
+            raise without_traceback(error) from error.__cause__
         except BaseException:
             del args, named
             raise
@@ -415,7 +415,7 @@ def discreet(function: F) -> F:
     return cast("F", call)
 
 
-def bare(error: OpenAIError) -> OpenAIError:
+def without_traceback(error: OpenAIError) -> OpenAIError:
     """`error` without the frames that it came through."""
     error.__context__ = error.__traceback__ = None
     return error

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .answers import error_event, not_json, only_error, parsed, told_in_answer, with_answer
-from .errors import ConfigError, OpenAIError, StreamInterruptedError, bare
+from .errors import ConfigError, OpenAIError, StreamInterruptedError, without_traceback
 from .exchange import Exchange
 from .sse import EventDecoder
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-C = TypeVar("C")
+I = TypeVar("I")  # what a stream is of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ServerSentEvent:
     data: Any
 
 
-class ResponseStream(Generic[C]):
+class ResponseStream(Generic[I]):
     """What arrives in a response, as it arrives: an iterator, and a context manager.
 
     `items` returns True when it has come to the end of the stream. Left before that, the
@@ -43,7 +43,7 @@ class ResponseStream(Generic[C]):
     forgotten.
     """
 
-    def __init__(self, exchange: Exchange, items: Generator[C, None, bool]) -> None:
+    def __init__(self, exchange: Exchange, items: Generator[I, None, bool]) -> None:
         self._exchange = exchange
         self._items = items
         self._closed = False
@@ -59,10 +59,10 @@ class ResponseStream(Generic[C]):
         """The headers of the HTTP response."""
         return self._exchange.headers
 
-    def __iter__(self) -> Iterator[C]:
+    def __iter__(self) -> Iterator[I]:
         return self
 
-    def __next__(self) -> C:
+    def __next__(self) -> I:
         try:
             if not self._closed:
                 return next(self._items)
@@ -73,7 +73,7 @@ class ResponseStream(Generic[C]):
                 raise
             raise ConfigError("another thread is reading this stream") from None
         except OpenAIError as error:
-            raise bare(error) from error.__cause__
+            raise without_traceback(error) from error.__cause__
         if self._complete:
             raise StopIteration
         raise self._cut()

@@ -4,12 +4,12 @@
     exchange.open()                # connect, send, and read the head of the answer
     exchange.read()                # or: for data in exchange.iter_bytes(): ...
 
-An exchange has one state at a time (protocol.py). The thread whose move succeeds owns what
-follows from it, so a connection is given back once, or closed once, and never both. Nothing is
-found through the current thread, so green threads change nothing.
+An exchange has one state at a time (protocol.py). Only the thread whose move succeeds returns
+the connection or closes it, so that happens once. Nothing is found through the current thread,
+so green threads change nothing.
 
 A session of the user's, or a mock, brings an answer of its own, read through the same states.
-Exceptions of what lies below become errors of ours here, and nowhere else.
+Exceptions of requests, urllib3, http.client and ssl are translated here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .connections import (
     Abandoned,
     Connection,
     Connections,
-    Foreign,
     Limits,
-    Way,
-    close_late,
-    within,
+    Route,
+    SessionResponse,
+    close_abandoned,
+    with_deadline,
 )
 from .errors import (
     ConfigError,
@@ -98,8 +98,8 @@ class Exchange:
         self._secrets = secrets
         self._body_limit = body_limit
         self._lock = threading.RLock()  # a signal handler may close what its thread is reading
-        self._channel: Connection | Foreign | None = None
-        self._way: Way | None = None
+        self._channel: Connection | SessionResponse | None = None
+        self._route: Route | None = None
         self._sent_at = 0.0
         self._pid = os.getpid()
 
@@ -113,16 +113,16 @@ class Exchange:
         """
         limits, request = self._limits, self._request
         handled = sys.exc_info()[1]
-        self._sent_at = time.monotonic()  # or later: as soon as that can be said
+        self._sent_at = time.monotonic()  # set again after sending
         try:
             if self._connections.needs_session():
                 self._move(SENT)
                 timeout = (limits.connect, limits.read)
                 ask = functools.partial(self._connections.ask_session, request, timeout)
-                self._take(within(limits, ask, close_late))
+                self._use(with_deadline(limits, ask, close_abandoned))
             else:
-                self._ask_server(fresh)
-            if limits.late:  # it may be no more than what came until then
+                self._send_request(fresh)
+            if limits.late:  # what came may have been cut by it
                 raise TimeoutError
             return
         except BaseException as error:
@@ -131,22 +131,22 @@ class Exchange:
                 raise
         raise made
 
-    def _ask_server(self, fresh: bool) -> None:
+    def _send_request(self, fresh: bool) -> None:
         from urllib3._collections import HTTPHeaderDict  # urllib3 1.26 has it nowhere else
 
         request, limits = self._request, self._limits
-        self._way = way = self._connections.way(request)
-        self._secrets |= way.secrets
+        self._route = route = self._connections.route_to(request)
+        self._secrets |= route.secrets
         if fresh:
-            way.close_idle()  # they are as old as the one that was dead
-        connection = way.take_idle()
+            route.close_idle()  # they are as old as the one that was dead
+        connection = route.take_idle()
         self.reused = connection is not None
         if connection is None:
-            connection = way.connect(limits)
+            connection = route.connect(limits)
         self._channel = connection
         self._move(SENT)
-        connection.begin(way, limits)
-        connection.send(way.head_of(request), request.body)
+        connection.begin(route, limits)
+        connection.send(route.head_of(request), request.body)
         self._sent_at = time.monotonic()
         head = connection.read_head(request.method)
         self.status_code, self.reason = head.status, head.reason
@@ -155,9 +155,9 @@ class Exchange:
         connection.may_keep &= head.version == 11 and self._body.may_keep
         self._move(HEAD)
 
-    def _take(self, response: requests.Response) -> None:
-        """Go on with the answer that a session or a mock has brought."""
-        self._channel = channel = Foreign(response, self._limits)
+    def _use(self, response: requests.Response) -> None:
+        """Read the response of a session or a mock from here on."""
+        self._channel = channel = SessionResponse(response, self._limits)
         self.status_code, self.reason = response.status_code, str(response.reason or "")
         self.headers = response.headers
         coding = "" if channel.is_decoded else self.headers.get("content-encoding", "")
@@ -178,7 +178,7 @@ class Exchange:
 
         Raises StreamInterruptedError if it breaks off, RequestTimeoutError if it stops.
         """
-        # No generator: when one is forgotten, its end runs code in which a Ctrl-C is lost.
+        # Not a generator, whose finalizer can swallow a Ctrl-C.
         return iter(functools.partial(self._receive, StreamInterruptedError), b"")
 
     def read_error(self) -> str:
@@ -190,7 +190,7 @@ class Exchange:
                 if len(found) > _ERROR_BODY_LIMIT:
                     break
         except OpenAIError as error:
-            reason = str(error)  # half of an explanation is better than none
+            reason = str(error)  # a part of the body is still worth showing
         self.close()
         return self.redacted(found.decode("utf-8-sig", "replace")) or reason
 
@@ -238,29 +238,29 @@ class Exchange:
             if raised_by_signal(error):
                 raise
         except Exception as error:
-            if not self._is_from_below(error):
+            if not self._is_network_error(error):
                 raise
         finally:
             self._move(LEFT)
-            self._drop()
+            self._close_channel()
 
     def close(self) -> None:
         """Leave the answer. Returns at once, and may be called from any thread: one that
         waits for the body is woken."""
         if os.getpid() != self._pid:
-            self._drop()  # a child's copy: the parent's goes on, and may have its lock
+            self._close_channel()  # a child's copy: the parent's goes on, and may have its lock
             return
         channel, before = self._channel, self._move(LEFT)
         if before == READING and channel is not None:
             channel.shut_down()  # the reader closes it when it is awake
         elif before:
-            self._drop()
+            self._close_channel()
 
     def check_deadline(self) -> None:
         """Raise RequestTimeoutError if the deadline has passed."""
         if self._limits.late:
             self._move(EXPIRED)
-            self._drop()
+            self._close_channel()
             raise self._broken_off([], HTTPError)
 
     # States
@@ -274,7 +274,7 @@ class Exchange:
                 return before
         return ""
 
-    def _drop(self) -> None:
+    def _close_channel(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
@@ -289,11 +289,11 @@ class Exchange:
         if isinstance(error, Abandoned) and channel is not None:
             channel.shut_down()  # the thread that was left with it closes it
             self._channel = None
-        self._drop()
+        self._close_channel()
         links = _chain(error, handled)
         _clear_frames(links)
         passing = next(filter(_raised_by_user, reversed(links)), None)
-        if passing is None and not self._is_from_below(error):
+        if passing is None and not self._is_network_error(error):
             passing = error
         if passing is not None:
             return passing
@@ -305,7 +305,7 @@ class Exchange:
         made.__cause__ = self._cause(links)
         return made
 
-    def _is_from_below(self, error: BaseException) -> bool:
+    def _is_network_error(self, error: BaseException) -> bool:
         """Whether `error` is of a kind that what this module stands on raises."""
         from http.client import HTTPException
 
@@ -317,11 +317,12 @@ class Exchange:
         theirs = (RequestException, PoolError, HTTPException, json.JSONDecodeError, Abandoned)
         if isinstance(error, (*theirs, Incomplete, Undecodable)):
             return True
-        if _package_of(type(error).__module__) not in ("builtins", *_BELOW):
+        if _package_of(type(error).__module__) not in ("builtins", *_NETWORK_PACKAGES):
             return False
         *_, frame = _frames_of(error)
         return (
-            isinstance(error, OSError) or _package_of(frame.f_globals.get("__name__", "")) in _BELOW
+            isinstance(error, OSError)
+            or _package_of(frame.f_globals.get("__name__", "")) in _NETWORK_PACKAGES
         )
 
     # Errors
@@ -359,8 +360,8 @@ class Exchange:
         connecting = before == CONNECTING or any(type(x).__name__ in _NOT_CONNECTED for x in links)
         tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
         lost, proxied = _is_lost(links), tunnel or isinstance(error, theirs.ProxyError)
-        if before == CONNECTING and self._way is not None:
-            proxied = tunnel or self._way.proxied
+        if before == CONNECTING and self._route is not None:
+            proxied = tunnel or self._route.proxied
         if self.state == EXPIRED:
             return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
         if _is_timeout(links) and (connecting or isinstance(error, theirs.ConnectTimeout)):
@@ -436,8 +437,8 @@ class Exchange:
 
 # Exceptions of others
 
-# The packages of what this stands on.
-_BELOW = ("eventlet", "gevent", "http", "requests", "socket", "ssl", "urllib", "urllib3")
+# Packages whose exceptions are translated.
+_NETWORK_PACKAGES = ("eventlet", "gevent", "http", "requests", "socket", "ssl", "urllib", "urllib3")
 # By name, since the second is not in every version of urllib3.
 _NOT_CONNECTED = ("NewConnectionError", "NameResolutionError")
 
@@ -467,10 +468,10 @@ def _frames_of(error: BaseException) -> Iterator[FrameType]:
 
 
 def _clear_frames(links: list[BaseException]) -> None:
-    """Let no traceback hold the variables of what is below: some show the key."""
+    """Clear the local variables of network code and of this module: some hold the key."""
     for frame in itertools.chain(*map(_frames_of, links)):
         module = frame.f_globals.get("__name__", "")
-        if module in (__name__, Limits.__module__) or _package_of(module) in _BELOW:
+        if module in (__name__, Limits.__module__) or _package_of(module) in _NETWORK_PACKAGES:
             try:
                 frame.clear()
             except RuntimeError:
@@ -486,7 +487,7 @@ def _raised_by_user(error: BaseException) -> bool:
 def raised_by_signal(error: BaseException) -> bool:
     """Whether a signal handler raised it, into whatever was running then.
 
-    A handler is the one function that is given the frame it was called from.
+    Only a signal handler is passed its caller's frame.
     """
     for frame in _frames_of(error):
         given: list[Any] = list(frame.f_locals.values())
@@ -507,7 +508,7 @@ def _is_timeout(links: list[BaseException]) -> bool:
 
 
 def _is_lost(links: list[BaseException]) -> bool:
-    """The other side hung up: without a word, or in the middle of our request."""
+    """The peer closed the connection, or reset it."""
     from ssl import SSLEOFError, SSLZeroReturnError
 
     kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, TimeoutError)
@@ -515,7 +516,7 @@ def _is_lost(links: list[BaseException]) -> bool:
 
 
 def _innermost(links: list[BaseException]) -> BaseException:
-    """The exception of whoever saw first that something went wrong."""
+    """The original exception: the first OSError with a number, else the deepest with a text."""
     by_system = (link for link in links if isinstance(link, OSError) and link.errno)
     # A TypeError is urllib3 1.26 finding out how old Python is.
     told = (link for link in reversed(links) if str(link) and type(link) is not TypeError)

@@ -5,8 +5,8 @@
         data = body.feed(bytes_from_a_connection)
     body.left_over      # what came behind it, and belongs to no answer
 
-Any split of the same bytes gives the same body. A body that does not come to the end that
-its codings have raises `Incomplete` or `Undecodable`; it never passes for a whole one.
+Any split of the same bytes gives the same body. A body that is cut short raises `Incomplete`
+or `Undecodable`; it is never returned as complete.
 https://www.rfc-editor.org/rfc/rfc9112.html#name-message-body
 """
 
@@ -17,8 +17,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-# The states of an exchange. Plain text, so that to look one up runs no Python code: a
-# signal handler can't run between the look at a state and the move to the next.
+# The states of an exchange. Plain strings: comparing them runs no Python code, so no signal
+# handler can run between reading the state and changing it.
 CONNECTING = "connecting"  # looking for a connection, or making one
 SENT = "sent"  # the request is on its way, or waits for its answer
 HEAD = "head"  # the status and the headers are here
@@ -206,7 +206,7 @@ class _Inflate:
             raise Undecodable(f"the server used the coding {name!r}, which is not supported")
         self._window = 15 if name == "deflate" else 31  # the header that zlib is to expect
         self._limit = limit
-        self._room = limit  # bytes that may still come out
+        self._bytes_left = limit  # bytes that may still come out
         self._inflater: Any = None
         self._over = False
         self.ended = True  # until something has come
@@ -226,11 +226,11 @@ class _Inflate:
                     break
                 self._inflater = zlib.decompressobj(31)
             try:
-                found.append(self._inflater.decompress(data, self._room + 1))
+                found.append(self._inflater.decompress(data, self._bytes_left + 1))
             except zlib.error as error:
                 raise Undecodable(f"it is broken: {error}") from None
-            self._room -= len(found[-1])
-            if self._room < 0:
+            self._bytes_left -= len(found[-1])
+            if self._bytes_left < 0:
                 raise Undecodable(f"it has more than {self._limit:,} bytes (max_response_bytes)")
             self.ended = self._inflater.eof
             data = self._inflater.unused_data

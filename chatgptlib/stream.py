@@ -266,7 +266,7 @@ class _Choice:
 
 
 class _Calls:
-    """The tool calls of one choice. Servers number and name their pieces in many ways."""
+    """The tool calls of one choice. Servers number and name their pieces in many routes."""
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []

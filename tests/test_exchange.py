@@ -970,11 +970,13 @@ def test_what_a_server_cannot_do_is_asked_once(client_of, text_of):
 def test_a_http_url_is_forwarded_by_an_https_proxy(question):
     with Wire(http(completion("Hi.")), tls=tls_context()) as proxy:
         settings = {"proxies": {"http": f"https://127.0.0.1:{proxy.port}"}, "verify": CERTIFICATE}
-        with lib.OpenAIClient(
-            "sk-secret-key", base_url="http://some.example/v1", **settings
-        ) as client:
-            with pytest.warns(match="Unverified HTTPS request"):  # as requests would
-                assert lib.create_chat_completion(client, question).text == "Hi."
+        with (
+            lib.OpenAIClient(
+                "sk-secret-key", base_url="http://some.example/v1", **settings
+            ) as client,
+            pytest.warns(match="Unverified HTTPS request"),
+        ):  # as requests would
+            assert lib.create_chat_completion(client, question).text == "Hi."
         assert proxy.requests[0].line == "POST http://some.example/v1/chat/completions HTTP/1.1"
 
 

@@ -151,7 +151,7 @@ def check_cut_on_the_wire(ask, question, raw, cut, end, framing):
     whole = without_nulls(recorded("openai")[1])
     stream = lib.create_chat_completion_stream(client, question)
     if end == SILENCE:  # which is known after less than the ten seconds
-        stream._exchange._channel._incoming._limit = 0.02
+        stream._exchange._limits.read = 0.02
     try:
         found = stream.response()
     except lib.OpenAIError as error:
