@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-I = TypeVar("I")  # what a stream is of
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ServerSentEvent:
     data: Any
 
 
-class ResponseStream(Generic[I]):
+class ResponseStream(Generic[ItemT]):
     """What arrives in a response, as it arrives: an iterator, and a context manager.
 
     `items` returns True when it has come to the end of the stream. Left before that, the
@@ -43,7 +43,7 @@ class ResponseStream(Generic[I]):
     forgotten.
     """
 
-    def __init__(self, exchange: Exchange, items: Generator[I, None, bool]) -> None:
+    def __init__(self, exchange: Exchange, items: Generator[ItemT, None, bool]) -> None:
         self._exchange = exchange
         self._items = items
         self._closed = False
@@ -59,10 +59,10 @@ class ResponseStream(Generic[I]):
         """The headers of the HTTP response."""
         return self._exchange.headers
 
-    def __iter__(self) -> Iterator[I]:
+    def __iter__(self) -> Iterator[ItemT]:
         return self
 
-    def __next__(self) -> I:
+    def __next__(self) -> ItemT:
         try:
             if not self._closed:
                 return next(self._items)

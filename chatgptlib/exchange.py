@@ -119,7 +119,10 @@ class Exchange:
                 self._move(SENT)
                 timeout = (limits.connect, limits.read)
                 ask = functools.partial(self._connections.ask_session, request, timeout)
-                self._use(with_deadline(limits, ask, close_abandoned))
+                response = (
+                    ask() if limits.due is None else with_deadline(limits, ask, close_abandoned)
+                )
+                self._use(response)
             else:
                 self._send_request(fresh)
             if limits.late:  # what came may have been cut by it
