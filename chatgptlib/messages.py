@@ -19,6 +19,7 @@ made for each chunk; with them a class takes twice as long to make.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .codec import JSONObject, is_mapping, new_dict, plain_members
@@ -389,14 +390,24 @@ class ChatCompletionChoice(JSONObject):
     extra: dict[str, Any] = field(default_factory=new_dict)
 
 
+class _FromHTTP:
+    """What came beside the JSON: no part of it, and no fields of the dataclass.
+
+    So that a web service which answers with a response does not pass them on.
+    """
+
+    request_id: str | None = None  # the server's name for the request, to quote to its support
+    headers: Mapping[str, str] = MappingProxyType({})  # of the HTTP response: rate limits and more
+
+
 @noun
-class CreateChatCompletionResponse(JSONObject):
+class CreateChatCompletionResponse(JSONObject, _FromHTTP):
     """A whole answer.
 
     https://platform.openai.com/docs/api-reference/chat/object
 
-    `request_id` and `headers` are those of the HTTP response, for support requests and
-    rate limits; they are no part of the JSON.
+    `request_id` and `headers` are those of the HTTP response. They are no fields: `asdict`,
+    `to_dict`, comparison and the repr pass over them, copies and pickles keep them.
     """
 
     choices: list[ChatCompletionChoice]
@@ -410,8 +421,6 @@ class CreateChatCompletionResponse(JSONObject):
     metadata: dict[str, str] | None = None
     moderation: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=new_dict)
-    request_id: str | None = field(default=None, init=False)
-    headers: Mapping[str, str] = field(default_factory=new_dict, init=False)
 
     @property
     def text(self) -> str:

@@ -1,10 +1,11 @@
 """The nouns: what is set is sent, what came is kept, and properties never raise."""
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
 
@@ -189,11 +190,37 @@ def test_dataclasses_replace_works():
     }  # fmt: skip
 
 
+def received():
+    """A response with what came beside its JSON."""
+    response = lib.CreateChatCompletionResponse.from_dict({"choices": [{}], "request_id": "stored"})
+    assert (response.request_id, response.headers) == (None, {})
+    response.request_id, response.headers = "req_1", {"set-cookie": "a"}
+    return response
+
+
 def test_request_id_and_headers_are_no_part_of_the_json():
-    response = lib.CreateChatCompletionResponse.from_dict({"choices": [], "request_id": "stored"})
-    assert response.request_id is None
-    response.request_id, response.headers = "req_1", {"a": "b"}
-    assert response.to_dict() == {"choices": [], "request_id": "stored"}
+    response = received()
+    assert response.to_dict() == {
+        "choices": [{"message": {"role": "assistant"}}],
+        "request_id": "stored",
+    }
+    assert "set-cookie" not in json.dumps(asdict(response))
+    assert not {"request_id", "headers"} & {field.name for field in fields(response)}
+    assert "req_1" not in repr(response)
+    assert response == lib.CreateChatCompletionResponse.from_dict(response.to_dict())
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+)
+def test_a_copied_response_has_its_request_id_and_headers(copied):
+    other = copied(received())
+    assert (other.request_id, other.headers) == ("req_1", {"set-cookie": "a"})
+
+
+def test_the_headers_of_one_response_are_not_those_of_another():
+    with pytest.raises(TypeError):
+        lib.CreateChatCompletionResponse([]).headers["a"] = "b"
 
 
 def test_the_signature_of_a_noun_is_that_of_its_fields():
