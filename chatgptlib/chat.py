@@ -36,7 +36,7 @@ class DataclassInstance(Protocol):
 
 
 ChatRequest = CreateChatCompletionRequest | Mapping[str, Any] | DataclassInstance
-"""What the create functions take: the noun, a dataclass of the user's, or a mapping."""
+"""What the create functions take: the library's request, any other dataclass, or a mapping."""
 
 
 @overload

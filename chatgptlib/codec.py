@@ -22,99 +22,22 @@ import json
 import types
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    TypeGuard,
-    TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, DeserializeError, JSONValue
 
 T = TypeVar("T")
 
 
-if not TYPE_CHECKING:  # checkers know it as `dataclass`: messages.py
-    noun = functools.partial(dataclasses.dataclass, init=False, repr=False, eq=False)
-    """`dataclass` for a JSONObject, which has what this leaves out: to write two dozen
-    `__init__`s took longer than all the rest of the import."""
-
-new_dict: Callable[[], dict[str, Any]] = cast(Any, dict)
-"""`dict` itself, as a `default_factory`. Checkers can't tell what a bare `dict` is to hold,
-and `dict[str, Any]` takes seven times as long to call."""
-
-
-class _Signature:
-    """The signature of a class, for `help()`; made when it is asked for."""
-
-    def __get__(self, instance: object, cls: Any) -> Any:
-        from inspect import Parameter, Signature
-
-        if not dataclasses.is_dataclass(cls):  # JSONObject itself
-            raise AttributeError("__signature__")
-        parameters = [
-            Parameter(
-                field.name,
-                Parameter.KEYWORD_ONLY if field.kw_only else Parameter.POSITIONAL_OR_KEYWORD,
-                default=_shown_default(field),
-                annotation=field.type,
-            )
-            for field in dataclasses.fields(cls)
-            if field.init
-        ]
-        return Signature(parameters)
-
-
-def _shown_default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    from inspect import Parameter
-
-    return Parameter.empty if field.default is dataclasses.MISSING else field.default
-
-
 class JSONObject:
-    """What the nouns share: a dataclass that is a JSON object on the wire."""
+    """What the objects of the API share. Each is a dataclass, and a JSON object on the wire."""
 
     __slots__ = ()
-
-    if not TYPE_CHECKING:  # checkers know it as `dataclass` makes it
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made = f"{type(self).__name__}.__init__()"
-            fields = dataclasses.fields(self)
-            places = (field.name for field in fields if field.init and not field.kw_only)
-            given = dict(zip(places, args, strict=False))
-            if len(given) < len(args):
-                raise TypeError(f"{made} takes {len(given)} positional arguments, not {len(args)}")
-            for name in given.keys() & kwargs.keys():
-                raise TypeError(f"{made} got multiple values for argument {name!r}")
-            given.update(kwargs)
-            for field in fields:
-                name = field.name
-                if field.init and name in given:
-                    value = given.pop(name)
-                elif field.default_factory is not dataclasses.MISSING:
-                    value = field.default_factory()
-                elif field.default is not dataclasses.MISSING:
-                    value = field.default
-                else:
-                    raise TypeError(f"{made} missing a required argument: {name!r}")
-                setattr(self, name, value)
-            for name in given:
-                raise TypeError(f"{made} got an unexpected keyword argument {name!r}")
-
-        __signature__ = _Signature()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object as plain dicts and lists: what was set or came, nothing else.
 
-        Raises ConfigError for a value that JSON has no word for.
+        Raises ConfigError for a value that JSON cannot represent.
         """
         plain: dict[str, Any] = json.loads(_dump(self, _LENIENT))
         return plain
@@ -124,21 +47,13 @@ class JSONObject:
         """The object that `data` holds. Raises DeserializeError if it cannot."""
         return decode(cls, data)
 
-    # One for all classes, in place of one that `dataclass` writes for each. And a repr
-    # without its thirty `None`s can be read.
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # without the fields at None, of which a request has thirty
         shown = (
             f"{name}={value!r}"
             for name in _field_names(type(self))
             if (value := getattr(self, name)) is not None and not (name == "extra" and not value)
         )
         return f"{type(self).__name__}({', '.join(shown)})"
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        names = _field_names(type(self))
-        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 # What a user gives may hold anything, which `isinstance` alone does not tell a checker.
@@ -254,7 +169,7 @@ _NAMES_OF: dict[type, tuple[str, ...]] = {}
 
 
 def _field_names(cls: Any) -> tuple[str, ...]:
-    """The fields that are part of the JSON: not those that the constructor does not take."""
+    """The fields that are part of the JSON: those that the constructor takes."""
     names = _NAMES_OF.get(cls)
     if names is None:
         names = tuple(field.name for field in dataclasses.fields(cls) if field.init)
@@ -275,9 +190,6 @@ def decode(into: type[T], value: Any) -> T:
     return read(dict(value) if is_mapping(value) else value)
 
 
-_READER_OF: dict[type, Callable[[Any], Any]] = {}
-
-
 def decoder(into: Any) -> Callable[[Any], Any]:
     """The function that makes an `into` of a JSON value; made once per class."""
     into = get_origin(into) or into
@@ -285,10 +197,7 @@ def decoder(into: Any) -> Callable[[Any], Any]:
         return _read_dict
     if not isinstance(into, type) or not dataclasses.is_dataclass(into):
         raise ConfigError(f"cannot decode into {into!r}: give a dataclass, a TypedDict, or dict")
-    reader = _READER_OF.get(into)
-    if reader is None:
-        reader = _READER_OF[into] = _object_reader(into)
-    return reader
+    return _object_reader(into)
 
 
 _Reader = Callable[[Any], Any]
@@ -322,15 +231,11 @@ def _read_dict(value: JSONValue) -> Any:
     return value
 
 
-def _is_noun(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
-
-
 def _reader(hint: Any) -> _Reader | None:
     """The function that reads a value of type `hint`; None where it is kept as it came."""
     args = get_args(hint)
-    if _is_noun(hint):
-        return _made_at_first_use(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return lambda value: _object_reader(hint)(value)  # later: a class may hold itself
     if get_origin(hint) in (list, Sequence) and args and (item := _reader(args[0])):
         return functools.partial(_read_list, item)
     if get_origin(hint) in (Union, types.UnionType):
@@ -341,19 +246,6 @@ def _reader(hint: Any) -> _Reader | None:
         if any(reader for _, reader in members):
             return _union_reader(members)
     return None
-
-
-def _made_at_first_use(cls: type) -> _Reader:
-    """The reader of a class, made when its first object comes, which for most never does."""
-    reader: _Reader | None = None
-
-    def read(value: Any) -> Any:
-        nonlocal reader
-        if reader is None:
-            reader = decoder(cls)
-        return reader(value)
-
-    return read
 
 
 def _read_needed(read: _Reader, value: Any, step: str) -> Any:
@@ -377,8 +269,8 @@ def _read_list(item: _Reader, value: JSONValue) -> list[Any]:
     found: list[Any] = []
     try:
         for one in value:
-            found.append(item(one))  # how many went well is the place of one that does not
-    except DeserializeError as error:
+            found.append(item(one))
+    except DeserializeError as error:  # `len(found)` is the index of the item that failed
         raise under(error, f"[{len(found)}]") from None
     return found
 
@@ -405,6 +297,12 @@ def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
     return read
 
 
+FILLED_DIRECTLY: set[str] = set()
+"""The modules whose constructors do no more than set the fields. Reading skips these, which is
+faster; it calls that of any other class, which may be frozen, or have a `__post_init__`."""
+
+
+@functools.cache
 def _object_reader(cls: Any) -> _Reader:
     """Write and compile the reader of one dataclass, the way `dataclass` makes `__init__`.
 
@@ -416,15 +314,13 @@ def _object_reader(cls: Any) -> _Reader:
         hints = get_type_hints(cls, localns={cls.__name__: cls})
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
         raise ConfigError(f"cannot decode into {cls!r}: its type hints: {error}") from None
-    fields = dataclasses.fields(cls)
+    fields = [field for field in dataclasses.fields(cls) if field.init]
     keeps_extra = "extra" in hints
-    # The nouns are filled in directly. A class of the user's goes through its
-    # constructor, since it may be frozen, or check itself.
-    ours = cls.__init__ is JSONObject.__init__
+    direct = getattr(cls.__init__, "__module__", None) in FILLED_DIRECTLY
     names: dict[str, Any] = {
         "cls": cls,
         "new": object.__new__,
-        "known": frozenset(field.name for field in fields if field.init) - {"extra"},
+        "known": frozenset(field.name for field in fields) - {"extra"},
         "misfit": misfit,
         "missing": _missing,
         "needed": _read_needed,
@@ -434,7 +330,7 @@ def _object_reader(cls: Any) -> _Reader:
         "def read(data):",
         " try: get = data.get",
         " except AttributeError: raise misfit('object', data) from None",
-        " self = new(cls)" if ours else " made = {}",
+        " self = new(cls)" if direct else " made = {}",
     ]
     if keeps_extra:
         lines += [
@@ -442,32 +338,28 @@ def _object_reader(cls: Any) -> _Reader:
             " else: extra = {key: data[key] for key in data if key not in known}",
         ]
     for field in fields:
-        target = f"self.{field.name}" if ours else f"made[{field.name!r}]"
-        names[f"default_{field.name}"], default = _default(field)
-        if field.name == "extra":
-            lines.append(f" {target} = extra")
-        elif field.init:
+        name = field.name
+        names[f"default_{name}"], default = _default(field)
+        if name == "extra":
+            code = "extra"
+        else:
             if not default:
-                lines.append(f" if {field.name!r} not in data: raise missing(cls, {field.name!r})")
-            code = _field_code(field.name, default, hints[field.name], names, keeps_extra)
-            lines.append(f" {target} = {code}")
-        elif ours:
-            lines.append(f" {target} = {default}")
-    lines.append(" return self" if ours else " return cls(**made)")
+                lines.append(f" if {name!r} not in data: raise missing(cls, {name!r})")
+            code = _field_code(name, default, hints[name], names, keeps_extra)
+        lines.append(f" self.{name} = {code}" if direct else f" made[{name!r}] = {code}")
+    lines.append(" return self" if direct else " return cls(**made)")
     exec("\n".join(lines), names)  # all that is filled in is names of fields
     read: _Reader = names["read"]
     return read
 
 
 def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:
-    """The default of a field, and the code that gives it; no code where there is none."""
+    """What a missing field is, and the code that gives it; no code if it may not be missing."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory, f"default_{field.name}()"
-    if field.default is None:
-        return None, "None"
-    if field.default is not dataclasses.MISSING:
-        return field.default, f"default_{field.name}"
-    return None, ""
+    if field.default is dataclasses.MISSING:
+        return None, ""
+    return field.default, "None" if field.default is None else f"default_{field.name}"
 
 
 def _field_code(

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from .answers import first_choice, with_response
 from .chat import create_chat_completion, create_chat_completion_stream
 from .client import OpenAIClient
-from .codec import new_dict
 from .errors import ConfigError, JSONValue, OpenAIError
 from .messages import (
     ChatCompletionChoice,
@@ -75,7 +74,7 @@ class ChatOptions:
     frequency_penalty: float | None = None
     logit_bias: Mapping[str, int] | Mapping[int, int] | None = None
     response_format: Any = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 _NOT_SENT = (

@@ -1,4 +1,4 @@
-"""The nouns of the API: requests, messages, responses, chunks, and the parts they hold.
+"""The objects of the API: requests, messages, responses, chunks, and the parts they hold.
 
 https://platform.openai.com/docs/api-reference/chat
 
@@ -17,22 +17,21 @@ made for each chunk; with them a class takes twice as long to make.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .codec import JSONObject, is_mapping, new_dict, plain_members
+from .codec import FILLED_DIRECTLY, JSONObject, is_mapping, plain_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from dataclasses import dataclass as noun
 
     from typing_extensions import Self
 
     from .content import Media
-else:
-    from .codec import noun
+
+FILLED_DIRECTLY.add(__name__)
 
 
 class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
@@ -84,25 +83,25 @@ class Model:
 # A message and what is in it
 
 
-@noun
+@dataclass(repr=False)
 class FunctionCall(JSONObject):
     """The function a model wants called. `arguments` is the text it wrote: often JSON."""
 
     name: str | None = None
     arguments: str | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class CustomToolCall(JSONObject):
     """The custom tool a model wants called, with free text for it."""
 
     name: str | None = None
     input: str | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class ToolCall(JSONObject):
     """One call in an assistant's message, or a piece of one in a stream."""
 
@@ -111,10 +110,10 @@ class ToolCall(JSONObject):
     function: FunctionCall | None = None
     custom: CustomToolCall | None = None
     index: int | None = None  # in a stream only: which call this is a piece of
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class ContentPart(JSONObject):
     """A part of a message's content; `type` says which of the others is set.
 
@@ -127,10 +126,10 @@ class ContentPart(JSONObject):
     input_audio: dict[str, Any] | None = None  # data in base64, format
     file: dict[str, Any] | None = None  # file_id, or filename and file_data
     refusal: str | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class URLCitation(JSONObject):
     """Where a piece of the text comes from; indexes count characters of the message."""
 
@@ -138,19 +137,19 @@ class URLCitation(JSONObject):
     end_index: int | None = None
     url: str | None = None
     title: str | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class Annotation(JSONObject):
     """A note on a message that was made with web search."""
 
     type: str | None = None  # "url_citation"
     url_citation: URLCitation | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class ChatCompletionAudio(JSONObject):
     """A spoken answer. To refer to it later, a message needs its `id` alone."""
 
@@ -158,10 +157,10 @@ class ChatCompletionAudio(JSONObject):
     data: str | None = None  # base64, in the format the request asked for
     transcript: str | None = None
     expires_at: int | None = None  # Unix time, in seconds
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun(slots=True)
+@dataclass(repr=False, slots=True)
 class ChatMessage(JSONObject):
     """One message of a chat, to the server or from it.
 
@@ -177,7 +176,7 @@ class ChatMessage(JSONObject):
     annotations: list[Annotation] | None = None
     audio: ChatCompletionAudio | None = None
     function_call: FunctionCall | None = None  # deprecated
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def system(cls, text: str) -> "Self":
@@ -262,7 +261,7 @@ def _reasoning(extra: Mapping[str, Any]) -> str:
 # The request
 
 
-@noun(slots=True, kw_only=True)
+@dataclass(repr=False, slots=True, kw_only=True)
 class CreateChatCompletionRequest(JSONObject):
     """The body of `POST /chat/completions`, with all the parameters it documents.
 
@@ -317,13 +316,13 @@ class CreateChatCompletionRequest(JSONObject):
     moderation: Mapping[str, Any] | None = None
     user: str | None = None  # deprecated
 
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 # The response
 
 
-@noun
+@dataclass(repr=False)
 class TokenLogprob(JSONObject):
     """A token, its log probability, and the likeliest tokens in its place."""
 
@@ -331,19 +330,19 @@ class TokenLogprob(JSONObject):
     logprob: float | None = None
     bytes: list[int] | None = None  # of the token in UTF-8
     top_logprobs: "list[TokenLogprob] | None" = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class ChatCompletionLogprobs(JSONObject):
     """The log probabilities of a choice's tokens."""
 
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class CompletionTokensDetails(JSONObject):
     """What the tokens of an answer were."""
 
@@ -352,10 +351,10 @@ class CompletionTokensDetails(JSONObject):
     text_tokens: int | None = None
     accepted_prediction_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class PromptTokensDetails(JSONObject):
     """What the tokens of a prompt were."""
 
@@ -364,10 +363,10 @@ class PromptTokensDetails(JSONObject):
     audio_tokens: int | None = None
     text_tokens: int | None = None
     image_tokens: int | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class ChatCompletionUsage(JSONObject):
     """The tokens a call is billed for. In a stream the last one told holds for all of it."""
 
@@ -376,10 +375,10 @@ class ChatCompletionUsage(JSONObject):
     total_tokens: int | None = None
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun
+@dataclass(repr=False)
 class ChatCompletionChoice(JSONObject):
     """One answer of the `n` asked for."""
 
@@ -387,7 +386,7 @@ class ChatCompletionChoice(JSONObject):
     message: ChatMessage = field(default_factory=ChatMessage)
     finish_reason: str | None = None  # "stop", "length", "tool_calls", "content_filter" ...
     logprobs: ChatCompletionLogprobs | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 class _FromHTTP:
@@ -400,7 +399,7 @@ class _FromHTTP:
     headers: Mapping[str, str] = MappingProxyType({})  # of the HTTP response: rate limits and more
 
 
-@noun
+@dataclass(repr=False)
 class CreateChatCompletionResponse(JSONObject, _FromHTTP):
     """A whole answer.
 
@@ -420,7 +419,7 @@ class CreateChatCompletionResponse(JSONObject, _FromHTTP):
     system_fingerprint: str | None = None  # deprecated
     metadata: dict[str, str] | None = None
     moderation: dict[str, Any] | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def text(self) -> str:
@@ -431,7 +430,7 @@ class CreateChatCompletionResponse(JSONObject, _FromHTTP):
 # The chunks of a stream
 
 
-@noun(slots=True)
+@dataclass(repr=False, slots=True)
 class ChatCompletionDelta(JSONObject):
     """What a chunk adds to the message of a choice."""
 
@@ -440,7 +439,7 @@ class ChatCompletionDelta(JSONObject):
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: FunctionCall | None = None  # deprecated
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def text(self) -> str:
@@ -453,7 +452,7 @@ class ChatCompletionDelta(JSONObject):
         return _reasoning(self.extra)
 
 
-@noun(slots=True)
+@dataclass(repr=False, slots=True)
 class ChatCompletionChunkChoice(JSONObject):
     """What a chunk adds to one choice."""
 
@@ -461,10 +460,10 @@ class ChatCompletionChunkChoice(JSONObject):
     delta: ChatCompletionDelta = field(default_factory=ChatCompletionDelta)
     finish_reason: str | None = None  # on the choice's last chunk
     logprobs: ChatCompletionLogprobs | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@noun(slots=True)
+@dataclass(repr=False, slots=True)
 class CreateChatCompletionChunk(JSONObject):
     """A piece of a streamed answer. `choices` may be empty, as beside the usage.
 
@@ -481,7 +480,7 @@ class CreateChatCompletionChunk(JSONObject):
     system_fingerprint: str | None = None  # deprecated
     moderation: dict[str, Any] | None = None
     obfuscation: str | None = None  # padding, against eavesdroppers who count bytes
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def text(self) -> str:
@@ -493,7 +492,7 @@ class CreateChatCompletionChunk(JSONObject):
 # Stored completions
 
 
-@noun
+@dataclass(repr=False)
 class ChatCompletionList(JSONObject):
     """A page of stored completions: an iterable of them, which knows whether there are more."""
 
@@ -502,13 +501,13 @@ class ChatCompletionList(JSONObject):
     first_id: str | None = None
     last_id: str | None = None
     has_more: bool | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __iter__(self) -> Iterator[CreateChatCompletionResponse]:
         return iter(self.data)
 
 
-@noun
+@dataclass(repr=False)
 class ChatCompletionMessageList(JSONObject):
     """A page of the messages of a stored completion; each one's id is in its `extra`."""
 
@@ -517,17 +516,17 @@ class ChatCompletionMessageList(JSONObject):
     first_id: str | None = None
     last_id: str | None = None
     has_more: bool | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __iter__(self) -> Iterator[ChatMessage]:
         return iter(self.data)
 
 
-@noun
+@dataclass(repr=False)
 class ChatCompletionDeleted(JSONObject):
     """The answer to a deletion: which completion, and whether it is gone."""
 
     id: str | None = None
     object: str | None = None  # "chat.completion.deleted"
     deleted: bool | None = None
-    extra: dict[str, Any] = field(default_factory=new_dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
