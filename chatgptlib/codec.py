@@ -298,8 +298,12 @@ def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
 
 
 FILLED_DIRECTLY: set[str] = set()
-"""The modules whose constructors do no more than set the fields. Reading skips these, which is
-faster; it calls that of any other class, which may be frozen, or have a `__post_init__`."""
+"""The modules whose constructors reading skips, which is faster: they set the fields, and check
+only what people write. Any other class may be frozen, or have a `__post_init__` to be run."""
+
+WHEN_MISSING = "when_missing"
+"""The key of a field's metadata for its value when it was not in the JSON, if that is not the
+constructor's default."""
 
 
 @functools.cache
@@ -357,9 +361,10 @@ def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:
     """What a missing field is, and the code that gives it; no code if it may not be missing."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory, f"default_{field.name}()"
-    if field.default is dataclasses.MISSING:
+    default = field.metadata.get(WHEN_MISSING, field.default)
+    if default is dataclasses.MISSING:
         return None, ""
-    return field.default, "None" if field.default is None else f"default_{field.name}"
+    return default, "None" if default is None else f"default_{field.name}"
 
 
 def _field_code(

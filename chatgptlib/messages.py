@@ -22,7 +22,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .codec import FILLED_DIRECTLY, JSONObject, is_mapping, plain_members
+from .codec import FILLED_DIRECTLY, WHEN_MISSING, JSONObject, is_mapping, plain_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,9 @@ class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
 
     def __str__(self) -> str:
         return str(self.value)
+
+
+_ROLES = tuple(ChatRole)
 
 
 class Model:
@@ -164,10 +167,15 @@ class ChatCompletionAudio(JSONObject):
 class ChatMessage(JSONObject):
     """One message of a chat, to the server or from it.
 
+    Write `ChatMessage("user", "Hello")` or `ChatMessage.user("Hello")`: the role comes
+    first. Without one it is a TypeError, and so is a role alone that is not in ChatRole,
+    since `ChatMessage("Hello")` has its text in the place of the role. `from_dict` reads any
+    role, and a message without one as the assistant's.
+
     An answer's message goes back into the next request as it is.
     """
 
-    role: ChatRole | str = ChatRole.ASSISTANT
+    role: ChatRole | str = field(default="", metadata={WHEN_MISSING: ChatRole.ASSISTANT})
     content: str | Sequence[ContentPart | Mapping[str, Any]] | None = None
     name: str | None = None  # tells participants of one role apart
     tool_calls: list[ToolCall] | None = None  # from the assistant
@@ -177,6 +185,14 @@ class ChatMessage(JSONObject):
     audio: ChatCompletionAudio | None = None
     function_call: FunctionCall | None = None  # deprecated
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        alone = self.role not in _ROLES and plain_members(self).keys() == {"role"}
+        if alone or not self.role:
+            raise TypeError(
+                "a message needs its role first: "
+                'write ChatMessage.user("Hello") or ChatMessage("user", "Hello")'
+            )
 
     @classmethod
     def system(cls, text: str) -> "Self":
@@ -383,7 +399,7 @@ class ChatCompletionChoice(JSONObject):
     """One answer of the `n` asked for."""
 
     index: int | None = None
-    message: ChatMessage = field(default_factory=ChatMessage)
+    message: ChatMessage = field(default_factory=lambda: ChatMessage(ChatRole.ASSISTANT))
     finish_reason: str | None = None  # "stop", "length", "tool_calls", "content_filter" ...
     logprobs: ChatCompletionLogprobs | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])

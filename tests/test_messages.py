@@ -11,12 +11,12 @@ import pytest
 
 from . import lib
 
-OBJECTS = [
+OBJECTS = dict.fromkeys(  # each once, though several modules name it
     value
     for module in lib.modules
     for value in vars(module).values()
     if isinstance(value, type) and is_dataclass(value) and issubclass(value, lib.JSONObject)
-]
+)
 
 
 def test_a_misspelt_parameter_is_a_type_error_when_the_request_is_built():
@@ -82,6 +82,68 @@ def test_roles_and_models_are_strings():
 def test_a_message_is_sent_as_the_api_writes_it(message, expected):
     message = lib.ChatMessage.from_dict(message) if isinstance(message, dict) else message
     assert message.to_dict() == expected
+
+
+CALLS = [lib.ToolCall(id="1", type="function", function=lib.FunctionCall("f", "{}"))]
+
+
+@pytest.mark.parametrize(
+    ("message", "role"),
+    [
+        (lib.ChatMessage(lib.ChatRole.USER, "Hi"), "user"),
+        (lib.ChatMessage("user", "Hi"), "user"),
+        (lib.ChatMessage(role="assistant", tool_calls=CALLS), "assistant"),
+        (lib.ChatMessage("tool", "x", tool_call_id="1"), "tool"),
+        (lib.ChatMessage("critic", "A role of one server's own."), "critic"),
+        (lib.ChatMessage("critic", extra={"parts": ["x"]}), "critic"),
+        (lib.ChatMessage(lib.ChatRole.ASSISTANT), "assistant"),
+        (lib.ChatMessage("assistant", None), "assistant"),
+    ],
+)
+def test_a_message_is_built_of_a_role_and_what_it_says(message, role):
+    assert message.role == role
+    assert replace(message) == message
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["Hello"], {}),
+        (["Hello", None], {}),
+        ([], {"role": "Hello"}),
+        ([], {"content": "Hello"}),
+        ([], {"tool_calls": CALLS}),
+        ([""], {"content": "Hello"}),
+        ([None, "Hello"], {}),
+        ([{"role": "user", "content": "Hello"}], {}),
+        ([], {}),
+    ],
+)
+def test_a_message_without_a_role_is_a_type_error_that_says_what_to_write(given, named):
+    with pytest.raises(TypeError, match=r'write ChatMessage\.user\("Hello"\)'):
+        lib.ChatMessage(*given, **named)
+
+
+@pytest.mark.parametrize(
+    ("came", "role"),
+    [
+        ({}, "assistant"),
+        ({"content": "Hello"}, "assistant"),
+        ({"role": None, "content": "Hello"}, "assistant"),
+        ({"role": "Hello"}, "Hello"),
+        ({"role": "", "content": "Hello"}, ""),
+        ({"role": 5}, 5),
+    ],
+)
+def test_any_role_is_read(came, role):
+    message = lib.ChatMessage.from_dict(came)
+    assert message.role == role
+    assert message == copy.copy(message) == pickle.loads(pickle.dumps(message))
+
+
+def test_a_choice_without_a_message_has_an_empty_one():
+    assert lib.ChatCompletionChoice().message == lib.ChatMessage(lib.ChatRole.ASSISTANT)
+    assert lib.ChatCompletionChoice.from_dict({}).message.to_dict() == {"role": "assistant"}
 
 
 @pytest.mark.parametrize("part", ["tool_calls", "function_call"])
@@ -156,9 +218,8 @@ def test_reasoning_is_read_under_either_name(key):
 
 @pytest.mark.parametrize("cls", OBJECTS, ids=lambda cls: cls.__name__)
 def test_every_object_is_documented_and_equal_to_its_copies(cls):
-    required = {
-        f.name: [] for f in fields(cls) if f.name in ("choices", "data", "messages", "model")
-    }
+    needed = {"choices": [], "data": [], "messages": [], "model": "m", "role": "user"}
+    required = {f.name: needed[f.name] for f in fields(cls) if f.name in needed}
     it = cls(**required)
     it.extra["a"] = [1]
     assert cls.__doc__

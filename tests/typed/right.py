@@ -5,7 +5,7 @@ Never run; what runs is the README's. Each `assert_type` says what a call is kno
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -108,11 +108,14 @@ request = CreateChatCompletionRequest(
     extra={"top_k": 40},
 )
 only_messages = [ChatMessage.user("Hi")]
+only_messages.append(ChatMessage(role="assistant", tool_calls=[ToolCall(id="call-1")]))
+only_messages.append(ChatMessage("tool", "x", tool_call_id="call-1"))
 CreateChatCompletionRequest(model="llama3.2", messages=only_messages, temperature=0, stop="\n")
 only_mappings: list[dict[str, str]] = [{"role": "user", "content": "Hi"}]
 CreateChatCompletionRequest(model="m", messages=only_mappings)
 request.temperature = 0.5
 body: dict[str, Any] = request.to_dict()
+body = asdict(replace(request, temperature=1))
 
 # Whole answers
 

@@ -10,6 +10,7 @@ from chatgptlib import (
     ChatRole,
     Conversations,
     CreateChatCompletionRequest,
+    CreateChatCompletionResponse,
     OpenAIClient,
     OpenAIError,
     create_chat_completion,
@@ -53,6 +54,8 @@ ChatMessage.user(["Hi"])  # wrong: text
 ChatMessage.tool("call-1")  # wrong: without a result
 ChatMessage(ChatRole.USR, "Hi")  # wrong: misspelt
 ChatMessage(ChatRole.USER, 5)  # wrong
+ChatMessage(None, "Hi")  # wrong: of whom?
+ChatMessage("user", text="Hi")  # wrong: content
 
 # Calls
 
@@ -71,6 +74,7 @@ list_chat_completions(client, limit="3")  # wrong
 response = create_chat_completion(client, request)
 response.txt  # wrong: misspelt
 response["choices"]  # wrong: an object
+CreateChatCompletionResponse([], headers={})  # wrong: no field of the JSON
 response.choices.message  # wrong: of which?
 response.choices[0].message.content.upper()  # wrong: perhaps None, perhaps parts
 response.usage.total_tokens  # wrong: perhaps None
