@@ -283,54 +283,93 @@ class CreateChatCompletionRequest(JSONObject):
 
     https://platform.openai.com/docs/api-reference/chat/create
 
-    A parameter left at None is not sent. What this class does not name goes into
-    `extra` and is sent last. A misspelt parameter is a TypeError; a value that JSON
-    has no word for is a ConfigError when the request is sent.
+    A parameter left at None is not sent. A misspelt one is a TypeError; a value that JSON
+    cannot represent is a ConfigError when the request is sent.
+
+    model: name of the model, as in `Model`
+    messages: the chat so far, oldest first: at least one ChatMessage or mapping
+
+    max_completion_tokens: most tokens to write in each choice, those of the reasoning included
+    max_tokens: the same under its older name; deprecated by OpenAI, known to most other servers
+    temperature: randomness, 0 to 2 (default 1); at 0 nearly the same answer each time
+    top_p: choose among the likeliest tokens, up to this probability: 0 to 1 (default 1)
+    frequency_penalty: -2 to 2; above 0, a token is less likely the more often it was used
+    presence_penalty: -2 to 2; above 0, a token is less likely once it was used
+    logit_bias: for each token id, -100 to 100: how much likelier it is; -100 bans the token
+    stop: one to four texts, before which the answer ends
+    n: number of choices, 1 to 128 (default 1); the tokens of each are billed
+    seed: an integer; the same seed gives the same answer, as far as possible; deprecated
+    reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max"
+    verbosity: length of the answer: "low", "medium" (default) or "high"
+    response_format: {"type": "json_object"}, or a JSON schema: see json_schema()
+    modalities: what to answer with: ["text"] (default), or ["text", "audio"]
+    audio: how to speak: {"voice": "alloy", "format": "mp3"}; needed for the modality "audio"
+    prediction: {"type": "content", "content": text that most of the answer will repeat}
+    logprobs: True to get the log probability of each token
+    top_logprobs: number of likeliest tokens to get at each place, 0 to 20; needs logprobs
+
+    tools: functions and custom tools that the model may call: see function_tool()
+    tool_choice: "none", "auto" (default), "required", or the one tool to call, as a mapping
+    parallel_tool_calls: False for at most one call in an answer (default True)
+    web_search_options: search the web; {"search_context_size": "low", "medium" or "high"}
+    functions: 1 to 128 functions; deprecated: use tools
+    function_call: "none", "auto", or {"name": ...}; deprecated: use tool_choice
+
+    stream: leave it out: create_chat_completion_stream() sets it
+    stream_options: {"include_usage": True} to get the usage at the end of a stream
+    store: True to keep the completion at the server (default False)
+    metadata: up to 16 pairs of text to find it by: keys of 64 characters, values of 512
+    service_tier: price and speed: "auto" (default), "default", "flex", "scale", "priority", "fast"
+    prompt_cache_key: the same text for requests that begin alike, so that they share a cache
+    prompt_cache_options: {"mode": "implicit" or "explicit", "ttl": "30m"}
+    prompt_cache_retention: "in_memory" or "24h"; deprecated: use prompt_cache_options
+    safety_identifier: the end user, as a hash of the name: up to 64 characters
+    moderation: how to moderate the prompt and the answer: {"model": ..., "policy": ...}
+    user: the end user; deprecated: use safety_identifier and prompt_cache_key
+
+    extra: parameters that are not in this list, by name; sent last, as they are
     """
 
     model: str
     messages: Sequence[ChatMessage | Mapping[str, Any]]
 
-    # What the answer is like
-    max_completion_tokens: int | None = None  # reasoning tokens count too
-    max_tokens: int | None = None  # deprecated by OpenAI; what most other servers know
-    temperature: float | None = None  # 0 to 2
-    top_p: float | None = None  # 0 to 1
-    frequency_penalty: float | None = None  # -2 to 2
-    presence_penalty: float | None = None  # -2 to 2
-    logit_bias: Mapping[str, int] | Mapping[int, int] | None = None  # token id: -100 to 100
-    stop: str | Sequence[str] | None = None  # up to 4
-    n: int | None = None  # choices, 1 to 128
-    seed: int | None = None  # deprecated
-    reasoning_effort: str | None = None  # "none", "minimal", "low" ... "max"
-    verbosity: str | None = None  # "low", "medium" or "high"
-    response_format: Any = None  # {"type": "json_object"}, or a schema
-    modalities: Sequence[str] | None = None  # "text", "audio"
-    audio: Mapping[str, Any] | None = None  # voice, format
-    prediction: Mapping[str, Any] | None = None  # text that the answer will repeat
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Mapping[str, int] | Mapping[int, int] | None = None
+    stop: str | Sequence[str] | None = None
+    n: int | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    response_format: Any = None
+    modalities: Sequence[str] | None = None
+    audio: Mapping[str, Any] | None = None
+    prediction: Mapping[str, Any] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None  # 0 to 20, with logprobs
+    top_logprobs: int | None = None
 
-    # Tools
     tools: Sequence[Any] | None = None
-    tool_choice: str | Mapping[str, Any] | None = None  # "none", "auto", "required", or one
+    tool_choice: str | Mapping[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     web_search_options: Mapping[str, Any] | None = None
-    functions: Sequence[Mapping[str, Any]] | None = None  # deprecated
-    function_call: str | Mapping[str, Any] | None = None  # deprecated
+    functions: Sequence[Mapping[str, Any]] | None = None
+    function_call: str | Mapping[str, Any] | None = None
 
-    # How it is served
-    stream: bool | None = None  # leave it: create_chat_completion_stream() sets it
-    stream_options: Mapping[str, Any] | None = None  # {"include_usage": True}
+    stream: bool | None = None
+    stream_options: Mapping[str, Any] | None = None
     store: bool | None = None
-    metadata: Mapping[str, str] | None = None  # up to 16 pairs
-    service_tier: str | None = None  # "auto", "default", "flex", "scale", "priority", "fast"
+    metadata: Mapping[str, str] | None = None
+    service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: Mapping[str, Any] | None = None
-    prompt_cache_retention: str | None = None  # deprecated
-    safety_identifier: str | None = None  # up to 64 characters
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
     moderation: Mapping[str, Any] | None = None
-    user: str | None = None  # deprecated
+    user: str | None = None
 
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 

@@ -1,8 +1,10 @@
 """The objects of the API: what is set is sent, what came is kept, and properties never raise."""
 
 import copy
+import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -49,6 +51,18 @@ def test_every_parameter_of_the_api_is_a_field():
         "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user",
         "verbosity", "web_search_options",
     }  # fmt: skip
+
+
+def test_help_tells_the_meaning_of_every_parameter_in_the_order_of_the_fields():
+    told = inspect.getdoc(lib.CreateChatCompletionRequest)
+    meanings = dict(re.findall(r"(?m)^(\w+): (.+)$", told))
+    assert list(meanings) == [field.name for field in fields(lib.CreateChatCompletionRequest)]
+    for name, given in {
+        "temperature": "0 to 2", "top_p": "0 to 1", "presence_penalty": "-2 to 2", "n": "1 to 128",
+        "logit_bias": "-100 to 100", "top_logprobs": "0 to 20", "safety_identifier": "64",
+        "metadata": "512", "reasoning_effort": "xhigh", "service_tier": "flex", "seed": "deprecated",
+    }.items():  # fmt: skip
+        assert given in meanings[name]
 
 
 def test_roles_and_models_are_strings():
