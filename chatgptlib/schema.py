@@ -592,7 +592,7 @@ def _is_typed_dict(cls: type) -> bool:
 
 
 def _class_shape(cls: Any) -> ObjectShape:
-    doc: str = cls.__dict__.get("__doc__") or ""
+    doc: str = cls.__doc__ or ""  # a class does not inherit it
     if doc.startswith(f"{cls.__name__}("):  # written by `dataclass`
         doc = ""
     typed_dict = _is_typed_dict(cls)

@@ -262,7 +262,7 @@ def test_each_name_is_that_of_the_package(copy, name):
         assert ours.__module__ == copy.__name__
     if inspect.isclass(ours):
         for method, value in vars(theirs).items():
-            if inspect.isfunction(value):
+            if inspect.isfunction(value) and method != "__annotate_func__":  # of Python 3.14
                 assert told(getattr(ours, method)) == told(value), method
 
 
