@@ -50,7 +50,7 @@ from .errors import (
     UnprocessableEntityError,
     WebhookError,
 )
-from .messages import (
+from .models import (
     Annotation,
     ChatCompletionAudio,
     ChatCompletionChoice,
@@ -78,22 +78,22 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
-    from .conversations import (
+    from .events import EventStream, ServerSentEvent
+    from .extras.conversations import (
         ChatOptions,
         ChatResponse,
         Conversations,
         ConversationStream,
     )
-    from .events import EventStream, ServerSentEvent
-    from .glific import parse_via_chat_gpt
-    from .offline import OfflineRequest, OfflineServer
-    from .schema import json_schema
+    from .extras.glific import parse_via_chat_gpt
+    from .extras.offline import OfflineRequest, OfflineServer
+    from .extras.schema import json_schema
+    from .extras.stores import ConversationStore, MemoryStore, SQLiteStore
+    from .extras.structured import parse_chat_completion
+    from .extras.tools import ToolRun, function_tool, run_tools
+    from .extras.webhooks import verify_webhook
     from .sse import EventDecoder
-    from .stores import ConversationStore, MemoryStore, SQLiteStore
     from .stream import ChatCompletionStream, ResponseAccumulator
-    from .structured import parse_chat_completion
-    from .tools import ToolRun, function_tool, run_tools
-    from .webhooks import verify_webhook
 
 __all__ = [
     "APIError",
@@ -180,26 +180,26 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
     # Imported when somebody asks for them, since most programs never do.
     _LATER = {
         "ChatCompletionStream": "stream",
-        "ChatOptions": "conversations",
-        "ChatResponse": "conversations",
-        "ConversationStore": "stores",
-        "ConversationStream": "conversations",
-        "Conversations": "conversations",
+        "ChatOptions": "extras.conversations",
+        "ChatResponse": "extras.conversations",
+        "ConversationStore": "extras.stores",
+        "ConversationStream": "extras.conversations",
+        "Conversations": "extras.conversations",
         "EventDecoder": "sse",
         "EventStream": "events",
-        "MemoryStore": "stores",
-        "OfflineRequest": "offline",
-        "OfflineServer": "offline",
+        "MemoryStore": "extras.stores",
+        "OfflineRequest": "extras.offline",
+        "OfflineServer": "extras.offline",
         "ResponseAccumulator": "stream",
-        "SQLiteStore": "stores",
+        "SQLiteStore": "extras.stores",
         "ServerSentEvent": "events",
-        "ToolRun": "tools",
-        "function_tool": "tools",
-        "json_schema": "schema",
-        "parse_chat_completion": "structured",
-        "parse_via_chat_gpt": "glific",
-        "run_tools": "tools",
-        "verify_webhook": "webhooks",
+        "ToolRun": "extras.tools",
+        "function_tool": "extras.tools",
+        "json_schema": "extras.schema",
+        "parse_chat_completion": "extras.structured",
+        "parse_via_chat_gpt": "extras.glific",
+        "run_tools": "extras.tools",
+        "verify_webhook": "extras.webhooks",
     }
 
     def __getattr__(name: str) -> Any:

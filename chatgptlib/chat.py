@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
-from .answers import answer_json, with_answer
 from .client import EVENT_STREAM, OpenAIClient, send
 from .codec import T, decoder, encode, is_mapping, object_members
 from .errors import ConfigError, DeserializeError, OpenAIError, without_traceback
 from .exchange import Exchange
-from .messages import (
+from .models import (
     ChatCompletionDeleted,
     ChatCompletionList,
     ChatCompletionMessageList,
@@ -22,6 +21,7 @@ from .messages import (
     CreateChatCompletionResponse,
 )
 from .paths import path_step, query_text, with_query
+from .replies import answer_json, with_answer
 
 if TYPE_CHECKING:
     from .stream import ChatCompletionStream

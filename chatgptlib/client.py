@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .answers import answer_value, refusal
 from .codec import encode, object_members
 from .connections import Connections, Limits, credentials_in
 from .errors import (
@@ -33,6 +32,7 @@ from .errors import (
 )
 from .exchange import Exchange
 from .paths import checked_path, path_step, query_text, whole_path, with_query
+from .replies import answer_value, refusal
 from .settings import (
     KEY_HEADERS,
     check_mappings,
@@ -317,7 +317,7 @@ class OpenAIClient:
         """
         if files is None:
             return self._ask("POST", path, query, None if body is None else encode(body))
-        from .forms import form_of
+        from .extras.forms import form_of
 
         values: JSONValue = {} if body is None else json.loads(encode(body))
         if not isinstance(values, dict):

@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
-    from .messages import ChatMessage, CreateChatCompletionResponse, ToolCall
+    from .models import ChatMessage, CreateChatCompletionResponse, ToolCall
 
 F = TypeVar("F", bound=Callable[..., Any])
 

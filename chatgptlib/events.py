@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .answers import error_event, not_json, only_error, parsed, told_in_answer, with_answer
 from .errors import ConfigError, OpenAIError, StreamInterruptedError, without_traceback
 from .exchange import Exchange
+from .replies import error_event, not_json, only_error, parsed, told_in_answer, with_answer
 from .sse import EventDecoder
 
 if TYPE_CHECKING:

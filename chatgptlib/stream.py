@@ -16,14 +16,6 @@ from io import StringIO
 from itertools import chain
 from typing import Any, TypeGuard, TypeVar, cast
 
-from .answers import (
-    check_depth,
-    error_event,
-    not_json,
-    parsed,
-    told_in_answer,
-    with_answer,
-)
 from .codec import decode, decoder
 from .errors import (
     ConfigError,
@@ -37,7 +29,7 @@ from .errors import (
 )
 from .events import ResponseStream
 from .exchange import Exchange
-from .messages import (
+from .models import (
     ChatCompletionChoice,
     ChatCompletionChunkChoice,
     ChatCompletionDelta,
@@ -50,6 +42,14 @@ from .messages import (
     ToolCall,
 )
 from .protocol import LEFT
+from .replies import (
+    check_depth,
+    error_event,
+    not_json,
+    parsed,
+    told_in_answer,
+    with_answer,
+)
 from .sse import EventDecoder
 
 C = TypeVar("C")

@@ -20,9 +20,9 @@ class Library:
 
     def __init__(self):
         self.modules = [_root]
-        for found in pkgutil.iter_modules(getattr(_root, "__path__", [])):
-            if found.name != "__main__":
-                self.modules.append(importlib.import_module(f"{_root.__name__}.{found.name}"))
+        for found in pkgutil.walk_packages(getattr(_root, "__path__", []), f"{_root.__name__}."):
+            if not found.name.endswith("__main__"):
+                self.modules.append(importlib.import_module(found.name))
         if not hasattr(_root, "OfflineServer"):
             self.modules.append(_offline_server())
 
@@ -39,9 +39,10 @@ class Library:
 
 def _offline_server():
     """The offline server, for a copy in one file, which comes without it."""
-    sys.modules[f"{_root.__name__}.messages"] = _root  # where it imports from
-    path = Path(__file__).parent.parent / "chatgptlib" / "offline.py"
-    spec = importlib.util.spec_from_file_location(f"{_root.__name__}.offline", path)
+    for name in ("models", "extras"):  # where it imports from, and what it is in
+        sys.modules[f"{_root.__name__}.{name}"] = _root
+    path = Path(__file__).parent.parent / "chatgptlib" / "extras" / "offline.py"
+    spec = importlib.util.spec_from_file_location(f"{_root.__name__}.extras.offline", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

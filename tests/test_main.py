@@ -34,7 +34,7 @@ def run(*arguments, stdin=None, **environment):
 @pytest.fixture
 def command_line():
     """The module itself, for what no process of its own can be given."""
-    return importlib.import_module("chatgptlib.__main__")
+    return importlib.import_module("chatgptlib.apps.ask")
 
 
 def test_a_prompt_is_answered_offline():

@@ -12,23 +12,37 @@ from . import lib, loaded_by
 pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the package itself")
 
 FOLDER = Path(lib.modules[0].__file__).parent
-LADDER = [
-    "errors", "codec", "content", "messages", "sse", "protocol", "connections", "exchange", "answers",
-    "events", "forms", "paths", "settings", "client",
-    "stream", "chat", "schema", "structured", "tools", "stores", "conversations",
-    "glific", "webhooks", "offline", "interactive", "batch", "vendor",
+CORE = [
+    "errors", "codec", "models", "sse", "protocol", "connections", "exchange", "replies", "events",
+    "paths", "settings", "client", "stream", "chat",
 ]  # fmt: skip
+EXTRAS = [
+    "extras.media", "extras.forms", "extras.schema", "extras.structured", "extras.tools",
+    "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks", "extras.offline",
+]  # fmt: skip
+APPS = ["apps.chat", "apps.batch", "apps.vendor", "apps.ask"]
+LADDER = [*CORE, *EXTRAS, *APPS]
+DOORS = {("models", "extras.media"), ("client", "extras.forms")}  # of the core, to an extra each
 
 
 def trees():
-    return {path.stem: ast.parse(path.read_text("utf-8")) for path in FOLDER.glob("*.py")}
+    return {
+        ".".join(path.relative_to(FOLDER).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
+        for path in FOLDER.rglob("*.py")
+    }
+
+
+def imported(module, node):
+    """The module of the package that a relative import names."""
+    folder = module.rpartition(".")[0] if node.level == 1 else ""
+    return f"{folder}.{node.module}".lstrip(".")
 
 
 def test_importing_loads_nothing_heavy():
     heavy = {"requests", "urllib3", "http.client", "http.server", "ssl", "sqlite3", "asyncio",
              "email", "socket", "argparse"}  # fmt: skip
     loaded = loaded_by("import chatgptlib")
-    assert "chatgptlib.messages" in loaded
+    assert "chatgptlib.models" in loaded
     assert not heavy & loaded
 
 
@@ -88,15 +102,29 @@ def test_every_public_error_is_raised_somewhere():
 def test_a_module_imports_only_from_modules_above_it():
     for name, tree in trees().items():
         if name not in LADDER:
-            assert name in ("__init__", "__main__")
+            assert name.rpartition(".")[2] in ("__init__", "__main__")
             continue
         for node in tree.body:  # what runs on import; hints may look both ways
             if isinstance(node, ast.ImportFrom) and node.level:
-                assert LADDER.index(node.module) < LADDER.index(name), (name, node.module)
+                assert LADDER.index(imported(name, node)) < LADDER.index(name), (name, node.module)
+
+
+def test_the_core_knows_no_extra_but_through_its_doors_and_no_extra_an_app():
+    for name, tree in trees().items():
+        if name.rpartition(".")[2] in ("__init__", "__main__"):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                room, target = imported(name, node).rpartition(".")[0], imported(name, node)
+                own = name.rpartition(".")[0]
+                allowed = {"": [""], "extras": ["", "extras"], "apps": ["", "extras", "apps"]}[own]
+                assert room in allowed or (name, target) in DOORS, (name, target)
 
 
 def test_every_relative_import_can_be_dropped_when_the_modules_become_one_file():
     for name, tree in trees().items():
+        if name not in (*CORE, *EXTRAS):
+            continue
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert node.module, f"{name} imports a whole module"
@@ -106,7 +134,7 @@ def test_every_relative_import_can_be_dropped_when_the_modules_become_one_file()
 def test_no_two_modules_have_a_top_level_name_in_common():
     owners = {}
     for module, tree in trees().items():
-        if module not in LADDER:
+        if module not in (*CORE, *EXTRAS):
             continue
         for node in tree.body:
             names = []

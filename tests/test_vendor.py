@@ -19,12 +19,12 @@ import pytest
 import requests
 
 from . import lib, loaded_by
-from .test_package import FOLDER, LADDER
+from .test_package import CORE, EXTRAS, FOLDER
 
 if lib.name != "chatgptlib":
     pytest.skip("about the package itself", allow_module_level=True)
 
-from chatgptlib import vendor
+from chatgptlib.apps import vendor
 
 LEFT_OUT = {"OfflineRequest", "OfflineServer"}
 PUBLIC = sorted(set(lib.__all__) - LEFT_OUT)
@@ -59,6 +59,10 @@ def copy(tmp_path_factory):
         del sys.modules["under_another_name"]
 
 
+def source_of(name):
+    return FOLDER.joinpath(*name.split(".")).with_suffix(".py").read_text("utf-8")
+
+
 def run(*arguments, **more):
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments],
@@ -70,17 +74,17 @@ def run(*arguments, **more):
 
 
 def test_the_modules_stand_in_the_order_of_their_imports_and_none_is_missing():
-    kept = [name for name in LADDER if name not in ("offline", "interactive", "batch", "vendor")]
+    kept = [*CORE, *(name for name in EXTRAS if name != "extras.offline")]
     assert kept == vendor.VENDORED
-    assert re.findall(r"^# ---- (\w+) -+$", TEXT, re.M) == [*kept, "licence"]
+    assert re.findall(r"^# ---- ([\w.]+) -+$", TEXT, re.M) == [*kept, "licence"]
 
 
 def test_it_begins_with_what_it_is_and_how_to_make_it_again():
     name, licence, source, made, *_ = TEXT.splitlines()
     assert name.startswith(f"# chatgptlib {lib.__version__}: ")
-    text = "".join((FOLDER / f"{name}.py").read_text("utf-8") for name in (*vendor.VENDORED, "__init__"))  # fmt: skip
+    text = "".join(source_of(name) for name in (*vendor.VENDORED, "__init__"))  # fmt: skip
     assert source == f"# Source: sha256 {hashlib.sha256(text.encode()).hexdigest()}"
-    assert "`python -m chatgptlib.vendor -o FILE`" in made
+    assert "`python -m chatgptlib vendor -o FILE`" in made
     told = FOLDER.parent / "LICENSE"
     if told.exists():
         kind, _, copyright = told.read_text("utf-8").splitlines()[:3]
@@ -96,14 +100,14 @@ def test_it_has_one_docstring_that_of_the_package():
 
 def test_every_module_tells_in_a_comment_what_its_docstring_did():
     for name in vendor.VENDORED:
-        doc = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text("utf-8")))
+        doc = ast.get_docstring(ast.parse(source_of(name)))
         assert "\n#\n" + "".join(f"# {line}".rstrip() + "\n" for line in doc.splitlines()) in TEXT
 
 
 def test_what_is_not_an_import_or_a_docstring_is_there_line_by_line():
     lines = set(TEXT.splitlines())
     for name in vendor.VENDORED:
-        source = (FOLDER / f"{name}.py").read_text("utf-8")
+        source = source_of(name)
         gone = set()
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, (ast.Import, ast.ImportFrom)) or (
@@ -148,16 +152,18 @@ def test_no_top_level_name_stands_for_two_things():
 
 def test_the_same_sources_give_the_same_bytes():
     assert vendor.vendored() == TEXT
-    done = run("-m", "chatgptlib.vendor", cwd=FOLDER.parent)
+    done = run("-m", "chatgptlib", "vendor", cwd=FOLDER.parent)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == TEXT.encode()
 
 
 def test_made_from_a_zipped_package_it_is_the_same(tmp_path):
     with zipfile.ZipFile(tmp_path / "chatgptlib.whl", "w") as wheel:
-        for path in FOLDER.glob("*.py"):
-            wheel.writestr(f"chatgptlib/{path.name}", path.read_bytes().replace(b"\n", b"\r\n"))
-    code = "import sys; sys.path.insert(0, 'chatgptlib.whl'); from chatgptlib import vendor; sys.exit(vendor.main())"
+        for path in FOLDER.rglob("*.py"):
+            wheel.writestr(
+                str(path.relative_to(FOLDER.parent)), path.read_bytes().replace(b"\n", b"\r\n")
+            )
+    code = "import sys; sys.path.insert(0, 'chatgptlib.whl'); from chatgptlib.apps import vendor; sys.exit(vendor.main())"
     done = run("-c", code, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == TEXT.encode()
@@ -171,7 +177,7 @@ def test_without_sources_it_says_so_and_leaves_the_file_alone(tmp_path, monkeypa
     monkeypatch.setattr(vendor.resources, "files", lambda package: empty)
     assert vendor.main(["-o", str(target)]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("chatgptlib.vendor: cannot read the source of chatgptlib.errors: ")
+    assert told.startswith("chatgptlib vendor: cannot read the source of chatgptlib.errors: ")
     assert target.read_text() == "what was there"
 
 

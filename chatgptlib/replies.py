@@ -20,7 +20,7 @@ from .errors import (
     told_error,
 )
 from .exchange import Exchange
-from .messages import ChatCompletionChoice, CreateChatCompletionResponse
+from .models import ChatCompletionChoice, CreateChatCompletionResponse
 
 E = TypeVar("E", bound=OpenAIError)
 

@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Mutable
 from enum import Enum
 from typing import Any, ForwardRef, Literal, TypeGuard, Union, get_args, get_origin
 
-from .codec import is_dict, misfit, under
-from .errors import ConfigError, DeserializeError, JSONValue, excerpt
+from ..codec import is_dict, misfit, under
+from ..errors import ConfigError, DeserializeError, JSONValue, excerpt
 
 
 def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .answers import parsed
-from .chat import create_chat_completion
-from .client import OpenAIClient
-from .codec import encode, is_mapping
-from .errors import APIError, ConfigError, OpenAIError
-from .messages import ChatMessage, CreateChatCompletionRequest, CreateChatCompletionResponse
+from ..chat import create_chat_completion
+from ..client import OpenAIClient
+from ..codec import encode, is_mapping
+from ..errors import APIError, ConfigError, OpenAIError
+from ..models import ChatMessage, CreateChatCompletionRequest, CreateChatCompletionResponse
+from ..replies import parsed
 
 _FLOW_MODEL = "gpt-4o"
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .content import Media
+    from .extras.media import Media
 
 FILLED_DIRECTLY.add(__name__)
 
@@ -226,7 +226,7 @@ class ChatMessage(JSONObject):
         """
         if all(type(given) is tuple and not given for given in (images, audio, files)):
             return cls(ChatRole.USER, text)
-        from .content import user_content
+        from .extras.media import user_content
 
         return cls(ChatRole.USER, user_content(text, images, audio, files, detail))
 

@@ -13,11 +13,11 @@ import re
 from types import UnionType
 from typing import Any, TypeVar, overload
 
-from .answers import first_choice, parsed, with_response
-from .chat import ChatRequest, create_chat_completion, request_members
-from .client import OpenAIClient
-from .errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
-from .messages import CreateChatCompletionResponse
+from ..chat import ChatRequest, create_chat_completion, request_members
+from ..client import OpenAIClient
+from ..errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
+from ..models import CreateChatCompletionResponse
+from ..replies import first_choice, parsed, with_response
 from .schema import Member, ObjectShape, Shape, described, shape_of
 
 V = TypeVar("V")

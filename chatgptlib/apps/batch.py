@@ -27,9 +27,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from .chat import create_chat_completion
-from .client import OpenAIClient
-from .errors import (
+from ..chat import create_chat_completion
+from ..client import OpenAIClient
+from ..errors import (
     APIError,
     AuthenticationError,
     ConfigError,

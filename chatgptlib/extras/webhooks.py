@@ -15,9 +15,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from .answers import parsed
-from .codec import is_list
-from .errors import ConfigError, WebhookError
+from ..codec import is_list
+from ..errors import ConfigError, WebhookError
+from ..replies import parsed
 
 _WEBHOOK_SECRET = "OPENAI_WEBHOOK_SECRET"
 

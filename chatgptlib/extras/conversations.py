@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .answers import first_choice, with_response
-from .chat import create_chat_completion, create_chat_completion_stream
-from .client import OpenAIClient
-from .errors import ConfigError, JSONValue, OpenAIError
-from .messages import (
+from ..chat import create_chat_completion, create_chat_completion_stream
+from ..client import OpenAIClient
+from ..errors import ConfigError, JSONValue, OpenAIError
+from ..models import (
     ChatCompletionChoice,
     ChatMessage,
     ChatRole,
@@ -30,12 +29,13 @@ from .messages import (
     CreateChatCompletionResponse,
     Model,
 )
+from ..replies import first_choice, with_response
 from .stores import ConversationStore, MemoryStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .stream import ChatCompletionStream
+    from ..stream import ChatCompletionStream
 
 
 @dataclass(slots=True, kw_only=True)

@@ -19,24 +19,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeGuard
 
-from .answers import first_choice, parsed
-from .chat import (
+from ..chat import (
     ChatRequest,
     create_chat_completion,
     create_chat_completion_stream,
     request_members,
 )
-from .client import OpenAIClient
-from .codec import JSONObject, as_json, is_dict, is_mapping
-from .errors import ConfigError, DeserializeError, OpenAIError, ToolError
-from .exchange import raised_by_signal
-from .messages import (
+from ..client import OpenAIClient
+from ..codec import JSONObject, as_json, is_dict, is_mapping
+from ..errors import ConfigError, DeserializeError, OpenAIError, ToolError
+from ..exchange import raised_by_signal
+from ..models import (
     ChatCompletionUsage,
     ChatMessage,
     CreateChatCompletionChunk,
     CreateChatCompletionResponse,
     ToolCall,
 )
+from ..replies import first_choice, parsed
 from .schema import Member, ObjectShape, described, first_paragraph, shape_of
 
 

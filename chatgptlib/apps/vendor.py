@@ -1,6 +1,6 @@
 """The whole library as one module, to copy into a project.
 
-    python -m chatgptlib.vendor -o chatgptlib.py
+    python -m chatgptlib vendor -o chatgptlib.py
 
 The modules stand in it in the order in which they import each other, line by line as they
 are here. Gone are their imports of each other, which a single file has no need of, and
@@ -22,13 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from .client import __version__
-from .codec import is_list
+from ..client import __version__
+from ..codec import is_list
 
 VENDORED = [
-    "errors", "codec", "content", "messages", "sse", "protocol", "connections", "exchange",
-    "answers", "events", "forms", "paths", "settings", "client", "stream", "chat", "schema",
-    "structured", "tools", "stores", "conversations", "glific", "webhooks",
+    "errors", "codec", "models", "sse", "protocol", "connections", "exchange", "replies", "events",
+    "paths", "settings", "client", "stream", "chat", "extras.media", "extras.forms",
+    "extras.schema", "extras.structured", "extras.tools", "extras.stores",
+    "extras.conversations", "extras.glific", "extras.webhooks",
 ]  # fmt: skip
 
 _LICENCE = """\
@@ -54,14 +55,14 @@ LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
 OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
 """  # as in LICENSE, which is not beside the modules where these are installed
-_HOME = __package__ or "chatgptlib"
+_HOME = (__package__ or "chatgptlib.apps").rpartition(".")[0]
 _WIDTH = 100
 
 _HEADER = """\
 # chatgptlib {version}: Chat Completions in one module, under any name, for Python 3.10 and newer.
 # {licence}; its text is at the end.
 # Source: sha256 {digest}
-# Made by `python -m chatgptlib.vendor -o FILE`. Change the package, then make it again.
+# Made by `python -m chatgptlib vendor -o FILE`. Change the package, then make it again.
 # It needs `requests` 2.32.2 with urllib3 2.2, or newer, and nothing else.
 #
 # Each section was a module. Where one speaks of when it is imported, or of how its
@@ -101,7 +102,8 @@ def vendored() -> str:
 
 def _source(name: str) -> str:
     try:
-        return resources.files(_HOME).joinpath(f"{name}.py").read_text("utf-8")
+        file = resources.files(_HOME).joinpath(f"{name.replace('.', '/')}.py")
+        return file.read_text("utf-8")
     except (OSError, TypeError, NotImplementedError) as error:  # each loader has its own
         raise CannotVendor(f"cannot read the source of {_HOME}.{name}: {error}") from error
 
@@ -152,7 +154,7 @@ def _cuts(module: str, body: Sequence[ast.stmt], hoisted: bool) -> Iterator[tupl
 def _goes(module: str, node: ast.stmt, hoisted: bool) -> bool:
     """Whether it is an import that the single file does without, or has at its top."""
     if isinstance(node, ast.ImportFrom) and node.level:
-        if node.level > 1 or node.module not in VENDORED:
+        if _imported(module, node) not in VENDORED:
             raise CannotVendor(f"{module}.py, line {node.lineno}: imports what is not vendored")
         if any(alias.asname or alias.name == "*" for alias in node.names):
             raise CannotVendor(f"{module}.py, line {node.lineno}: imports under another name")
@@ -162,6 +164,14 @@ def _goes(module: str, node: ast.stmt, hoisted: bool) -> bool:
     if isinstance(node, ast.If) and _is_for_checkers(node):
         return all(_goes(module, one, hoisted) for one in (*node.body, *node.orelse))
     return False
+
+
+def _imported(module: str, node: ast.ImportFrom) -> str:
+    """The module of the package that a relative import names, as VENDORED has it."""
+    if node.level > module.count(".") + 1:
+        return ""  # outside of the package
+    folder = module.rpartition(".")[0] if node.level == 1 else ""
+    return f"{folder}.{node.module}".lstrip(".")
 
 
 def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
@@ -254,7 +264,7 @@ def _write(target: Path, data: bytes) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m chatgptlib.vendor", description="Write the whole library as one module."
+        prog="python -m chatgptlib vendor", description="Write the whole library as one module."
     )
     parser.add_argument("-o", metavar="FILE", type=Path, help="where to (default: standard output)")
     target: Path | None = parser.parse_args(arguments).o
@@ -266,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.buffer.write(data)  # as bytes: the same on every system
             sys.stdout.flush()
     except (CannotVendor, OSError) as error:
-        sys.stderr.write(f"chatgptlib.vendor: {error}\n")
+        sys.stderr.write(f"chatgptlib vendor: {error}\n")
         return 1
     return 0
 

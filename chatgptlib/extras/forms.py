@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
-from .codec import is_list, is_mapping
-from .errors import ConfigError
+from ..codec import is_list, is_mapping
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from typing import TypeAlias

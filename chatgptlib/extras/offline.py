@@ -26,14 +26,14 @@ from dataclasses import dataclass, field
 from itertools import count, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from .messages import text_of
+from ..models import text_of
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
     from typing_extensions import Self
 
-    from .errors import JSONValue
+    from ..errors import JSONValue
 
 _OFFLINE_PATH = "/v1/chat/completions"
 _OFFLINE_POLL = 0.02  # seconds; close() waits for half of it on average

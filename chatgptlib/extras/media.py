@@ -12,14 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .codec import JSONObject
-from .errors import ConfigError, excerpt
+from ..codec import JSONObject
+from ..errors import ConfigError, excerpt
 
 if TYPE_CHECKING:
     from mimetypes import MimeTypes
     from typing import TypeAlias
 
-    from .messages import ContentPart
+    from ..models import ContentPart
 
     Part: TypeAlias = "ContentPart | Mapping[str, Any]"
     Media: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Part

@@ -16,10 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
-from .conversations import ChatOptions, Conversations
-from .errors import OpenAIError
-from .messages import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
-from .tools import added_usage
+from ..errors import OpenAIError
+from ..extras.conversations import ChatOptions, Conversations
+from ..extras.tools import added_usage
+from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 
 _HELP = """\
 /restart       begin a new conversation

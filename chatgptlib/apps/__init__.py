@@ -1,0 +1,1 @@
+"""The command line, which may use everything; nothing imports it."""
