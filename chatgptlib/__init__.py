@@ -19,12 +19,6 @@ from .chat import (
     ChatRequest,
     create_chat_completion,
     create_chat_completion_stream,
-    delete_chat_completion,
-    iterate_chat_completions,
-    list_chat_completion_messages,
-    list_chat_completions,
-    retrieve_chat_completion,
-    update_chat_completion,
 )
 from .client import OpenAIClient, __version__
 from .codec import JSONObject
@@ -55,11 +49,8 @@ from .models import (
     ChatCompletionAudio,
     ChatCompletionChoice,
     ChatCompletionChunkChoice,
-    ChatCompletionDeleted,
     ChatCompletionDelta,
-    ChatCompletionList,
     ChatCompletionLogprobs,
-    ChatCompletionMessageList,
     ChatCompletionUsage,
     ChatMessage,
     ChatRole,
@@ -88,6 +79,17 @@ if TYPE_CHECKING:
     from .extras.glific import parse_via_chat_gpt
     from .extras.offline import OfflineRequest, OfflineServer
     from .extras.schema import json_schema
+    from .extras.stored import (
+        ChatCompletionDeleted,
+        ChatCompletionList,
+        ChatCompletionMessageList,
+        delete_chat_completion,
+        iterate_chat_completions,
+        list_chat_completion_messages,
+        list_chat_completions,
+        retrieve_chat_completion,
+        update_chat_completion,
+    )
     from .extras.stores import ConversationStore, MemoryStore, SQLiteStore
     from .extras.structured import parse_chat_completion
     from .extras.tools import ToolRun, function_tool, run_tools
@@ -179,6 +181,15 @@ __all__ = [
 if not TYPE_CHECKING:  # else checkers would take any name for one of ours
     # Imported when somebody asks for them, since most programs never do.
     _LATER = {
+        "ChatCompletionDeleted": "extras.stored",
+        "ChatCompletionList": "extras.stored",
+        "ChatCompletionMessageList": "extras.stored",
+        "delete_chat_completion": "extras.stored",
+        "iterate_chat_completions": "extras.stored",
+        "list_chat_completion_messages": "extras.stored",
+        "list_chat_completions": "extras.stored",
+        "retrieve_chat_completion": "extras.stored",
+        "update_chat_completion": "extras.stored",
         "ChatCompletionStream": "stream",
         "ChatOptions": "extras.conversations",
         "ChatResponse": "extras.conversations",

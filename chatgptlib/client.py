@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .codec import encode, object_members
+from .codec import decoder, encode, object_members
 from .connections import Connections, Limits, credentials_in
 from .errors import (
     APIError,
@@ -276,12 +276,19 @@ class OpenAIClient:
 
     # Every other endpoint
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        into: type[Any] | None = None,
+    ) -> Any:
         """Ask any endpoint of the API with GET: `client.get("models")`.
 
         path: under the base URL, as the API's pages have it: `"files/file-1/content"`.
         query: of its values, None is left out, a list is sent as the same key several
             times, and a mapping as `key[name]=value`.
+        into: a dataclass to read an answer in JSON into.
 
         Returns the answer: JSON as dicts and lists, anything else (audio, the content of
         a file) as bytes, an empty one as None. It is sent and tried again as chat
@@ -292,7 +299,7 @@ class OpenAIClient:
         JSON and is not.
         https://platform.openai.com/docs/api-reference
         """
-        return self._ask("GET", path, query)
+        return self._ask("GET", path, query, into=into)
 
     def post(
         self,
@@ -301,6 +308,7 @@ class OpenAIClient:
         *,
         files: Mapping[str, Any] | None = None,
         query: Mapping[str, Any] | None = None,
+        into: type[Any] | None = None,
     ) -> Any:
         """Ask any endpoint of the API with POST; arguments, answer and errors as for `get`.
 
@@ -316,21 +324,28 @@ class OpenAIClient:
         https://platform.openai.com/docs/api-reference
         """
         if files is None:
-            return self._ask("POST", path, query, None if body is None else encode(body))
+            content = None if body is None else encode(body)
+            return self._ask("POST", path, query, content, into=into)
         from .extras.forms import form_of
 
         values: JSONValue = {} if body is None else json.loads(encode(body))
         if not isinstance(values, dict):
             raise ConfigError(f"a form is a mapping or a dataclass, not {type(body).__name__}")
         form, content_type = form_of(values, files)
-        return self._ask("POST", path, query, form, content_type)
+        return self._ask("POST", path, query, form, content_type, into=into)
 
-    def delete(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+    def delete(
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        into: type[Any] | None = None,
+    ) -> Any:
         """Ask any endpoint of the API with DELETE; arguments, answer and errors as for `get`.
 
         https://platform.openai.com/docs/api-reference
         """
-        return self._ask("DELETE", path, query)
+        return self._ask("DELETE", path, query, into=into)
 
     def stream(
         self, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None
@@ -364,13 +379,15 @@ class OpenAIClient:
         query: Mapping[str, Any] | None,
         body: bytes | None = None,
         content_type: str | None = None,
+        *,
+        into: type[Any] | None = None,
     ) -> Any:
-        whole = whole_path(path, query)
+        path = whole_path(path, query)
+        read = None if into is None else decoder(into)
         try:
-            kind = content_type
-            return answer_value(
-                send(self, method, whole, body, accept=_ANYTHING, content_type=kind)
-            )
+            exchange = send(self, method, path, body, accept=_ANYTHING, content_type=content_type)
+            value = answer_value(exchange)
+            return value if read is None else read(value)
         except OpenAIError as error:
             raise without_traceback(error) from error.__cause__
 

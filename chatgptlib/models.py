@@ -16,7 +16,7 @@ Slots are for what users write, where a misspelt name is then an error, and for 
 made for each chunk; with them a class takes twice as long to make.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -542,46 +542,3 @@ class CreateChatCompletionChunk(JSONObject):
         """The text this adds to the first choice; "" where there is none. Never raises."""
         first = (c.delta.text for c in self.choices if type(c.index) is not int or c.index == 0)
         return "".join(first)
-
-
-# Stored completions
-
-
-@dataclass(repr=False)
-class ChatCompletionList(JSONObject):
-    """A page of stored completions: an iterable of them, which knows whether there are more."""
-
-    data: list[CreateChatCompletionResponse]
-    object: str | None = None  # "list"
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool | None = None
-    extra: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    def __iter__(self) -> Iterator[CreateChatCompletionResponse]:
-        return iter(self.data)
-
-
-@dataclass(repr=False)
-class ChatCompletionMessageList(JSONObject):
-    """A page of the messages of a stored completion; each one's id is in its `extra`."""
-
-    data: list[ChatMessage]
-    object: str | None = None  # "list"
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool | None = None
-    extra: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    def __iter__(self) -> Iterator[ChatMessage]:
-        return iter(self.data)
-
-
-@dataclass(repr=False)
-class ChatCompletionDeleted(JSONObject):
-    """The answer to a deletion: which completion, and whether it is gone."""
-
-    id: str | None = None
-    object: str | None = None  # "chat.completion.deleted"
-    deleted: bool | None = None
-    extra: dict[str, Any] = field(default_factory=dict[str, Any])

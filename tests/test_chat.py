@@ -360,12 +360,9 @@ def test_what_cannot_be_an_id_is_refused(ask, id):
 @pytest.mark.parametrize(
     "stored",
     [
-        lambda client: lib.delete_chat_completion(client, "c1", into=int),
-        lambda client: lib.retrieve_chat_completion(client, "c1", into=int),
-        lambda client: lib.update_chat_completion(client, "c1", {}, into=int),
-        lambda client: lib.list_chat_completions(client, into=int),
-        lambda client: lib.list_chat_completion_messages(client, "c1", into=int),
-        lambda client: next(lib.iterate_chat_completions(client, into=int)),
+        lambda client: client.get("chat/completions", into=int),
+        lambda client: client.post("chat/completions/c1", {}, into=int),
+        lambda client: client.delete("chat/completions/c1", into=int),
         lambda client: lib.retrieve_chat_completion(client, "a\ud800"),
         lambda client: lib.list_chat_completions(client, after="a\ud800"),
         lambda client: lib.list_chat_completions(client, metadata={"a": "\ud800"}),
@@ -376,3 +373,12 @@ def test_what_cannot_be_asked_or_read_into_is_refused_before_anything_is_sent(as
     with pytest.raises(lib.ConfigError):
         stored(client)
     assert client.wire.requests == []
+
+
+def test_the_door_reads_an_answer_into_a_class_of_the_users(ask):
+    client = ask(http({"object": "list", "data": [{"id": "c1", "choices": []}], "has_more": True}))
+    page = client.get("chat/completions", {"limit": 1}, into=lib.ChatCompletionList)
+    assert (type(page), page.has_more, page.data[0].id) == (lib.ChatCompletionList, True, "c1")
+    assert client.wire.requests[0].line == "GET /v1/chat/completions?limit=1 HTTP/1.1"
+    with pytest.raises(lib.DeserializeError, match=r"\$\.choices: missing"):
+        client.delete("chat/completions/c1", into=lib.CreateChatCompletionResponse)

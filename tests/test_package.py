@@ -17,7 +17,7 @@ CORE = [
     "paths", "settings", "client", "stream", "chat",
 ]  # fmt: skip
 EXTRAS = [
-    "extras.media", "extras.forms", "extras.schema", "extras.structured", "extras.tools",
+    "extras.stored", "extras.media", "extras.forms", "extras.schema", "extras.structured", "extras.tools",
     "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks", "extras.offline",
 ]  # fmt: skip
 APPS = ["apps.chat", "apps.batch", "apps.vendor", "apps.ask"]

@@ -27,9 +27,9 @@ from ..codec import is_list
 
 VENDORED = [
     "errors", "codec", "models", "sse", "protocol", "connections", "exchange", "replies", "events",
-    "paths", "settings", "client", "stream", "chat", "extras.media", "extras.forms",
-    "extras.schema", "extras.structured", "extras.tools", "extras.stores",
-    "extras.conversations", "extras.glific", "extras.webhooks",
+    "paths", "settings", "client", "stream", "chat",
+    "extras.stored", "extras.media", "extras.forms", "extras.schema", "extras.structured",
+    "extras.tools", "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks",
 ]  # fmt: skip
 
 _LICENCE = """\

@@ -169,10 +169,7 @@ assert_type(create_chat_completion(client, mine, into=Short).choices, list[dict[
 assert_type(create_chat_completion(client, mine, into=Typed)["id"], str)
 
 union = parse_chat_completion(client, mine, Mine | Short)
-page_of_dicts = list_chat_completions(client, into=dict)
-assert_type(page_of_dicts, dict[str, Any])
-assert_type(retrieve_chat_completion(client, "c", into=dict), dict[str, Any])
-assert_type(iterate_chat_completions(client, into=dict), Iterator[dict[str, Any]])
+assert_type(iterate_chat_completions(client), Iterator[CreateChatCompletionResponse])
 
 
 def ask_twice(request: ChatRequest) -> list[CreateChatCompletionResponse]:
@@ -357,7 +354,7 @@ for completion in page:
         assert_type(delete_chat_completion(client, completion.id).deleted, bool | None)
         for message in list_chat_completion_messages(client, completion.id):
             assert_type(message, ChatMessage)
-assert_type(iterate_chat_completions(client, into=Short), Iterator[Short])
+print(client.get("chat/completions", into=Short).choices)
 print(client.post("embeddings", {"input": "ice"})["data"], client.get("models", {"a": "b"}))
 client.delete("files/file-1")
 with client.stream("responses", {"input": "Hi"}) as events:
