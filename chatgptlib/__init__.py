@@ -69,6 +69,7 @@ from .models import (
 )
 
 if TYPE_CHECKING:
+    from .accumulate import ResponseAccumulator
     from .events import EventStream, ServerSentEvent
     from .extras.conversations import (
         ChatOptions,
@@ -95,7 +96,7 @@ if TYPE_CHECKING:
     from .extras.tools import ToolRun, function_tool, run_tools
     from .extras.webhooks import verify_webhook
     from .sse import EventDecoder
-    from .stream import ChatCompletionStream, ResponseAccumulator
+    from .stream import ChatCompletionStream
 
 __all__ = [
     "APIError",
@@ -201,7 +202,7 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
         "MemoryStore": "extras.stores",
         "OfflineRequest": "extras.offline",
         "OfflineServer": "extras.offline",
-        "ResponseAccumulator": "stream",
+        "ResponseAccumulator": "accumulate",
         "SQLiteStore": "extras.stores",
         "ServerSentEvent": "events",
         "ToolRun": "extras.tools",

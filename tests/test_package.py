@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the pack
 
 FOLDER = Path(lib.modules[0].__file__).parent
 CORE = [
-    "errors", "codec", "models", "sse", "protocol", "connections", "exchange", "replies", "events",
-    "paths", "settings", "client", "stream", "chat",
+    "errors", "codec", "models", "accumulate", "sse", "protocol", "connections", "exchange",
+    "replies", "events", "paths", "settings", "client", "stream", "chat",
 ]  # fmt: skip
 EXTRAS = [
     "extras.stored", "extras.media", "extras.forms", "extras.schema", "extras.structured", "extras.tools",
