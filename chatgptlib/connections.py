@@ -286,7 +286,8 @@ class Route:
 
     def head_of(self, request: requests.PreparedRequest) -> bytes:
         """The request up to its body, as it is sent."""
-        url, target, headers = request.url or "", request.path_url, dict(request.headers)
+        url, target = request.url or "", request.path_url
+        headers: dict[str, Any] = dict(request.headers)
         if "host" not in map(str.lower, headers):
             port = ":443" if url.startswith("https") else ":80"
             headers["Host"] = url.split("/", 3)[2].removesuffix(port)
