@@ -35,6 +35,7 @@ from .paths import checked_path, path_step, query_text, whole_path, with_query
 from .replies import answer_value, refusal
 from .settings import (
     KEY_HEADERS,
+    check_certificates,
     check_mappings,
     check_texts,
     checked_base_url,
@@ -92,7 +93,8 @@ class OpenAIClient:
         server asks for, up to 60 s.
     headers, query: sent with every request. A header `Authorization` or `api-key` (Azure)
         replaces the key.
-    verify, proxies: as in `requests`; what is given here wins over the environment.
+    verify, cert, proxies: as in `requests`: a CA bundle, or False for none; a client
+        certificate, or it and its key; proxies by scheme. They win over the environment.
     session: a `requests.Session` to send through, with all its own settings.
     max_response_bytes: how many bytes a compressed answer may have when it is decompressed.
 
@@ -117,12 +119,14 @@ class OpenAIClient:
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
         verify: bool | str | None = None,
+        cert: str | tuple[str, str] | None = None,
         proxies: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
         max_response_bytes: int = 2**30,
     ) -> None:
         check_mappings(headers=headers, query=query, proxies=proxies)
         check_texts(organization=organization, project=project)
+        check_certificates(verify, cert)
         environment = os.environ.get
         if api_key is None:
             api_key = environment("OPENAI_API_KEY", "").strip() or environment("OPENAI_ADMIN_KEY")
@@ -174,11 +178,12 @@ class OpenAIClient:
             "headers": headers,
             "query": query,
             "verify": verify,
+            "cert": cert,
             "proxies": proxies,
             "session": session,
             "max_response_bytes": max_response_bytes,
         }
-        self._connections = Connections(session, verify, proxies)
+        self._connections = Connections(session, verify, cert, proxies)
         self._templates: dict[tuple[str, str, str], Any] = {}
 
     def _hidden(self, headers: Mapping[str, str]) -> Iterator[str]:
@@ -270,7 +275,7 @@ class OpenAIClient:
         }
         other = type(self)(**settings)
         other._path = self._path if path is None else checked_path(path)
-        if not changes.keys() & {"session", "verify", "proxies"}:
+        if not changes.keys() & {"session", "verify", "cert", "proxies"}:
             other._connections = self._connections
         return other
 

@@ -43,6 +43,14 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # 101 is final
 _IDLE_SECONDS = 30.0  # after which servers and routers may have forgotten a connection
 
+# The private names that this module uses. A test says which a release has dropped.
+PRIVATE_NAMES = {
+    "urllib3.connectionpool.HTTPConnectionPool": ["_new_conn", "_prepare_proxy", "_validate_conn"],
+    "urllib3._collections": ["HTTPHeaderDict"],  # urllib3 1.26 has it nowhere else
+    "requests.adapters.HTTPAdapter": ["cert_verify"],
+    "requests.Response()": ["_content"],  # False until somebody has read the body
+}
+
 # What `requests` looks at for proxies and CA bundles.
 _ENVIRONMENT = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
@@ -85,10 +93,12 @@ class Connections:
         self,
         session: requests.Session | None,
         verify: bool | str | None,
+        cert: str | tuple[str, str] | None,
         proxies: Mapping[str, str] | None,
     ) -> None:
         self.session = session
         self._verify = verify
+        self._cert = cert
         self._proxies = dict(proxies or {})
         # Connections belong to one process: a child of it makes its own.
         self._routes: tuple[int, dict[tuple[str | None, ...], Route]] = (0, {})
@@ -113,7 +123,7 @@ class Connections:
         key = (*origin, *there, *map(os.environ.get, there))
         if key not in routes:
             # If several threads get here at once, they share the first one's route.
-            routes.setdefault(key, Route(request, self._verify, self._proxies))
+            routes.setdefault(key, Route(request, self._verify, self._cert, self._proxies))
         return routes[key]
 
     def close(self) -> None:
@@ -168,6 +178,7 @@ class Connections:
                 proxies=self._proxies,
                 hooks={"response": [note, *session.hooks["response"]]},
                 verify=verify,
+                cert=self._cert,
                 stream=True,
             )
         except BaseException as error:  # a hook's
@@ -193,15 +204,16 @@ class Route:
         self,
         request: requests.PreparedRequest,
         verify: bool | str | None,
+        cert: str | tuple[str, str] | None,
         proxies: dict[str, str],
     ) -> None:
         import requests
 
         with requests.Session() as session:  # finds what the environment says
             found: Any = session.merge_environment_settings(
-                request.url or "", dict(proxies), True, verify, None
+                request.url or "", dict(proxies), True, verify, cert
             )
-        self._verify, self._proxies = found["verify"], found["proxies"]
+        self._verify, self._cert, self._proxies = found["verify"], found["cert"], found["proxies"]
         self.proxied: bool = bool(requests.utils.select_proxy(request.url or "", self._proxies))
         self.secrets = Secrets(*credentials_in(self._proxies.values()))
         self._url = request.url or ""
@@ -221,13 +233,13 @@ class Route:
         from requests.adapters import HTTPAdapter
 
         adapter: Any = HTTPAdapter()
-        url, verify, proxies = self._url, self._verify, self._proxies
+        url, verify, cert, proxies = self._url, self._verify, self._cert, self._proxies
         if hasattr(adapter, "get_connection_with_tls_context"):
             request = requests.Request("GET", url).prepare()
-            pool: Any = adapter.get_connection_with_tls_context(request, verify, proxies=proxies)
+            pool: Any = adapter.get_connection_with_tls_context(request, verify, proxies, cert)
         else:  # before requests 2.32
             pool = adapter.get_connection(url, proxies)
-        adapter.cert_verify(pool, url, verify, None)
+        adapter.cert_verify(pool, url, verify, cert)
         pool.ConnectionCls = limited(pool.ConnectionCls)
         return pool
 

@@ -135,7 +135,7 @@ class Exchange:
         raise made
 
     def _send_request(self, fresh: bool) -> None:
-        from urllib3._collections import HTTPHeaderDict  # urllib3 1.26 has it nowhere else
+        from urllib3._collections import HTTPHeaderDict
 
         request, limits = self._request, self._limits
         self._route = route = self._connections.route_to(request)

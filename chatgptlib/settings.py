@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # to make these classes takes longer than the rest of the mod
         headers: Mapping[str, str] | None
         query: Mapping[str, str] | None
         verify: bool | str | None
+        cert: str | tuple[str, str] | None
         proxies: Mapping[str, str] | None
         session: requests.Session | None
         max_response_bytes: int
@@ -173,6 +174,16 @@ def checked_seconds(name: str, value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigError(f"{name} must be seconds, more than 0, not {value!r}")
     return None if value > threading.TIMEOUT_MAX else value  # more no system can count
+
+
+def check_certificates(verify: object, cert: object) -> None:
+    if not (verify is None or isinstance(verify, (bool, str))):
+        kind = type(verify).__name__
+        raise ConfigError(f"verify must be True, False or the path of a CA bundle, not {kind}")
+    files = cert if is_list(cert) else (cert,)
+    usable = len(files) in (1, 2) and all(isinstance(file, str) for file in files)
+    if cert is not None and not usable:
+        raise ConfigError("cert must be the path of a client certificate, or (certificate, key)")
 
 
 def checked_count(name: str, value: object) -> int:

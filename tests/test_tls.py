@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import requests
 
 from . import lib
 from .wire import CLOSE, KEEP, RESET, SILENCE, Reply, Wire, chunk, completion, http, streamed
@@ -114,3 +115,38 @@ def test_a_stream_that_breaks_off_is_interrupted(secure, question, end):
         lib.create_chat_completion_stream(client, question).response()
     assert caught.value.partial.text == "One,"
     assert len(client.wire.requests) == 1
+
+
+@pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
+@pytest.mark.parametrize("cert", [CERTIFICATE, (CERTIFICATE, CERTIFICATE)], ids=["file", "pair"])
+def test_a_client_certificate_is_shown_to_a_server_that_asks_for_it(question, cert, own_session):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    context.load_verify_locations(CERTIFICATE)
+    context.verify_mode = ssl.CERT_REQUIRED
+    session = requests.Session() if own_session else None
+    settings = {"verify": CERTIFICATE, "max_retries": 0, "timeout": 10, "session": session}
+    with (
+        Wire(http(completion("Hi.")), tls=context) as wire,
+        lib.OpenAIClient(base_url=wire.url, cert=cert, **settings) as client,
+    ):
+        assert lib.create_chat_completion(client, question).text == "Hi."
+        with client.with_options(cert=None) as without, pytest.raises(lib.HTTPError):
+            lib.create_chat_completion(without, question)
+    if session is not None:
+        session.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"verify": 1},
+        {"verify": Path("ca.pem")},
+        {"cert": True},
+        {"cert": ("a", None)},
+        {"cert": ()},
+    ],
+)
+def test_certificates_of_a_wrong_type_are_refused_at_once(settings):
+    with pytest.raises(lib.ConfigError, match=r"(verify|cert) must be"):
+        lib.OpenAIClient(base_url="https://localhost/v1", **settings)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import pydoc
 import signal
 import socket
 import subprocess
@@ -1126,3 +1127,12 @@ def test_a_stream_that_ends_after_the_close_of_its_client_leaves_no_connection_o
     client.close()
     assert stream.response().text == "ab"
     assert client.wire.closed_by_client.wait(5)
+
+
+def test_every_private_name_that_is_used_is_still_there():
+    missing = []
+    for owner, names in lib.PRIVATE_NAMES.items():
+        found = pydoc.locate(owner.removesuffix("()"))
+        found = found() if owner.endswith("()") else found
+        missing += [f"{owner}.{name}" for name in names if not hasattr(found, name)]
+    assert missing == []
