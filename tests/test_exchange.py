@@ -878,7 +878,9 @@ class Holder:
         print(self.stream.response().text, flush=True)
 
 client = lib.OpenAIClient(base_url=sys.argv[1], timeout=20)
-stream = lib.create_chat_completion_stream(client, {"model": "m", "messages": []})
+question = {"model": "m", "messages": []}
+lib.create_chat_completion_stream(client, question).response()  # what is made once is made now
+stream = lib.create_chat_completion_stream(client, question)
 next(stream)
 if sys.argv[2] == "atexit":
     atexit.register(lambda: print(stream.response().text))
