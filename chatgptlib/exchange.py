@@ -129,7 +129,10 @@ class Exchange:
                 raise TimeoutError
             return
         except BaseException as error:
-            made = self._ended_by(error, HTTPError, handled)
+            try:
+                made = self._ended_by(error, HTTPError, handled)
+            finally:
+                self._close_channel()  # though another interruption comes meanwhile
             if made is error:
                 raise
         raise made
@@ -207,7 +210,10 @@ class Exchange:
         try:
             return self._next()
         except BaseException as error:
-            made = self._ended_by(error, kind, handled)
+            try:
+                made = self._ended_by(error, kind, handled)
+            finally:
+                self._close_channel()
             if made is error:
                 raise
         raise made
