@@ -55,6 +55,12 @@ class JSONObject:
         )
         return f"{type(self).__name__}({', '.join(shown)})"
 
+    def __eq__(self, other: object) -> bool:  # one for all: to make each takes time at import
+        if type(self) is not type(other):
+            return NotImplemented
+        names = _field_names(type(self))
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
 
 # What a user gives may hold anything, which `isinstance` alone does not tell a checker.
 # A value that came as JSON is a `JSONValue`, and needs none of these.

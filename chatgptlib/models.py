@@ -86,7 +86,7 @@ class Model:
 # A message and what is in it
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class FunctionCall(JSONObject):
     """The function a model wants called. `arguments` is the text it wrote: often JSON."""
 
@@ -95,7 +95,7 @@ class FunctionCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class CustomToolCall(JSONObject):
     """The custom tool a model wants called, with free text for it."""
 
@@ -104,7 +104,7 @@ class CustomToolCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ToolCall(JSONObject):
     """One call in an assistant's message, or a piece of one in a stream."""
 
@@ -116,7 +116,7 @@ class ToolCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ContentPart(JSONObject):
     """A part of a message's content; `type` says which of the others is set.
 
@@ -132,7 +132,7 @@ class ContentPart(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class URLCitation(JSONObject):
     """Where a piece of the text comes from; indexes count characters of the message."""
 
@@ -143,7 +143,7 @@ class URLCitation(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Annotation(JSONObject):
     """A note on a message that was made with web search."""
 
@@ -152,7 +152,7 @@ class Annotation(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ChatCompletionAudio(JSONObject):
     """A spoken answer. To refer to it later, a message needs its `id` alone."""
 
@@ -163,7 +163,7 @@ class ChatCompletionAudio(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False, slots=True)
+@dataclass(repr=False, eq=False, slots=True)
 class ChatMessage(JSONObject):
     """One message of a chat, to the server or from it.
 
@@ -277,7 +277,7 @@ def _reasoning(extra: Mapping[str, Any]) -> str:
 # The request
 
 
-@dataclass(repr=False, slots=True, kw_only=True)
+@dataclass(repr=False, eq=False, slots=True, kw_only=True)
 class CreateChatCompletionRequest(JSONObject):
     """The body of `POST /chat/completions`, with all the parameters it documents.
 
@@ -377,7 +377,7 @@ class CreateChatCompletionRequest(JSONObject):
 # The response
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class TokenLogprob(JSONObject):
     """A token, its log probability, and the likeliest tokens in its place."""
 
@@ -388,7 +388,7 @@ class TokenLogprob(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ChatCompletionLogprobs(JSONObject):
     """The log probabilities of a choice's tokens."""
 
@@ -397,7 +397,7 @@ class ChatCompletionLogprobs(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class CompletionTokensDetails(JSONObject):
     """What the tokens of an answer were."""
 
@@ -409,7 +409,7 @@ class CompletionTokensDetails(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class PromptTokensDetails(JSONObject):
     """What the tokens of a prompt were."""
 
@@ -421,7 +421,7 @@ class PromptTokensDetails(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ChatCompletionUsage(JSONObject):
     """The tokens a call is billed for. In a stream the last one told holds for all of it."""
 
@@ -433,7 +433,7 @@ class ChatCompletionUsage(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ChatCompletionChoice(JSONObject):
     """One answer of the `n` asked for."""
 
@@ -454,7 +454,7 @@ class _FromHTTP:
     headers: Mapping[str, str] = MappingProxyType({})  # of the HTTP response: rate limits and more
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class CreateChatCompletionResponse(JSONObject, _FromHTTP):
     """A whole answer.
 
@@ -485,7 +485,7 @@ class CreateChatCompletionResponse(JSONObject, _FromHTTP):
 # The chunks of a stream
 
 
-@dataclass(repr=False, slots=True)
+@dataclass(repr=False, eq=False, slots=True)
 class ChatCompletionDelta(JSONObject):
     """What a chunk adds to the message of a choice."""
 
@@ -507,7 +507,7 @@ class ChatCompletionDelta(JSONObject):
         return _reasoning(self.extra)
 
 
-@dataclass(repr=False, slots=True)
+@dataclass(repr=False, eq=False, slots=True)
 class ChatCompletionChunkChoice(JSONObject):
     """What a chunk adds to one choice."""
 
@@ -518,7 +518,7 @@ class ChatCompletionChunkChoice(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(repr=False, slots=True)
+@dataclass(repr=False, eq=False, slots=True)
 class CreateChatCompletionChunk(JSONObject):
     """A piece of a streamed answer. `choices` may be empty, as beside the usage.
 

@@ -21,7 +21,7 @@ from ..paths import path_step, query_text, with_query
 StoredT = TypeVar("StoredT")
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ChatCompletionList(JSONObject):
     """A page of stored completions: an iterable of them, which knows whether there are more."""
 
@@ -36,7 +36,7 @@ class ChatCompletionList(JSONObject):
         return iter(self.data)
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ChatCompletionMessageList(JSONObject):
     """A page of the messages of a stored completion; each one's id is in its `extra`."""
 
@@ -51,7 +51,7 @@ class ChatCompletionMessageList(JSONObject):
         return iter(self.data)
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ChatCompletionDeleted(JSONObject):
     """The answer to a deletion: which completion, and whether it is gone."""
 
