@@ -83,13 +83,13 @@ class OpenAIClient:
         is sent, which is an error for api.openai.com alone.
     base_url: where the API is, up to and with `/v1`; else OPENAI_BASE_URL, else OpenAI.
     organization, project: else OPENAI_ORG_ID, OPENAI_PROJECT_ID; "" for none.
-    timeout: seconds to wait for a connection, and for the next bytes of the answer: one
+    timeout: seconds to wait for a connection, and between two reads or writes: one
         number for both, or a pair; 10 and 600 if None, no limit if `math.inf`.
     deadline: seconds a call may take in all: tries, waits and the stream; None for no
         limit. (A DNS lookup can't be cut short, and each address of a host has the connect
         timeout to itself.)
     max_retries: how often a call is tried again where that is safe: no connection, or one
-        lost within a second of the request, 408, 409, 429 and 5xx, after the wait the
+        lost within a second of the request, 408, 409, 429, 5xx but 501, after the wait the
         server asks for, up to 60 s.
     headers, query: sent with every request. A header `Authorization` or `api-key` (Azure)
         replaces the key.

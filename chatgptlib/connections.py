@@ -480,7 +480,8 @@ class SessionResponse:
         self._limits = limits
         self._deadline = None if limits.due is None else limits
         self._raw = raw = response.raw
-        self._sock: Any = getattr(getattr(raw, "connection", None), "sock", None)
+        self._connection = getattr(raw, "connection", None)
+        self._sock: Any = getattr(self._connection, "sock", None)
         if self._sock is None:  # http.client has dropped it: nothing comes after this answer
             for name in ("_fp", "fp", "raw", "_sock"):
                 raw = getattr(raw, name, None)
@@ -507,12 +508,14 @@ class SessionResponse:
         return data or b""
 
     def give_back(self, clean: bool) -> None:
-        self._sock = None  # another's from here on
+        self._sock = None  # it may belong to another request from here on
         if release := getattr(self._raw, "release_conn", None):
             release()
 
     def shut_down(self) -> None:
-        if self._sock is not None:
+        # urllib3 releases the connection together with the last bytes.
+        released = getattr(self._raw, "connection", None) is not self._connection
+        if self._sock is not None and not released:
             shut_down(self._sock)
 
     def close(self) -> None:

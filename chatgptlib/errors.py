@@ -17,7 +17,8 @@
     ├── ToolError                 a tool call could not be carried out: .call
     └── WebhookError              a webhook's signature or time does not hold
 
-Only these leave the library. Every one of them pickles.
+What the network or a server does raises one of these, and each pickles. What a user's hook,
+signal handler, job runner or callback raises passes as it is.
 """
 
 from __future__ import annotations
