@@ -10,7 +10,7 @@
     │   │   NotFoundError 404, ConflictError 409, UnprocessableEntityError 422,
     │   │   InternalServerError 5xx
     │   └── RateLimitError 429        .retry_after
-    │       └── QuotaExceededError    the account is out of money: never retried
+    │       └── QuotaExceededError 402    the account is out of money: never retried
     ├── DeserializeError          the answer was not what the API promises: .body .path
     ├── RefusalError              the model refused a structured answer: .response
     ├── OutputTruncatedError      a structured answer was cut off: .response
@@ -195,7 +195,7 @@ class RateLimitError(APIError):
 
 
 class QuotaExceededError(RateLimitError):
-    """429 because the account has no quota left. Waiting does not help."""
+    """402, or 429 because the account has no quota left. Waiting does not help."""
 
 
 class InternalServerError(APIError):
@@ -205,6 +205,7 @@ class InternalServerError(APIError):
 _CLASS_OF_STATUS: dict[int, type[APIError]] = {
     400: BadRequestError,
     401: AuthenticationError,
+    402: QuotaExceededError,
     403: PermissionDeniedError,
     404: NotFoundError,
     409: ConflictError,
@@ -215,8 +216,6 @@ _CLASS_OF_STATUS: dict[int, type[APIError]] = {
 # What servers write into `code` or `type`; it decides where the status does not,
 # which is so for an error inside a 200.
 _CLASS_OF_CODE: dict[str, type[APIError]] = {
-    "insufficient_quota": QuotaExceededError,
-    "billing_hard_limit_reached": QuotaExceededError,
     "rate_limit_exceeded": RateLimitError,
     "rate_limit_error": RateLimitError,
     "too_many_requests": RateLimitError,
@@ -233,6 +232,12 @@ _CLASS_OF_CODE: dict[str, type[APIError]] = {
     "overloaded_error": InternalServerError,
     "service_unavailable": InternalServerError,
 }
+
+_NO_MONEY = re.compile("(?i)insufficient_?(user_)?(quota|balance|credit|fund)|billing_hard_limit")
+
+# How servers call the parts of an error, in lower case.
+CODE_KEYS = ("code", "error_code", "errorcode", "errcode", "__type", "status_code")
+TEXT_KEYS = ("message", "msg", "error_msg", "errmsg", "error_message", "errormessage", "status_msg")
 
 _EXCERPT = 1000  # characters of a body quoted in a message; the whole is in `.body`
 
@@ -260,7 +265,7 @@ def api_error(
     """
     detail = _error_object(body)
     message = _words(detail) or _words(body) or "no reason given"
-    kind, code = detail.get("type"), detail.get("code")
+    kind, code = detail.get("type"), _code_in(detail)
     at = f" [{where}]" if where else ""
     told = f" (request {request_id})" if request_id else ""
     text = f"{status_code}: {message}{at}{told}" + (f". {hint}" if hint else "")
@@ -283,45 +288,11 @@ def is_passing(status_code: int) -> bool:
     return status_code in (408, 409, 429) or (status_code >= 500 and status_code != 501)
 
 
-def told_error(answer: JSONValue) -> Any:
-    """What a 2xx answer says went wrong, in any of the shapes servers use; None if nothing.
-
-    `answer` is the parsed JSON of a whole answer or of one event of a stream.
-    """
-    if isinstance(answer, list):  # some gateways wrap the one error in a list
-        return next((told for item in answer if (told := told_error(item))), None)
-    if not isinstance(answer, dict):
-        return None
-    if answer.get("error"):
-        return answer
-    if isinstance(choices := answer.get("choices"), list):
-        for choice in choices:
-            if isinstance(choice, dict) and (
-                choice.get("error")
-                or choice.get("finish_reason") == "error"
-                or choice.get("native_finish_reason") == "error"
-            ):
-                return choice if choice.get("error") else _failed_choice(choice)
-        return None
-    if answer.get("type") == "error" or answer.get("object") == "error":
-        return answer
-    if answer.get("detail") or answer.get("errors"):
-        return answer
-    return None
-
-
-def _failed_choice(choice: dict[str, JSONValue]) -> dict[str, JSONValue]:
-    """An error object for a choice that only says that it failed."""
-    words = next((choice[key] for key in ("message", "delta") if _words(choice.get(key))), None)
-    reason = f"the server ended the answer with finish_reason 'error': {_words(words)}"
-    return {"error": {"message": reason.removesuffix(": ")}, "choice": choice}
-
-
 def _class_for(status_code: int, code: Any, kind: Any) -> type[APIError]:
-    known = [_CLASS_OF_CODE.get(word) for word in (code, kind) if isinstance(word, str)]
-    by_code = next(filter(None, known), None)
-    if by_code is QuotaExceededError:
-        return by_code
+    words = [word for word in (code, kind) if isinstance(word, str)]
+    if any(map(_NO_MONEY.match, words)):
+        return QuotaExceededError
+    by_code = next((_CLASS_OF_CODE[word] for word in words if word in _CLASS_OF_CODE), None)
     if status_code < 400:
         if by_code is not None:
             return by_code
@@ -352,6 +323,20 @@ def _error_object(body: JSONValue) -> dict[str, JSONValue]:
     return body if isinstance(body, dict) else {}
 
 
+def _code_in(detail: dict[str, JSONValue]) -> JSONValue:
+    """The code in an error object, or in the list or object of errors that it holds."""
+    errors = detail.get("errors")
+    places = [detail, detail.get("base_resp"), *(errors if isinstance(errors, list) else ())]
+    found = [folded(place) for place in places if isinstance(place, dict)]
+    codes = (place.get(key) for key in CODE_KEYS for place in found)
+    return next((code for code in codes if code not in (None, "")), None)
+
+
+def folded(value: dict[str, JSONValue]) -> dict[str, JSONValue]:
+    """`value` with its keys in lower case."""
+    return {key.lower(): item for key, item in value.items()}
+
+
 def _holds_object(value: JSONValue) -> bool:
     """A list whose objects are errors themselves, not the items of a validation report."""
     return isinstance(value, list) and any(
@@ -371,10 +356,11 @@ def _words(value: JSONValue, depth: int = 0) -> str:
         # FastAPI's validation report: where, and what.
         if isinstance(text := value.get("msg"), str) and isinstance(at := value.get("loc"), list):
             return f"{'.'.join(map(str, at))}: {text}"
+        named = folded(value)
         found = [
             words
-            for key in ("error", "message", "detail", "title", "errors", "msg", "error_message")
-            if not isinstance(value.get(key), bool) and (words := _words(value.get(key), depth + 1))
+            for key in ("error", "message", "detail", "title", "errors", "base_resp", *TEXT_KEYS)
+            if not isinstance(named.get(key), bool) and (words := _words(named.get(key), depth + 1))
         ]
         metadata = value.get("metadata")  # OpenRouter keeps the provider's own words here
         if isinstance(metadata, dict) and (raw := _words(metadata.get("raw"), depth + 1)):

@@ -6,18 +6,21 @@ An answer may refuse by its status, tell of an error in a good answer, or be no 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from .errors import (
+    CODE_KEYS,
+    TEXT_KEYS,
     APIError,
     DeserializeError,
     JSONValue,
     OpenAIError,
     api_error,
     excerpt,
-    told_error,
+    folded,
 )
 from .exchange import Exchange
 from .models import ChatCompletionChoice, CreateChatCompletionResponse
@@ -27,8 +30,80 @@ E = TypeVar("E", bound=OpenAIError)
 _DEEPEST = 100  # levels of nesting in an answer
 
 
+# What counts as a failure
+
+_FAILURE = re.compile("(?i)error|abort|fail|insufficient_system")
+_SUCCESS_CODES = {"none", "", "false", "0", "200", "ok", "success", "[]", "{}"}
+
+
+def find_error(data: JSONValue) -> dict[str, Any] | None:
+    """The failure that the JSON of a 2xx reply to chat tells of, or of one event of its stream;
+    None if there is none. What is found is for `api_error`, which reads its words and code.
+
+    A failure is, anywhere, an `error` that is not empty, a `base_resp` with a code that is not
+    a success, a choice with an `error` or with a finish reason that names a failure. In an
+    object without choices it is also a type or status that names one, `success: false`, and
+    any other key under which servers tell of an error, unless a code says that all is well.
+    """
+    if isinstance(data, list):  # some gateways wrap the one error in a list
+        return next((found for item in data if (found := find_error(item))), None)
+    if not isinstance(data, dict):
+        return None
+    base, choices = data.get("base_resp"), data.get("choices")
+    if _has_content(data.get("error")) or (isinstance(base, dict) and _tells_of_error(base)):
+        return data
+    if not choices or not isinstance(choices, list):
+        return data if _tells_of_error(data) else None
+    return next((found for choice in choices if (found := _failed_choice(choice))), None)
+
+
+def _has_content(value: JSONValue) -> bool:
+    return any(value.values()) if isinstance(value, dict) else bool(value)
+
+
+def _tells_of_error(data: dict[str, JSONValue]) -> bool:
+    """Whether an object without choices has a key that only errors have."""
+    named = folded(data)
+    if named.get("success") is False or any(
+        _names_failure(named.get(key)) for key in ("type", "object", "status")
+    ):
+        return True
+    codes = [str(named[key]).lower() for key in CODE_KEYS if named.get(key) is not None]
+    if any(codes):
+        return not _SUCCESS_CODES.issuperset(codes)
+    texts = (named.get(key) for key in TEXT_KEYS)  # an object is a message of the model
+    return bool(
+        any(isinstance(text, str) and text for text in texts)
+        or named.get("detail")
+        or named.get("errors")
+    )
+
+
+def _names_failure(word: JSONValue) -> bool:
+    return isinstance(word, str) and _FAILURE.search(word) is not None
+
+
+def _failed_choice(choice: JSONValue) -> dict[str, Any] | None:
+    if not isinstance(choice, dict):
+        return None
+    if _has_content(choice.get("error")):
+        return choice
+    reasons = (choice.get("finish_reason"), choice.get("native_finish_reason"))
+    reason = next(filter(_names_failure, reasons), None)
+    if reason is None:
+        return None
+    text = f"the server ended the answer with the finish reason {reason!r}"
+    message = choice.get("message") or choice.get("delta")
+    if isinstance(message, dict) and isinstance(content := message.get("content"), str) and content:
+        text += f": {excerpt(content)}"
+    return {"error": {"message": text}, "choice": choice}
+
+
+# The JSON of a whole answer
+
+
 def answer_json(
-    exchange: Exchange, content: bytes, error_in: Callable[[Any], Any] = told_error
+    exchange: Exchange, content: bytes, error_in: Callable[[Any], Any] = find_error
 ) -> Any:
     """The JSON of a whole answer. An error that `error_in` finds in it is raised."""
     value, broken = parsed(content)
@@ -124,7 +199,7 @@ def told_in_answer(told: Any, exchange: Exchange) -> APIError:
 
 def error_event(value: JSONValue, text: str, exchange: Exchange) -> APIError:
     """The error in an event named "error": `value` is its JSON, `text` what came."""
-    return told_in_answer(value if told_error(value) else {"error": value or text}, exchange)
+    return told_in_answer(value if find_error(value) else {"error": value or text}, exchange)
 
 
 def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:

@@ -23,7 +23,6 @@ from .errors import (
     OpenAIError,
     StreamInterruptedError,
     excerpt,
-    told_error,
 )
 from .events import ResponseStream
 from .exchange import Exchange
@@ -35,6 +34,7 @@ from .protocol import LEFT
 from .replies import (
     check_depth,
     error_event,
+    find_error,
     not_json,
     parsed,
     told_in_answer,
@@ -215,7 +215,7 @@ def _unusual(name: str, data: str, cut: bool, exchange: Exchange) -> dict[str, A
 
 
 def _raise_if_told(value: Any, exchange: Exchange) -> None:
-    if told := told_error(value):
+    if told := find_error(value):
         raise told_in_answer(told, exchange)
 
 
