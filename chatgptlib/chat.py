@@ -17,7 +17,7 @@ from .models import (
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
 )
-from .replies import answer_json, with_answer
+from .replies import answer_json, body_text, with_answer
 
 if TYPE_CHECKING:
     from .stream import ChatCompletionStream
@@ -156,7 +156,7 @@ def finished(read: Any, exchange: Exchange) -> Any:
     try:
         response = read(value)
     except DeserializeError as error:
-        error.body = exchange.redacted(content.decode("utf-8", "replace"))
+        error.body = body_text(exchange, content)
         with_answer(error, exchange)
         raise
     if isinstance(response, CreateChatCompletionResponse):

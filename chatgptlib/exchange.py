@@ -72,6 +72,10 @@ if TYPE_CHECKING:
 _LOST_SECONDS = 1.0  # lost within this, a request was hardly worked on
 _GRACE_SECONDS = 0.05  # for the end of a body whose last event has come
 _ERROR_BODY_LIMIT = 1_000_000
+# How the headers end in which servers name a request, the best one first.
+_REQUEST_IDS = (
+    "x-request-id", "request-id", "requestid", "trace-id", "logid", "trace-context", "cf-ray",
+)  # fmt: skip
 
 
 class Exchange:
@@ -187,8 +191,8 @@ class Exchange:
         # Not a generator, whose finalizer can swallow a Ctrl-C.
         return iter(functools.partial(self._receive, StreamInterruptedError), b"")
 
-    def read_error(self) -> str:
-        """The body of an error, as text: as much of it as came, up to a megabyte."""
+    def read_error(self) -> bytes:
+        """The body of an error: as much of it as came, up to a megabyte."""
         found, reason = bytearray(), ""
         try:
             for data in self.iter_bytes():
@@ -198,7 +202,7 @@ class Exchange:
         except OpenAIError as error:
             reason = str(error)  # a part of the body is still worth showing
         self.close()
-        return self.redacted(found.decode("utf-8-sig", "replace")) or reason
+        return bytes(found) or reason.encode("utf-8", "replace")
 
     def _receive(self, kind: type[HTTPError]) -> bytes:
         """The next bytes of the body; b"" at its end. Raises a `kind` if it breaks off."""
@@ -339,7 +343,9 @@ class Exchange:
     @property
     def request_id(self) -> str | None:
         """The server's name for this request, to quote to its support."""
-        told: str | None = self.redacted(self.headers.get("x-request-id"))
+        pairs = [(name.lower(), value) for name, value in self.headers.items() if value]
+        found = (value for end in _REQUEST_IDS for name, value in pairs if name.endswith(end))
+        told: str | None = self.redacted(next(found, None))
         return told
 
     @property

@@ -5,6 +5,7 @@ An answer may refuse by its status, tell of an error in a good answer, or be no 
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import time
@@ -107,8 +108,8 @@ def answer_json(
 ) -> Any:
     """The JSON of a whole answer. An error that `error_in` finds in it is raised."""
     value, broken = parsed(content)
-    if broken is not None:  # perhaps by no more than a byte order mark, or one bad character
-        value, broken = parsed(content.decode("utf-8-sig", "replace"))
+    if broken is not None:  # perhaps by no more than its charset, or one bad character
+        value, broken = parsed(body_text(exchange, content))
     if broken is not None:
         raise not_json(exchange, content)
     if told := error_in(value):
@@ -131,6 +132,21 @@ def answer_value(exchange: Exchange) -> Any:
     else:
         is_json = kind.endswith(("/json", "+json"))
     return answer_json(exchange, content, only_error) if is_json else content
+
+
+def body_text(exchange: Exchange, content: bytes) -> str:
+    """The text of a body: UTF-8, else UTF-16 with its mark, else in the charset that the
+    server declares. What can't be read is replaced, and the key struck out."""
+    declared = re.search(r'charset="?([\w.:-]+)', exchange.headers.get("content-type", ""), re.I)
+    is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    text = content.decode("utf-8-sig", "replace")
+    if "\ufffd" in text and (is_utf_16 or declared):
+        try:
+            text = content.decode("utf-16" if is_utf_16 or not declared else declared[1], "replace")
+        except (LookupError, ValueError):
+            pass  # no charset at all
+    redacted: str = exchange.redacted(text)
+    return redacted
 
 
 def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
@@ -204,7 +220,7 @@ def error_event(value: JSONValue, text: str, exchange: Exchange) -> APIError:
 
 def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
     """The error for an answer whose status is not 2xx."""
-    text = exchange.read_error()
+    text = body_text(exchange, exchange.read_error())
     body, broken = parsed(text)
     # Once more where it is JSON, for a key that was written with escapes.
     body = text if broken else exchange.redacted(body)
@@ -216,7 +232,7 @@ def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
         )
     elif status == 401 and not sent_key:
         hint = "No API key was sent"
-    elif status == 404 and "/v1" not in base_url and "/deployments/" not in base_url:
+    elif status in (404, 405) and "/v1" not in base_url and "/deployments/" not in base_url:
         hint = "Does base_url lack its /v1?"
     return api_error(
         body or exchange.redacted(exchange.reason),
@@ -225,13 +241,13 @@ def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
         hint=hint,
         headers=exchange.safe_headers,
         request_id=exchange.request_id,
-        retry_after=retry_after(exchange.headers, time.time()),
+        retry_after=retry_after(exchange.headers, time.time(), text=text, status_code=status),
     )
 
 
 def not_json(exchange: Exchange, content: bytes) -> DeserializeError:
     """The error for a body that should have been JSON."""
-    text = exchange.redacted(content.decode("utf-8", "replace"))
+    text = body_text(exchange, content)
     hint = ""
     if not text.strip():
         found = "is empty"
@@ -271,19 +287,72 @@ def first_choice(response: CreateChatCompletionResponse) -> ChatCompletionChoice
     return response.choices[0]
 
 
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds the server asks to wait: `retry-after-ms`, or `retry-after` as a number or
-    a date; None where it does not say, or nothing sensible. `now` is Unix time."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) * unit
-        except ValueError:
-            continue
-        if seconds >= 0:
+# How long the server asks to wait
+
+_DURATION = re.compile(r"(\d+\.?\d*)\s*(ns|us|µs|ms|s|m|h|d)\s*")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_RETRY_INFO = re.compile(r'"retryDelay\\*":\s*\\*"([\w.]+)')  # in the details of Google's errors
+_RESET = re.compile("(?i).*rate-?limit.*reset.*")
+
+
+def retry_after(
+    headers: Mapping[str, str], now: float, *, text: str = "", status_code: int = 429
+) -> float | None:
+    """Seconds the server asks to wait; None where it does not say, or nothing sensible.
+
+    They are read from `retry-after-ms`, `retry-after`, the RetryInfo in the body `text`, and
+    for a 429 from when a rate limit is reset, of a limit that is used up rather than of
+    others. `now` is Unix time.
+    """
+    for told, unit in (
+        (headers.get("retry-after-ms", ""), 0.001),
+        (headers.get("retry-after", ""), 1.0),
+        (",".join(_RETRY_INFO.findall(text)), 1.0),
+    ):
+        if (seconds := _wait(told, now, unit)) is not None:
             return seconds
+    if status_code != 429:
+        return None
+    resets = [name.lower() for name in headers if _RESET.fullmatch(name)]
+    used_up = [name for name in resets if headers.get(name.replace("reset", "remaining")) == "0"]
+    return _wait(",".join(headers[name] for name in used_up or resets), now)
+
+
+def _wait(text: str, now: float, unit: float = 1.0) -> float | None:
+    """The longest wait in a header, which may have come several times."""
+    # The comma in a date only cuts off the day of the week, which says nothing.
+    waits = [_seconds(part.strip(), now, unit) for part in text.split(",")]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _seconds(text: str, now: float, unit: float) -> float | None:
+    """Seconds from `now`: `text` is a number in this unit, a duration, or a point in time."""
+    try:
+        number = float(text)
+    except ValueError:
+        if text and not _DURATION.sub("", text):
+            return sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text))
+        moment = _unix_time(text)
+    else:
+        moment = number / 1000 if number > 1e11 else number  # milliseconds since 1970
+        if not number >= 0:
+            return None
+        if moment < 1e9:  # no date of these days
+            return number * unit
+    return None if moment is None else max(0.0, moment - now)
+
+
+def _unix_time(text: str) -> float | None:
+    """The time that a date of HTTP or ISO 8601 means; without a zone it is UTC."""
+    from datetime import datetime, timezone
     from email.utils import parsedate_to_datetime
 
     try:
-        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now)
+        if re.match(r"\d{4}-", text):
+            # Python 3.10 knows neither "Z" nor fractions of any length.
+            moment = datetime.fromisoformat(re.sub(r"\.\d+", "", text.upper().rstrip("Z")))
+        else:
+            moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None

@@ -187,12 +187,14 @@ def test_a_refusal_has_the_servers_words_and_the_request_id(mocked, client, ques
 
 @pytest.mark.parametrize("path", ["/", "/api", "/v2"])
 def test_where_nothing_is_found_a_base_url_without_its_v1_is_asked_about(ask, question, path):
-    found = ask(http({"error": {"message": "Not Found"}}, "404 Not Found"))
-    for url, asked in ((found.base_url, False), (found.base_url.removesuffix("/v1") + path, True)):
-        with lib.OpenAIClient(base_url=url) as other, pytest.raises(lib.NotFoundError) as caught:
-            lib.create_chat_completion(other, question)
-        assert str(caught.value).startswith("404: Not Found")
-        assert ("Does base_url lack its /v1?" in str(caught.value)) is asked
+    for status in ("404 Not Found", "405 Method Not Allowed"):
+        found = ask(http({"error": {"message": "no such way"}}, status))
+        bare = found.base_url.removesuffix("/v1") + path
+        for url, asked in ((found.base_url, False), (bare, True)):
+            with lib.OpenAIClient(base_url=url) as other, pytest.raises(lib.APIError) as caught:
+                lib.create_chat_completion(other, question)
+            assert str(caught.value).startswith(f"{status[:3]}: no such way")
+            assert ("Does base_url lack its /v1?" in str(caught.value)) is asked
 
 
 def test_a_stream_through_a_mock_is_a_stream(mocked, client, question):
@@ -234,7 +236,7 @@ def test_white_space_before_the_json_is_no_matter(ask, question):
         (b'{"choices": [{"mess', 'is broken or cut JSON: {"choices": [{"mess'),
         (b"upstream says no", "is not JSON: upstream says no"),
         (b"[" * 200_000, "is broken or cut JSON"),
-        (b"\xff\xfe\x00", "is not JSON"),
+        (b"\xff\xfd\x00", "is not JSON"),
         (b"null", "$: expected object, got null"),
         (b"[]", "$: expected object, got list"),
         (b'"text"', "$: expected object, got string"),

@@ -1,8 +1,13 @@
 """Replies: what counts as a failure, how long to wait, and which text is in the bytes."""
 
+import json
+from datetime import datetime, timezone
+from email.utils import formatdate
+
 import pytest
 
 from . import lib
+from .wire import completion, http
 
 SAID = "busy"
 HALF = {"index": 0, "message": {"role": "assistant", "content": "Half of"}}
@@ -113,3 +118,143 @@ NOTHING = (None, "", {}, [], False)
 )  # fmt: skip
 def test_nothing_is_found_where_nothing_failed(reply):
     assert lib.find_error(reply) is None
+
+
+# How long to wait
+
+NOW = 1_700_000_000.0
+IN_7_S = datetime.fromtimestamp(NOW + 7, timezone.utc).replace(tzinfo=None)
+HTTP_DATE = formatdate(NOW + 7, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [
+        ("5", 5), ("0", 0), ("2.5", 2.5), ("5, 5", 5), ("5,5,5", 5), ("5, 9", 9), ("5, later", 5),
+        ("250ms", 0.25), ("1s", 1), ("6m0s", 360), ("1m30s", 90), ("1m 30s", 90),
+        ("1h2m3.5s", 3723.5), ("1d", 86400), ("500us", 0.0005), ("5 s", 5),
+        (f"{NOW + 7:.0f}", 7), (f"{NOW + 7:.3f}", 7), (f"{1000 * (NOW + 7):.0f}", 7),
+        (f"{NOW - 7:.0f}", 0),
+        (HTTP_DATE, 7), (f"{HTTP_DATE}, {HTTP_DATE}", 7), (formatdate(NOW - 7, usegmt=True), 0),
+        (IN_7_S.strftime("%A, %d-%b-%y %H:%M:%S GMT"), 7), (IN_7_S.strftime("%a %b %d %H:%M:%S %Y"), 7),
+        (f"{IN_7_S.isoformat()}Z", 7), (f"{IN_7_S.isoformat()}.123456789Z", 7),
+        (f"{IN_7_S.isoformat()}+00:00", 7), (IN_7_S.isoformat(), 7), (IN_7_S.isoformat(" "), 7),
+        ("inf", float("inf")),
+        ("", None), ("later", None), ("-5", None), ("nan", None), ("5x", None), ("1.2.3s", None), ("ms", None),
+        ("Mon, 99 Xxx 2026 00:00:00 GMT", None), ("2026-99-99T00:00:00Z", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["retry-after", "x-ratelimit-reset", "anthropic-ratelimit-tokens-reset"]
+)
+def test_a_wait_is_read_in_every_form_that_headers_have(name, value, wait):
+    assert lib.retry_after({name: value}, NOW) == (wait if wait is None else pytest.approx(wait))
+
+
+RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3.5s"}
+GOOGLE = json.dumps([{"error": {"code": 429, "message": SAID, "details": [RETRY_INFO]}}])
+
+
+@pytest.mark.parametrize(
+    ("headers", "text", "status", "wait"),
+    [
+        ({"retry-after-ms": "120", "retry-after": "9"}, "", 429, 0.12),
+        ({"retry-after-ms": "120, 120"}, "", 429, 0.12),
+        ({"retry-after": "9", "x-ratelimit-reset": "5"}, GOOGLE, 429, 9),
+        ({"x-ratelimit-reset": "5"}, GOOGLE, 429, 3.5),
+        ({}, GOOGLE, 503, 3.5),
+        ({}, json.dumps({"error": {"message": GOOGLE}}), 429, 3.5),
+        ({}, GOOGLE.replace("3.5s", "soon"), 429, None),
+        ({"x-ratelimit-reset": "5"}, "", 503, None),
+        ({"x-ratelimit-reset-requests": "2s", "x-ratelimit-reset-tokens": "30ms"}, "", 429, 2),
+        ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-remaining-requests": "99",
+          "x-ratelimit-reset-tokens": "30ms", "x-ratelimit-remaining-tokens": "0"}, "", 429, 0.03),
+        ({"x-ratelimit-remaining": "0"}, "", 429, None),
+    ],
+)  # fmt: skip
+def test_the_wait_is_the_first_that_a_server_names(headers, text, status, wait):
+    assert lib.retry_after(headers, NOW, text=text, status_code=status) == wait
+
+
+def test_a_header_that_came_twice_and_a_delay_in_the_body_are_waited_for(ask, question):
+    refusals = [
+        http({}, "429 Slow", "Retry-After: 2", "Retry-After: 2"),
+        http(GOOGLE.encode(), "429 Slow"),
+    ]
+    client = ask(*refusals, http(completion()))
+    assert lib.create_chat_completion(client, question).text == "Hi!"
+    assert client.waits == [2, 3.5]
+
+
+# Who to quote it to
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        (["x-request-id: a"], "a"),
+        (["apim-request-id: b", "x-request-id: a", "cf-ray: c"], "a"),
+        (["x-request-id:", "cf-ray: c"], "c"),
+        *[([f"{header}: a", "cf-ray: c"], "a") for header in (
+            "request-id", "x-amzn-requestid", "X-Amzn-RequestId", "apim-request-id",
+            "x-ms-request-id", "x-goog-request-id", "x-ds-trace-id", "x-tt-logid",
+            "X-Cloud-Trace-Context", "x-siliconcloud-trace-id")],
+        (["CF-RAY: c-FRA"], "c-FRA"),
+        (["x-other: d"], None),
+    ],
+)  # fmt: skip
+def test_the_servers_name_for_a_request_is_found_under_the_names_of_other_clouds(
+    ask, question, headers, name
+):
+    client = ask(http(completion(), "200 OK", *headers), http({"error": SAID}, "400 Bad", *headers))
+    assert lib.create_chat_completion(client, question).request_id == name
+    with pytest.raises(lib.BadRequestError) as caught:
+        lib.create_chat_completion(client, question)
+    assert caught.value.request_id == name
+    assert (f"(request {name})" in str(caught.value)) is (name is not None)
+
+
+# Which text is in the bytes
+
+WORDS = "余额不足, é"
+FRENCH = "échec"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "encoding"),
+    [
+        (WORDS, "text/plain; charset=GBK", "gb18030"),
+        (WORDS, 'text/plain; charset="gb18030"; x=y', "gb18030"),
+        (FRENCH, "text/plain; charset=iso-8859-1", "latin-1"),
+        (WORDS, "text/plain; charset=iso-8859-1", "utf-8"),
+        (WORDS, "text/plain; charset=no-such", "utf-8"),
+        (WORDS, "text/plain", "utf-8-sig"),
+        (WORDS, "text/plain", "utf-16"),
+        (WORDS, "text/plain; charset=utf-8", "utf-16"),
+        (WORDS, "text/plain; charset=utf-16le", "utf-16le"),
+    ],
+)
+def test_bytes_that_are_not_utf_8_are_read_in_the_charset_that_the_server_declares(
+    ask, question, text, kind, encoding
+):
+    said, json_kind = text.encode(encoding), kind.replace("text/plain", "application/json")
+    error = json.dumps({"error": {"message": text}}, ensure_ascii=False).encode(encoding)
+    answer = json.dumps(completion(text), ensure_ascii=False).encode(encoding)
+    page = f"<html><body>{text}</body></html>".encode(encoding)
+    for body, header in ((said, kind), (error, json_kind), (page, kind)):
+        with pytest.raises(lib.NotFoundError) as caught:
+            lib.create_chat_completion(
+                ask(http(body, "404 No", f"Content-Type: {header}")), question
+            )
+        assert caught.value.message == text
+    client = ask(http(answer, "200 OK", f"Content-Type: {json_kind}"))
+    assert lib.create_chat_completion(client, question).text == text
+    with pytest.raises(lib.DeserializeError, match=text):
+        lib.create_chat_completion(ask(http(said, "200 OK", f"Content-Type: {kind}")), question)
+
+
+@pytest.mark.parametrize("charset", ["no-such", "hex", "idna", "undefined", "utf-8", "", '"', "%"])
+def test_a_charset_that_is_none_does_no_harm(ask, question, charset):
+    header = f"Content-Type: text/plain; charset={charset}"
+    with pytest.raises(lib.NotFoundError, match="said: \ufffd"):
+        lib.create_chat_completion(ask(http(b"said: \xff", "404 No", header)), question)
