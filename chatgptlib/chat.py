@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
 from .client import EVENT_STREAM, OpenAIClient, send
-from .codec import T, decoder, encode, is_mapping, object_members
+from .codec import T, decoder, encode, object_members
 from .errors import ConfigError, DeserializeError, OpenAIError, without_traceback
 from .exchange import Exchange
 from .models import (
@@ -126,13 +126,8 @@ def create_chat_completion_stream(
         exchange = send(client, "POST", _COMPLETIONS, content, accept=EVENT_STREAM)
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
-    n, options = body.get("n"), body.get("stream_options")
-    return ChatCompletionStream(
-        exchange,
-        into,
-        choices=n if isinstance(n, int) else 1,
-        usage=is_mapping(options) and options.get("include_usage") is True,
-    )
+    n = body.get("n")
+    return ChatCompletionStream(exchange, into, choices=n if isinstance(n, int) else 1)
 
 
 def request_members(request: Any) -> dict[str, Any]:

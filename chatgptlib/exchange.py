@@ -239,8 +239,7 @@ class Exchange:
     def finish(self) -> None:
         """The last event has come. Take the end of the body too, if it is at hand, so that
         the connection serves again; else close it."""
-        end, limits = time.monotonic() + _GRACE_SECONDS, self._limits
-        limits.due = end if limits.due is None else min(limits.due, end)
+        self.end_within(_GRACE_SECONDS)
         try:
             while self._channel is not None and self._channel.can_hurry and self._move(READING):
                 self._next()
@@ -268,6 +267,11 @@ class Exchange:
             channel.shut_down()  # the reader closes it when it is awake
         elif before:
             self._close_channel()
+
+    def end_within(self, seconds: float) -> None:
+        """Bring the deadline forward: the rest of the body has so many seconds at most."""
+        end = time.monotonic() + seconds
+        self._limits.due = end if self._limits.due is None else min(self._limits.due, end)
 
     def check_deadline(self) -> None:
         """Raise RequestTimeoutError if the deadline has passed."""

@@ -16,6 +16,7 @@ Slots are for what users write, where a misspelt name is then an error, and for 
 made for each chunk; with them a class takes twice as long to make.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -267,6 +268,27 @@ def text_of(content: str | Sequence[Any] | None) -> str:
         part.get("text") if is_mapping(part) else getattr(part, "text", None) for part in content
     )
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def whole_characters(text: str) -> str:
+    """Join the halves of characters, which some servers send as two escapes in two chunks."""
+    if text.isascii():
+        return text
+    return re.sub(
+        "[\ud800-\udbff][\udc00-\udfff]",
+        lambda halves: halves[0].encode("utf-16", "surrogatepass").decode("utf-16"),
+        text,
+    )
+
+
+def index_of(value: Any) -> int | None:
+    """An index as servers write it (1, 1.0 or "1"); None for what is none, or above 10,000."""
+    if type(value) is not int:
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
+            value = int(value)
+        elif type(value) is not float:
+            return None
+    return int(value) if 0 <= value <= 10_000 and value == int(value) else None
 
 
 def _reasoning(extra: Mapping[str, Any]) -> str:
@@ -540,5 +562,5 @@ class CreateChatCompletionChunk(JSONObject):
     @property
     def text(self) -> str:
         """The text this adds to the first choice; "" where there is none. Never raises."""
-        first = (c.delta.text for c in self.choices if type(c.index) is not int or c.index == 0)
+        first = (c.delta.text for c in self.choices if not index_of(c.index))
         return "".join(first)

@@ -57,7 +57,8 @@ class EventDecoder:
             elif line:
                 self._take(line)
             else:  # the event is over
-                if value := "\n".join(values):
+                value = "\n".join(values)
+                if value or self._name == "error":  # which some servers send without data
                     events.append((self._name, value))
                 values.clear()
                 self._name = ""

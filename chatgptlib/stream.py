@@ -3,18 +3,20 @@
     for chunk in stream: ...            # or stream.text_deltas()
     response = stream.response()        # what the call would have given without a stream
 
-A stream ended well if `[DONE]` came, or if every choice seen has its finish reason.
-Any other end is a `StreamInterruptedError`, with the response so far.
+A stream ended well if `[DONE]` came, or if every choice seen has its finish reason, and
+nothing in between told of a failure. Any other end is a `StreamInterruptedError`, with the
+response so far.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Iterator
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
-from .accumulate import ResponseAccumulator, joined_text
+from .accumulate import ResponseAccumulator
 from .codec import decode, decoder
 from .errors import (
     ConfigError,
@@ -29,10 +31,10 @@ from .exchange import Exchange
 from .models import (
     CreateChatCompletionChunk,
     CreateChatCompletionResponse,
+    whole_characters,
 )
 from .protocol import LEFT
 from .replies import (
-    check_depth,
     error_event,
     find_error,
     not_json,
@@ -58,12 +60,10 @@ class ChatCompletionStream(ResponseStream[C]):
     https://platform.openai.com/docs/api-reference/chat-streaming
     """
 
-    def __init__(
-        self, exchange: Exchange, into: type[C], *, choices: int = 1, usage: bool = False
-    ) -> None:
-        self._total = ResponseAccumulator(choices=choices, usage=usage)
+    def __init__(self, exchange: Exchange, into: type[C], *, choices: int = 1) -> None:
+        self._total = ResponseAccumulator()
         pieces = exchange.iter_bytes()
-        super().__init__(exchange, _chunks(exchange, pieces, self._total, decoder(into)))
+        super().__init__(exchange, _chunks(exchange, pieces, self._total, decoder(into), choices))
 
     def text_deltas(self) -> Iterator[str]:
         """The text of the first choice alone, piece by piece, no character ever split."""
@@ -71,9 +71,7 @@ class ChatCompletionStream(ResponseStream[C]):
         for chunk in self:
             text: Any
             if isinstance(chunk, dict):
-                whole = decode(CreateChatCompletionChunk, chunk)
-                ResponseAccumulator().add(whole)  # makes a delta of a message
-                text = whole.text
+                text = decode(CreateChatCompletionChunk, chunk).text
             else:
                 text = getattr(chunk, "text", None)
                 if not isinstance(text, str):
@@ -83,7 +81,7 @@ class ChatCompletionStream(ResponseStream[C]):
             if "\ud800" <= text[-1:] <= "\udbff":  # its other half is in the next chunk
                 text, half = text[:-1], text[-1]
             if text:
-                yield joined_text([text])
+                yield whole_characters(text)
         if half:
             yield half
 
@@ -113,7 +111,8 @@ def collected(exchange: Exchange, body: bytes) -> CreateChatCompletionResponse:
 
 
 _DONE: dict[str, Any] = {}  # known by identity
-_STRAY = "no event"  # the name, which no server can send, of a body without events
+_NO_EVENT = "no event"  # the name, which no server can send, of a body without events
+_AFTER_FINISH_SECONDS = 4.9  # for `[DONE]` and the usage: five in all
 
 
 def _chunks(
@@ -121,6 +120,7 @@ def _chunks(
     pieces: Iterator[bytes],
     total: ResponseAccumulator,
     read: Callable[[Any], C],
+    asked: int = 1,
 ) -> Generator[C, None, bool]:
     """The chunks of a stream, added up in `total` on their way, and True at its end.
 
@@ -128,45 +128,46 @@ def _chunks(
     and its connection, alive after the user has forgotten it.
     """
     events = EventDecoder()
+    remarks: list[str] = []  # text in place of chunks
     read_chunk = decoder(CreateChatCompletionChunk)
-    typed: Any = read is read_chunk
-    done, data = False, ""
-    feed, add = events.feed, total.add
-    # What `json.loads` comes down to, without its look at white space around the value;
-    # an event with such, or with anything else behind it, is looked at more closely.
-    scan: Any = vars(json.JSONDecoder())["scan_once"]
+    scan = json.JSONDecoder().raw_decode
+    done, data, bounded = False, "", False
     try:
         # None stands for the end of the body, which may complete an event too.
         for piece in chain(pieces, (None,)):
-            for name, data in _at_end(events) if piece is None else feed(piece):
+            for name, data in _at_end(events) if piece is None else events.feed(piece):
                 try:
-                    value, end = scan(data, 0)
-                    if len(data) > 500:  # less is not deep enough to matter
-                        check_depth(data, value)
-                except (StopIteration, ValueError, RecursionError):
+                    value, end = scan(data)  # without the search for white space around it
+                except (ValueError, RecursionError):
                     value, end = None, -1
-                if name or end != len(data) or type(value) is not dict:
-                    value = _unusual(name, data, events.closed, exchange)
+                if name or end != len(data) or end > 500 or not _is_chunk(value):
+                    value = _chunk_in(name, data, events.closed, remarks, exchange)
                     if value is _DONE:
                         done = True
                         break
-                    if not value:
+                    if value is None:
                         continue
-                if "error" in value or "choices" not in value:
-                    _raise_if_told(value, exchange)
-                chunk = read_chunk(value)
-                if add(chunk):
-                    _raise_if_told(value, exchange)
+                chunk: Any = read_chunk(value)
+                shown = total.add(value)
+                if total.may_have_failed and (failure := find_error(value)):
+                    raise told_in_answer(failure, exchange)
                 exchange.check_deadline()
-                yield chunk if typed else read(value)
+                if shown is not value or read is not read_chunk:
+                    chunk = read(shown)
+                yield chunk
+                if total.may_have_failed and not bounded and total.is_complete(asked):
+                    bounded = True
+                    exchange.end_within(_AFTER_FINISH_SECONDS)
             if done:
                 break
-        _check_end(done, events, total, exchange)
+        if events.any_came:
+            remarks.append(events.stray)
+        _check_end(done, remarks, total, exchange)
         exchange.finish()
         return True
     except OpenAIError as error:
-        if isinstance(error, HTTPError) and exchange.state != LEFT and not total.missing:
-            return True  # all of it is here; it does not matter how the body ended
+        if isinstance(error, HTTPError) and exchange.state != LEFT and total.is_complete(asked):
+            return True  # it does not matter how the body ended
         if isinstance(error, DeserializeError) and error.body is None:
             error.body = exchange.redacted(data)
         error.partial = total.response()
@@ -180,58 +181,70 @@ def _at_end(events: EventDecoder) -> list[tuple[str, str]]:
     """The event that the end of the body completes; or a body that held none, as one."""
     found = events.close()
     if not found and not events.any_came and (stray := events.stray.strip()):
-        return [(_STRAY, stray)]
+        return [(_NO_EVENT, stray)]
     return found
 
 
-def _unusual(name: str, data: str, cut: bool, exchange: Exchange) -> dict[str, Any] | None:
-    """What an event says that is not simply a JSON object; None where it says nothing.
+def _chunk_in(
+    name: str, data: str, cut: bool, remarks: list[str], exchange: Exchange
+) -> dict[str, Any] | None:
+    """The JSON object of the chunk in an event, _DONE, or None for what is no chunk.
 
-    `cut`: the body ended in it, so what can't be read is no fault but the end.
+    `cut`: the body ended in it, so what can't be read is no fault but the end. Text that
+    is no JSON goes into `remarks`: it may be the word "ping", or be all that is said of a failure.
     """
+    value, broken = parsed(data)
+    if not name and _is_chunk(value):
+        return value
     text = data.strip()
-    if text == "[DONE]":
-        return _DONE
-    if not text or text.startswith(":"):  # a comment, wrapped into an event by a proxy
-        return None
-    value, _ = parsed(text)
-    if value is None and "\n" in text:  # an event for each line, which lost its blank lines
-        lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
-        value, _ = parsed(lines[0]) if len(lines) == 1 else (None, None)
     if name == "error":
         raise error_event(value, text, exchange)
+    if text == "[DONE]":
+        return _DONE
+    if name not in ("", "message", _NO_EVENT) and not _is_chunk(value):
+        return None  # an event of some other kind
+    if broken and "\n" in text:  # an event for each line, which lost its blank lines
+        lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
+        value, broken = parsed(lines[0]) if len(lines) == 1 else (None, broken)
     if isinstance(value, dict):
-        return value
-    if value is not None:
-        _raise_if_told(value, exchange)
-    if name is _STRAY:
+        return value or None
+    if found := find_error(value):
+        raise told_in_answer(found, exchange)
+    if name is _NO_EVENT:
         raise not_json(exchange, text.encode("utf-8", "replace"))
-    if cut and value is None:
-        return None
-    shown = exchange.redacted(text)
-    raise DeserializeError(
-        f"an event of the stream is no JSON object: {excerpt(shown)} [{exchange.where}]", body=shown
-    )
+    if isinstance(value, list) or (broken and not cut and re.search(r"[{}]|^\[", text)):
+        shown = exchange.redacted(text)
+        raise DeserializeError(
+            f"an event of the stream is no JSON object: {excerpt(shown)} [{exchange.where}]",
+            body=shown,
+        )
+    if value is not None or (broken and not cut and not text.startswith(":")):
+        remarks.append(text)
+    return None
 
 
-def _raise_if_told(value: Any, exchange: Exchange) -> None:
-    if told := find_error(value):
-        raise told_in_answer(told, exchange)
+def _is_chunk(value: Any) -> TypeGuard[dict[str, Any]]:
+    return type(value) is dict and "choices" in value
 
 
 def _check_end(
-    done: bool, events: EventDecoder, total: ResponseAccumulator, exchange: Exchange
+    done: bool, remarks: list[str], total: ResponseAccumulator, exchange: Exchange
 ) -> None:
     """Raise unless the stream, whose body is over, or which said that it is, ended well."""
-    if stray := events.stray.strip():  # perhaps an error, told outside of any event
-        _raise_if_told(parsed(stray)[0], exchange)
-    if total.has_choices and (done or not total.missing):
+    said = "\n".join(remarks).strip()
+    if found := find_error(parsed(said)[0]):
+        raise told_in_answer(found, exchange)
+    if total.is_complete() or (total.has_choices and done and not said):
         return
+    if said and not total.has_choices:
+        raise not_json(exchange, said.encode("utf-8", "replace"))
     if total.has_choices:
-        reason = f"neither [DONE] came, nor {', nor '.join(total.missing)}"
+        missing = " and ".join(f"the finish reason of choice {i}" for i in total.unfinished)
+        reason = f"{missing} did not come" if done else f"neither [DONE] came, nor {missing}"
+        reason += f", but: {excerpt(said)}" if said else ""
     else:
-        extra = total.response().extra
-        reason = "it held no answer" + (f", only {excerpt(json.dumps(extra))}" if extra else "")
+        rest = total.response().extra
+        reason = "it held no answer" + (f", only {excerpt(json.dumps(rest))}" if rest else "")
     raise StreamInterruptedError(
         f"the stream ended early: {exchange.redacted(reason)} [{exchange.where}]"
     )

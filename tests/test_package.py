@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the pack
 
 FOLDER = Path(lib.modules[0].__file__).parent
 CORE = [
-    "errors", "codec", "models", "accumulate", "sse", "protocol", "connections", "exchange",
+    "errors", "codec", "models", "deltas", "accumulate", "sse", "protocol", "connections", "exchange",
     "replies", "events", "paths", "settings", "client", "stream", "chat",
 ]  # fmt: skip
 EXTRAS = [

@@ -26,7 +26,7 @@ from ..client import __version__
 from ..codec import is_list
 
 VENDORED = [
-    "errors", "codec", "models", "accumulate", "sse", "protocol", "connections", "exchange",
+    "errors", "codec", "models", "deltas", "accumulate", "sse", "protocol", "connections", "exchange",
     "replies", "events", "paths", "settings", "client", "stream", "chat",
     "extras.stored", "extras.media", "extras.forms", "extras.schema", "extras.structured",
     "extras.tools", "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks",

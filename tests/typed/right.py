@@ -216,7 +216,7 @@ for short in create_chat_completion_stream(client, mine, into=Short):
 
 
 def show(stream: ChatCompletionStream[CreateChatCompletionChunk]) -> Iterator[str]:
-    total = ResponseAccumulator(choices=2)
+    total = ResponseAccumulator()
     for chunk in stream:
         total.add(chunk)
         yield chunk.text
