@@ -123,13 +123,13 @@ class _Choice:
         return choice
 
     def _with_delta(self, choice: dict[str, Any]) -> dict[str, Any]:
-        delta: dict[str, Any] = choice.get("delta") or {}
-        message = choice.get("message")
+        delta, message = _as_object(choice.get("delta")), choice.get("message")
         if any(delta[key] for key in delta if key != "role"):
             self._parts_came = True  # a message beside a delta is all that came so far
-        else:
-            whole = message if is_dict(message) else {"content": choice.get("text")}
-            delta = {key: new for key in whole if (new := self._new_in(key, whole[key]))}
+        elif is_dict(message):
+            delta = {key: new for key in message if (new := self._new_in(key, message[key]))}
+        else:  # `text`, as in the older completions
+            delta = {**delta, "content": choice.get("text")}
         others = {key: choice[key] for key in choice if key not in ("message", "text")}
         return {**others, "delta": delta}
 

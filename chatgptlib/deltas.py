@@ -102,7 +102,7 @@ class _Items:
     def __init__(self, is_piece: Callable[[dict[str, Any], dict[str, Any]], bool]) -> None:
         self.items: list[Any] = []
         self._is_piece = is_piece
-        self._latest: dict[Any, dict[str, Any]] = {}  # by id, by index and type, and by index
+        self._latest: dict[Any, dict[str, Any]] = {}  # by id, by all of _IDENTITY, by index
         self._complete: set[str] = set()  # items that no text is added to, as JSON
 
     def extend(self, added: Iterable[Any]) -> None:
@@ -117,7 +117,7 @@ class _Items:
     def _join(self, item: dict[str, Any], last: Any) -> None:
         keys: list[Any] = [("id", str(item["id"]))] if item.get("id") else []
         if (index := index_of(item.get("index"))) is not None:
-            keys += [(index, str(item.get("type"))), index]
+            keys += [(index, str(item.get("type")), str(item.get("id"))), index]
             last = None
         known = [*map(self._latest.get, keys), last]
         total = next((x for x in known if is_dict(x) and self._is_piece(item, x)), None)
@@ -152,7 +152,9 @@ def _text_part(value: Any) -> Any:
 
 def _agree(one: dict[str, Any], other: dict[str, Any], keys: Iterable[str]) -> bool:
     """Whether they have the same under each of these keys that both of them have."""
-    return all(one[key] == other[key] for key in keys if one.get(key) and other.get(key))
+    none = (None, "")
+    both = (key for key in keys if one.get(key) not in none and other.get(key) not in none)
+    return all(one[key] == other[key] for key in both)
 
 
 def _is_piece(piece: dict[str, Any], item: dict[str, Any]) -> bool:
@@ -175,16 +177,16 @@ def _never(piece: dict[str, Any], item: dict[str, Any]) -> bool:
 def _is_piece_of_call(piece: dict[str, Any], call: dict[str, Any]) -> bool:
     """Whether a piece with the id or the index of a call, or next to it, belongs to it."""
     new, old = _called(piece), _called(call)
-    begun = isinstance(old.get("arguments"), StringIO)
     numbered = index_of(piece.get("index")) is not None
-    if piece.get("id") and piece["id"] != call.get("id"):
-        if call.get("id"):  # another call, or only another id: then the name is left out
-            return numbered and not new.get("name")
-        return numbered or not begun
-    if new.get("name") and new["name"] != (old.get("name") or new["name"]):
-        return numbered and not begun  # the name comes in pieces
-    # The same name without an id is another call's if both have complete arguments.
-    return bool(piece.get("id")) or not (new.get("name") and _is_restart(new, old))
+    begun = isinstance(old.get("arguments"), StringIO)
+    is_other_name = bool(new.get("name")) and new["name"] != (old.get("name") or new["name"])
+    if piece.get("id") and call.get("id"):
+        # Without a name, another id at the same index is but another id of the same call.
+        return piece["id"] == call["id"] or (numbered and not new.get("name"))
+    if is_other_name or (piece.get("id") and not numbered):
+        # The name comes in pieces, or the id late; but not after the arguments.
+        return not begun and (numbered or not is_other_name)
+    return not (new.get("name") and _is_restart(new, old))
 
 
 _IS_PIECE = {

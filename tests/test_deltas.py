@@ -1,0 +1,335 @@
+"""The sum of a stream's deltas is the message that the server could have sent whole."""
+
+import copy
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from . import lib
+from .test_stream import call
+
+
+def added(*chunks):
+    total = lib.ResponseAccumulator()
+    for data in chunks:
+        total.add(data)
+    return total.response()
+
+
+def choice(delta=..., **others):
+    found = {"index": 0, **others} if delta is ... else {"index": 0, "delta": delta, **others}
+    return {"choices": [found]}
+
+
+def message_of(*deltas):
+    return added(*map(choice, deltas)).choices[0].message.to_dict()
+
+
+SUMS = [
+    pytest.param("channel", ["final", "final"], "final", id="a-name-repeated"),
+    pytest.param("phase", ["thinking", "", None, "answer"], "answer", id="a-name-that-changes"),
+    pytest.param("provider", [{"region": "eu", "kind": "text"}] * 2,
+                 {"region": "eu", "kind": "text"}, id="an-object-repeated"),
+    pytest.param("meta", [{"a": 1}, {"b": [1]}, {"a": 2}], {"a": 2, "b": [1]}, id="an-object-key-by-key"),
+    pytest.param("count", [1, 2, 0], 0, id="a-number"),
+    pytest.param("scores", [[1, 2], [3]], [3], id="a-list-of-numbers"),
+    pytest.param("hits", [[{"title": "A", "content": "a"}]] * 2, [{"title": "A", "content": "a"}],
+                 id="objects-without-identity"),
+    pytest.param("reasoning_text", ["Let ", None, "me"], "Let me", id="reasoning-text"),
+    pytest.param("thinking", ["Let ", "me"], "Let me", id="thinking"),
+    pytest.param("token_ids", [[1, 2], [], [3]], [1, 2, 3], id="token-ids"),
+    pytest.param("audio", [{"id": "a", "data": "QUJD"}, {"data": "REVG", "id": "a"}],
+                 {"id": "a", "data": "QUJDREVG"}, id="audio-data"),
+    pytest.param("citations", [["https://a"], ["https://a", "https://b"]],
+                 ["https://a", "https://b"], id="citations-repeated"),
+    pytest.param("annotations", [[{"type": "url_citation", "url_citation": {"url": u, "content": "c"}}
+                                  for u in urls] for urls in ("a", "ab", "ab")],
+                 [{"type": "url_citation", "url_citation": {"url": u, "content": "c"}} for u in "ab"],
+                 id="annotations-repeated"),
+    pytest.param("reasoning_details",
+                 [[{"type": "reasoning.text", "text": "Let ", "index": 0}],
+                  [{"type": "reasoning.encrypted", "data": "QQ", "index": 0}],
+                  [{"type": "reasoning.text", "text": "me", "index": 0, "signature": "s"}],
+                  [{"type": "reasoning.encrypted", "data": "Qg", "index": 0}]],
+                 [{"type": "reasoning.text", "text": "Let me", "index": 0, "signature": "s"},
+                  {"type": "reasoning.encrypted", "data": "QQ", "index": 0},
+                  {"type": "reasoning.encrypted", "data": "Qg", "index": 0}],
+                 id="two-types-at-one-index"),
+    pytest.param("reasoning_details",
+                 [[{"type": "reasoning.text", "text": "a", "index": i, "id": n}]
+                  for i, n in ((0, "x"), (1, "x"), (0, "y"), (0, "x"))],
+                 [{"type": "reasoning.text", "text": "aa", "index": 0, "id": "x"},
+                  {"type": "reasoning.text", "text": "a", "index": 1, "id": "x"},
+                  {"type": "reasoning.text", "text": "a", "index": 0, "id": "y"}],
+                 id="two-ids-at-one-index-and-one-at-two"),
+    pytest.param("images",
+                 [[{"type": "image_url", "image_url": {"url": u}, "index": 0}] for u in "ABA"],
+                 [{"type": "image_url", "image_url": {"url": u}, "index": 0} for u in "AB"],
+                 id="two-images-at-one-index"),
+    pytest.param("thinking_blocks",
+                 [[{"type": "thinking", "thinking": t, "signature": s}]
+                  for t, s in (("a", ""), ("b", ""), ("", "s1"), ("c", ""), ("", "s2"))],
+                 [{"type": "thinking", "thinking": "ab", "signature": "s1"},
+                  {"type": "thinking", "thinking": "c", "signature": "s2"}],
+                 id="signed-blocks-without-an-index"),
+    pytest.param("steps", [[{"id": "s", "type": "search", "status": x}] for x in ("begun", "done")],
+                 [{"id": "s", "type": "search", "status": "done"}], id="an-update-by-id"),
+    pytest.param("server_calls",
+                 [[{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}],
+                  [{"index": 0, "function": {"arguments": "}"}}]],
+                 [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}],
+                 id="calls-under-another-name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "values", "expected"), SUMS)
+def test_each_key_adds_up_by_its_rule(key, values, expected):
+    message = message_of(*({"content": "x", key: value} for value in values))
+    assert message[key] == expected
+    assert message["content"] == "x" * len(values)
+
+
+def test_content_that_turns_into_parts_stays_in_order():
+    message = message_of(
+        {"content": "a"},
+        {"content": [{"type": "image_url", "image_url": {"url": "u"}}, "b"]},
+        {"content": "c"},
+        {"content": [{"type": "text", "text": "d"}, {"type": "text", "text": "e"}]},
+    )
+    assert message["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": "u"}},
+        {"type": "text", "text": "bcd"},
+        {"type": "text", "text": "e"},
+    ]
+
+
+# A whole message where a delta belongs
+
+
+WHOLE = {"role": "assistant", "content": "The sky is blue.", "reasoning_content": "Easy."}
+PARTS = [choice({"role": "assistant", "reasoning_content": "Easy."}), choice({"content": "The sky "}),
+         choice({"content": "is blue."})]  # fmt: skip
+FORMS = [
+    pytest.param([*PARTS, choice(message=WHOLE, finish_reason="stop")], id="after-its-parts"),
+    pytest.param([*PARTS[:2], choice(message=WHOLE, finish_reason="stop")], id="after-some-of-them"),
+    pytest.param([*PARTS, choice({}, message=WHOLE, finish_reason="stop")], id="with-an-empty-delta"),
+    pytest.param([choice(part["choices"][0]["delta"], message=None) for part in PARTS], id="null-beside"),
+    pytest.param([choice(part["choices"][0]["delta"], message={"content": "The"}) for part in PARTS],
+                 id="sum-so-far-beside"),
+    pytest.param([choice(message=WHOLE)], id="alone"),
+    pytest.param([choice(message={**WHOLE, "content": WHOLE["content"][:n]}) for n in (3, 9, 16)],
+                 id="sum-so-far-alone"),
+    pytest.param([choice(message=part["choices"][0]["delta"]) for part in PARTS], id="a-delta-by-its-name"),
+    pytest.param([PARTS[0], choice(text="The sky "), choice(text="is blue.")], id="text"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("chunks", FORMS)
+def test_a_message_in_place_of_a_delta_is_the_same_message(chunks):
+    total = lib.ResponseAccumulator()
+    shown = [lib.CreateChatCompletionChunk.from_dict(total.add(data)) for data in chunks]
+    assert total.response().choices[0].message.to_dict() == WHOLE
+    assert "".join(part.text for part in shown) == WHOLE["content"]
+
+
+def test_a_whole_message_brings_what_its_parts_lacked():
+    calls = [
+        {"id": i, "type": "function", "function": {"name": i, "arguments": "{}"}} for i in "ab"
+    ]
+    whole = {**WHOLE, "tool_calls": calls, "annotations": [{"type": "url_citation"}]}
+    response = added(*PARTS, choice(message=whole))
+    assert response.choices[0].message.to_dict() == whole
+    again = added(choice({"tool_calls": [{"index": i, **c} for i, c in enumerate(calls)]}),
+                  choice(message={"tool_calls": calls}))  # fmt: skip
+    assert again.choices[0].message.to_dict()["tool_calls"] == calls
+
+
+# Usage, and what is beside the choices
+
+USAGE = [
+    pytest.param([{"prompt_tokens": 8, "completion_tokens": 0}, {"completion_tokens": 2}],
+                 {"prompt_tokens": 8, "completion_tokens": 2}, id="in-two-parts"),
+    pytest.param([{}, {"total_tokens": 3}, None], {"total_tokens": 3}, id="empty-and-null"),
+    pytest.param([{"total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}, {"total_tokens": 4}],
+                 {"total_tokens": 4, "prompt_tokens_details": {"cached_tokens": 1}}, id="details-stay"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("usages", "expected"), USAGE)
+@pytest.mark.parametrize("place", ["beside", "in-the-choice", "x_groq"])
+def test_usage_adds_up_wherever_it_stands(usages, expected, place):
+    chunks = []
+    for usage in usages:
+        if place == "beside":
+            chunks.append({**choice({"content": "a"}), "usage": usage})
+        elif place == "in-the-choice":
+            chunks.append(choice({"content": "a"}, usage=usage))
+        else:
+            chunks.append({**choice({"content": "a"}), "x_groq": {"id": "r", "usage": usage}})
+    assert added(*chunks).usage.to_dict() == expected
+
+
+def test_ids_come_from_chunks_that_bring_a_choice():
+    response = added(
+        {"id": "tool-1", "model": "other", "choices": []},
+        {"id": "", "model": "", **choice({"content": "a"})},
+        {"id": "x", "model": "m", "created": 5, **choice({"content": "b"})},
+        {"id": "y", "model": "n", **choice({"content": "c"})},
+    )
+    assert (response.id, response.model, response.created) == ("x", "m", 5)
+
+
+def test_a_finish_reason_that_is_the_text_null_is_none():
+    total = lib.ResponseAccumulator()
+    total.add(choice({"content": "a"}, finish_reason="null"))
+    assert total.unfinished == [0]
+    total.add(choice({}, finish_reason="length"))
+    total.add(choice({}, finish_reason="stop"))
+    assert total.response().choices[0].finish_reason == "length"
+
+
+# Tool calls: a row for each line of what decides
+
+CALLS = [
+    pytest.param([call(0, "1", "f", ""), call(0, "2", "", '{"a"'), call(0, "2", "", ":1}")],
+                 [("f", '{"a":1}')], id="the-id-changes-without-a-name"),
+    pytest.param([call(0, "1", "f", ""), call(0, "2", "g", "{}")],
+                 [("f", ""), ("g", "{}")], id="the-id-changes-with-a-name"),
+    pytest.param([call(..., "1", "f", "{"), call(..., "2", None, "}")],
+                 [("f", "{"), (None, "}")], id="the-id-changes-without-an-index"),
+    pytest.param([call(0, "1", "get_", ""), call(0, None, "weather", "{}"), call(0, None, "get_weather")],
+                 [("get_weather", "{}")], id="the-name-in-pieces"),
+    pytest.param([call(0, "1", "get_", ""), call(0, "1", "weather", "{}"), call(0, "1", "other")],
+                 [("get_weather", "{}")], id="the-name-in-pieces-with-the-id"),
+    pytest.param([call(0, None, "f", '{"a":1}'), call(0, None, "g", '{"b":'), call(0, None, None, "2}")],
+                 [("f", '{"a":1}'), ("g", '{"b":2}')], id="another-name-after-arguments"),
+    pytest.param([call(0, "1", "f", "{}"), call(0, None, None, '{"a"'), call(0, None, None, ":1}")],
+                 [("f", '{"a":1}')], id="an-empty-object-first"),
+    pytest.param([call(0, "1", "f", {}), call(0, None, None, '{"a":1}')],
+                 [("f", '{"a":1}')], id="an-empty-object-as-an-object-first"),
+    pytest.param([call(0, "1", "f", "{}")], [("f", "{}")], id="an-empty-object-alone"),
+    pytest.param([call(0, "1", "f", '{"a":1}'), call(0, "1", "f", '{"a":1}')],
+                 [("f", '{"a":1}')], id="the-arguments-twice"),
+    pytest.param([call(0, "1", "f", '{"a":'), call(0, None, None, '{"a":'), call(0, None, None, "1}}")],
+                 [("f", '{"a":{"a":1}}')], id="an-object-that-begins-like-its-outer-one"),
+    pytest.param([call(0.0, "1", "f", "{"), call("1", "2", "g", "{"), call("0", None, None, "}"),
+                  call(1.0, None, None, "}")],
+                 [("f", "{}"), ("g", "{}")], id="indexes-as-floats-and-text"),
+    pytest.param([call(0, ["odd"], {"odd": 1}, "{"), call(0, None, None, "}")],
+                 [({"odd": 1}, "{}")], id="odd-types"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pieces", "expected"), CALLS)
+def test_the_pieces_of_tool_calls_find_each_other(pieces, expected):
+    calls = message_of(*({"tool_calls": [piece]} for piece in pieces))["tool_calls"]
+    found = [(one["function"].get("name"), one["function"]["arguments"]) for one in calls]
+    assert found == expected
+
+
+# Any whole message, cut anywhere
+
+texts = st.text(max_size=12)
+scalars = st.none() | st.booleans() | st.integers() | texts
+values = st.recursive(
+    scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(texts, v, max_size=3), max_leaves=6
+)
+RUNNING = ["content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking"]
+ids = st.text("abc", min_size=1, max_size=3)
+unknown = st.dictionaries(
+    st.sampled_from(["channel", "phase", "provider", "meta", "count", "tags"]), values, max_size=3
+)
+calls = st.lists(
+    st.fixed_dictionaries({"name": ids, "arguments": st.just("{}") | texts.map(lambda t: json.dumps({"a": t}))}),
+    max_size=3,
+).map(
+    lambda found: [
+        {"id": f"call_{i}", "type": "function", "function": f} for i, f in enumerate(found)
+    ]
+)  # fmt: skip
+details = st.lists(texts.filter(bool), max_size=3).map(
+    lambda found: [{"type": "reasoning.text", "index": i, "text": t} for i, t in enumerate(found)]
+)
+messages = st.builds(
+    lambda texts, unknown, calls, details: {
+        "role": "assistant",
+        **{key: text for key, text in texts.items() if text},
+        **unknown,
+        **({"tool_calls": calls} if calls else {}),
+        **({"reasoning_details": details} if details else {}),
+    },
+    st.dictionaries(st.sampled_from(RUNNING), texts, max_size=4),
+    unknown,
+    calls,
+    details,
+)
+
+
+def pieces(draw, text):
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+@st.composite
+def streams(draw):
+    """Whole messages, and the deltas of each, merged into one order of chunks."""
+    wholes = draw(st.lists(messages, min_size=1, max_size=3))
+    queues = []
+    for index, message in enumerate(wholes):
+        deltas = []
+        for key, value in message.items():
+            if key in RUNNING:
+                deltas += [{key: piece} for piece in pieces(draw, value)]
+            elif key == "tool_calls":
+                for i, one in enumerate(value):
+                    begin = {**one, "index": i, "function": {**one["function"], "arguments": ""}}
+                    deltas.append({key: [begin]})
+                    for piece in pieces(draw, one["function"]["arguments"]):
+                        deltas.append({key: [{"index": i, "function": {"arguments": piece}}]})
+            elif key == "reasoning_details":
+                for item in value:
+                    deltas += [{key: [{**item, "text": p}]} for p in pieces(draw, item["text"])]
+            else:
+                deltas += [{key: value}] * draw(st.integers(1, 2))
+        queues.append([choice(delta, index=index) for delta in deltas])
+    chunks = []
+    while any(queues):
+        queue = draw(st.sampled_from([queue for queue in queues if queue]))
+        chunks.append(queue.pop(0))
+    return wholes, chunks
+
+
+def without_empty(value):
+    """A message as it is compared: what is empty is as what is not there."""
+    if isinstance(value, dict):
+        found = {key: without_empty(item) for key, item in value.items()}
+        return {key: item for key, item in found.items() if item not in (None, "", [], {})}
+    return [without_empty(item) for item in value] if isinstance(value, list) else value
+
+
+@given(streams())
+def test_the_sum_of_any_cuts_of_a_message_is_that_message(stream):
+    wholes, chunks = stream
+    before = copy.deepcopy(chunks)
+    response = added(*chunks)
+    found = [without_empty(one.message.to_dict()) for one in response.choices]
+    assert found == [without_empty(message) for message in wholes]
+    assert chunks == before, "what is added is never changed"
+    assert pickle.loads(pickle.dumps(response)) == response
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([*RUNNING, "tool_calls", "audio", "x"]), values)))
+def test_the_sum_of_anything_is_a_message_that_shares_nothing_with_it(deltas):
+    total = lib.ResponseAccumulator()
+    for delta in deltas:
+        total.add(choice(delta))
+    message = copy.deepcopy(total.response().to_dict())
+    for delta in deltas:
+        for value in delta.values():
+            if isinstance(value, (dict, list)):
+                value.clear()
+    assert total.response().to_dict() == message
