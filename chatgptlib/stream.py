@@ -243,8 +243,9 @@ def _check_end(
         reason = f"{missing} did not come" if done else f"neither [DONE] came, nor {missing}"
         reason += f", but: {excerpt(said)}" if said else ""
     else:
-        rest = total.response().extra
-        reason = "it held no answer" + (f", only {excerpt(json.dumps(rest))}" if rest else "")
+        came = {key: value for key, value in total.response().to_dict().items() if value}
+        del came["object"]  # which is ours
+        reason = "it held no answer" + (f", only {excerpt(json.dumps(came))}" if came else "")
     raise StreamInterruptedError(
         f"the stream ended early: {exchange.redacted(reason)} [{exchange.where}]"
     )

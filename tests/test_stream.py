@@ -4,6 +4,7 @@ import gzip
 import json
 import pickle
 import random
+import sys
 
 import pytest
 
@@ -556,6 +557,86 @@ def test_an_event_that_is_no_chunk_is_an_error_never_skipped(ask, question, even
     assert words in str(caught.value)
     assert caught.value.partial.text == "a"
     assert caught.value.request_id == "req_7"
+
+
+HALF = [
+    pytest.param(b"event: error\nid: 1\n\n", "", id="an-error-event-without-data"),
+    pytest.param(b"event: error\ndata:\n\n", "", id="an-error-event-with-empty-data"),
+    pytest.param({"code": "Throttling", "message": "busy"}, "busy", id="code-and-message"),
+    pytest.param({"error_code": 18, "error_msg": "busy"}, "busy", id="error-code"),
+    pytest.param({"__type": "ServiceUnavailableException", "message": "busy"}, "busy", id="type"),
+    pytest.param({"base_resp": {"status_code": 1002, "status_msg": "busy"}}, "busy", id="base-resp"),
+    pytest.param({"message": "busy"}, "busy", id="message-alone"),
+    pytest.param({"choices": [], "error": {"message": "busy"}}, "busy", id="beside-no-choices"),
+    *[pytest.param(chunk(finish_reason=reason), reason, id=reason)
+      for reason in ("error", "abort", "network_error", "insufficient_system_resource")],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize(("event", "words"), HALF)
+def test_a_failure_after_half_an_answer_is_raised_though_done_follows(
+    ask, question, event, words, done
+):
+    client = ask(streamed(chunk("half"), event, done=done))
+    with pytest.raises(lib.APIError) as caught:
+        lib.create_chat_completion_stream(client, question).response()
+    assert words in str(caught.value)
+    assert caught.value.partial.text == "half"
+
+
+REMARKS = {
+    "a-word": b"data: ping\n\n",
+    "a-number": b"data: 1700000000\n\n",
+    "null": b"data: null\n\n",
+    "a-string": b'data: "[DONE]"\n\n',
+    "a-page": b"<html><h1>504 Gateway Time-out</h1></html>\n\n",
+    "another-event": b'event: tool.progress\ndata: {"id": "t", "model": "x", "error": "no page"}\n\n',
+    "another-event-of-text": b"event: ping\ndata: {still here}\n\n",
+    "a-done-event": b"event: done\ndata: {}\n\n",
+}
+
+
+@pytest.mark.parametrize("name", REMARKS)
+def test_what_is_no_chunk_and_no_error_changes_nothing_in_a_whole_answer(ask, question, name):
+    chunks = [chunk("a"), REMARKS[name], chunk("b", finish_reason="stop")]
+    response = lib.create_chat_completion_stream(ask(streamed(*chunks)), question).response()
+    expected = [chunks[0], chunks[2]]
+    same = lib.create_chat_completion_stream(ask(streamed(*expected)), question).response()
+    assert response == same
+
+
+@pytest.mark.parametrize("name", ["a-word", "a-number", "a-string", "a-page"])
+def test_text_without_a_finish_reason_is_the_reason_of_the_error(ask, question, name):
+    words = REMARKS[name].decode().strip().removeprefix("data: ")
+    client = ask(streamed(chunk("half"), REMARKS[name]))
+    with pytest.raises(lib.StreamInterruptedError) as caught:
+        lib.create_chat_completion_stream(client, question).response()
+    assert words in str(caught.value)
+    assert caught.value.partial.text == "half"
+    with pytest.raises(lib.OpenAIError) as caught:
+        lib.create_chat_completion_stream(ask(streamed(REMARKS[name])), question).response()
+    assert words in str(caught.value)
+
+
+def test_choices_without_any_form_of_a_message_are_no_answer(ask, question):
+    odd = {"choices": [{"index": 0, "answer": "hidden", "finish_reason": "stop"}]}
+    with pytest.raises(lib.StreamInterruptedError, match="hidden"):
+        lib.create_chat_completion_stream(ask(streamed(odd)), question).response()
+
+
+@pytest.mark.parametrize("heartbeat", [b"", b": still here\n\n"])
+def test_after_the_last_finish_reason_the_end_is_waited_for_a_while_only(
+    ask, question, monkeypatch, heartbeat
+):
+    module = sys.modules[lib.ChatCompletionStream.__module__]
+    monkeypatch.setattr(module, "_AFTER_FINISH_SECONDS", 0.3)
+    usage = {"choices": [], "usage": {"total_tokens": 3}}
+    raw = streamed(chunk("a", finish_reason="stop"), usage, done=False)[:-5]
+    beats = [b"%x\r\n%s\r\n" % (len(heartbeat), heartbeat)] * 20 if heartbeat else []
+    client = ask(Reply([raw, *beats], "silence"), timeout=(5, 60))
+    response = lib.create_chat_completion_stream(client, question).response()
+    assert (response.text, response.usage.total_tokens) == ("a", 3)
 
 
 # Characters
