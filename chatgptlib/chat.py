@@ -5,24 +5,36 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
 from .client import EVENT_STREAM, OpenAIClient, send
-from .codec import T, decoder, encode, object_members
-from .errors import ConfigError, DeserializeError, OpenAIError, without_traceback
+from .codec import T, decode, decoder, encode, object_members
+from .errors import (
+    ConfigError,
+    DeserializeError,
+    HTTPError,
+    JSONValue,
+    OpenAIError,
+    without_traceback,
+)
 from .exchange import Exchange
 from .models import (
     CreateChatCompletionChunk,
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
 )
-from .replies import answer_json, body_text, with_answer
+from .replies import E, answer_json, find_error, told_in_answer, unusable
 
 if TYPE_CHECKING:
     from .stream import ChatCompletionStream
 
 _COMPLETIONS = "chat/completions"
+_CHOICE_KEYS = ("message", "delta", "text", "finish_reason")  # one of these a choice has
+
+_BLANK = b"\xef\xbb\xbf \r\n"
+_EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class DataclassInstance(Protocol):
@@ -74,7 +86,7 @@ def create_chat_completion(
     body = request_members(request)
     if body.get("stream"):
         raise ConfigError("stream=True is for create_chat_completion_stream()")
-    read = decoder(into)
+    read = _answer_reader(into)
     content = encode(body)
     try:
         return finished(read, send(client, "POST", _COMPLETIONS, content))
@@ -138,22 +150,82 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
-def finished(read: Any, exchange: Exchange) -> Any:
-    """The response in the body of an answer, made by `read`."""
-    content = exchange.read()
-    begin = content[:64].lstrip(b"\xef\xbb\xbf \r\n")
-    if begin.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):  # a stream, unasked
+def _answer_reader(into: type[Any]) -> Callable[[Any], Any]:
+    """What makes an `into` of an answer's JSON. Raises DeserializeError where it holds nothing."""
+    read = decoder(into)
+
+    def read_answer(value: JSONValue) -> Any:
+        response = read(value if into is dict else _with_messages(value))
+        choices = value.get("choices") if isinstance(value, dict) else None
+        if not choices or not isinstance(choices, list):
+            raise _no_answer("$.choices")
+        for index, choice in enumerate(choices):
+            if isinstance(choice, dict) and not any(map(choice.get, _CHOICE_KEYS)):
+                raise _no_answer(f"$.choices[{index}]")
+        return response
+
+    return read_answer
+
+
+def _no_answer(path: str) -> DeserializeError:
+    return DeserializeError(f"{path}: empty: the reply holds no answer", path=path)
+
+
+def _with_messages(value: JSONValue) -> JSONValue:
+    """An answer's JSON with each choice's `message` in its place: some servers have a `delta`
+    or a `text` there."""
+    choices = value.get("choices") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(choices, list):
+        return value
+    return {**value, "choices": [_with_message(choice) for choice in choices]}
+
+
+def _with_message(choice: JSONValue) -> JSONValue:
+    if not isinstance(choice, dict):
+        return choice
+    others = dict(choice)
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        del others["delta"]
+    if not others.get("message"):
+        found = delta if isinstance(delta, dict) else {"content": others.pop("text", None)}
+        others["message"] = {"role": "assistant", **found}
+    return others
+
+
+# The reply to any of the completions' endpoints
+
+
+def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
+    """The object in the body of a reply, made by `read` from its JSON."""
+    pieces = exchange.iter_bytes(HTTPError)
+    content = b""
+    while len(content.lstrip(_BLANK)) < len("event:") and (piece := next(pieces, b"")):
+        content += piece
+    if content.lstrip(_BLANK).startswith(_EVENT_FIELDS):  # a stream, unasked
         from .stream import collected
 
-        value = collected(exchange, content).to_dict()
+        value: JSONValue = collected(exchange, chain([content], pieces)).to_dict()
     else:
+        content += b"".join(pieces)
         value = answer_json(exchange, content)
+    if failure := find_error(value):
+        raise _with_partial(told_in_answer(failure, exchange), value)
     try:
         response = read(value)
     except DeserializeError as error:
-        error.body = body_text(exchange, content)
-        with_answer(error, exchange)
-        raise
+        raise _with_partial(unusable(error, exchange, content), value) from None
     if isinstance(response, CreateChatCompletionResponse):
         response.request_id, response.headers = exchange.request_id, exchange.headers
     return response
+
+
+def _with_partial(error: E, value: JSONValue) -> E:
+    """`error` with as much of an answer as came beside it."""
+    try:
+        response = decode(CreateChatCompletionResponse, _with_messages(value))
+    except DeserializeError:
+        return error  # nothing came
+    response.request_id, response.headers = error.request_id, error.headers or {}
+    error.partial = response
+    return error

@@ -178,18 +178,15 @@ class Exchange:
 
     def read(self) -> bytes:
         """The whole body. Raises HTTPError if it breaks off."""
-        found: list[bytes] = []
-        while data := self._receive(HTTPError):
-            found.append(data)
-        return found[0] if len(found) == 1 else b"".join(found)
+        return b"".join(self.iter_bytes(HTTPError))
 
-    def iter_bytes(self) -> Iterator[bytes]:
+    def iter_bytes(self, kind: type[HTTPError] = StreamInterruptedError) -> Iterator[bytes]:
         """The body, in the pieces in which it arrives, each as soon as it is there.
 
-        Raises StreamInterruptedError if it breaks off, RequestTimeoutError if it stops.
+        Raises a `kind` if it breaks off, RequestTimeoutError if it stops.
         """
         # Not a generator, whose finalizer can swallow a Ctrl-C.
-        return iter(functools.partial(self._receive, StreamInterruptedError), b"")
+        return iter(functools.partial(self._receive, kind), b"")
 
     def read_error(self) -> bytes:
         """The body of an error: as much of it as came, up to a megabyte."""

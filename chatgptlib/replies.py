@@ -9,7 +9,7 @@ import codecs
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from .errors import (
@@ -103,17 +103,13 @@ def _failed_choice(choice: JSONValue) -> dict[str, Any] | None:
 # The JSON of a whole answer
 
 
-def answer_json(
-    exchange: Exchange, content: bytes, error_in: Callable[[Any], Any] = find_error
-) -> Any:
-    """The JSON of a whole answer. An error that `error_in` finds in it is raised."""
+def answer_json(exchange: Exchange, content: bytes) -> Any:
+    """The JSON of a whole reply."""
     value, broken = parsed(content)
     if broken is not None:  # perhaps by no more than its charset, or one bad character
         value, broken = parsed(body_text(exchange, content))
     if broken is not None:
         raise not_json(exchange, content)
-    if told := error_in(value):
-        raise told_in_answer(told, exchange)
     return value
 
 
@@ -131,7 +127,12 @@ def answer_value(exchange: Exchange) -> Any:
         is_json = isinstance(parsed(content)[0], (dict, list))
     else:
         is_json = kind.endswith(("/json", "+json"))
-    return answer_json(exchange, content, only_error) if is_json else content
+    if not is_json:
+        return content
+    value = answer_json(exchange, content)
+    if error := only_error(value):
+        raise told_in_answer(error, exchange)
+    return value
 
 
 def body_text(exchange: Exchange, content: bytes) -> str:
@@ -265,6 +266,16 @@ def not_json(exchange: Exchange, content: bytes) -> DeserializeError:
         ),
         exchange,
     )
+
+
+def unusable(error: DeserializeError, exchange: Exchange, content: bytes) -> DeserializeError:
+    """`error`, which says what is wrong with a reply, with its place and what came instead."""
+    text = body_text(exchange, content)
+    request = f" (request {exchange.request_id})" if exchange.request_id else ""
+    made = DeserializeError(
+        f"{error} [{exchange.where}]{request}: {excerpt(text)}", body=text, path=error.path
+    )
+    return with_answer(made, exchange)
 
 
 def with_answer(error: E, exchange: Exchange) -> E:

@@ -102,10 +102,10 @@ class ChatCompletionStream(ResponseStream[C]):
         return error
 
 
-def collected(exchange: Exchange, body: bytes) -> CreateChatCompletionResponse:
+def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompletionResponse:
     """The response in the body of an answer that came as a stream, unasked."""
     total = ResponseAccumulator()
-    for _ in _chunks(exchange, iter([body]), total, decoder(dict)):
+    for _ in _chunks(exchange, pieces, total, decoder(dict)):
         pass
     return total.response()
 

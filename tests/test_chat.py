@@ -9,7 +9,7 @@ import pytest
 import responses
 
 from . import lib
-from .wire import chunk, completion, http, sse, streamed
+from .wire import CLOSE, Reply, chunk, completion, http, sse, streamed
 
 URL = "https://api.openai.com/v1/chat/completions"
 
@@ -217,6 +217,77 @@ def test_an_unasked_stream_that_is_cut_is_an_error(ask, question):
     assert caught.value.partial.text == "a"
 
 
+def test_an_unasked_stream_whose_connection_is_lost_keeps_its_beginning(ask, question):
+    whole = http(sse(chunk("a"), done=False))
+    cut = whole.replace(b"Content-Length: ", b"Content-Length: 9")
+    with pytest.raises(lib.HTTPError, match="lost in the middle") as caught:
+        lib.create_chat_completion(ask(Reply(cut, CLOSE)), question)
+    assert caught.value.partial.text == "a"
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"delta": {"role": "assistant", "content": "Hi!"}},
+        {"message": None, "delta": {"content": "Hi!"}},
+        {"message": {}, "delta": {"content": "Hi!"}},
+        {"text": "Hi!"},
+        {"message": {"role": "assistant", "content": "Hi!"}, "delta": {"content": ""}},
+    ],
+    ids=str,
+)
+def test_a_message_that_has_another_name_is_read(ask, question, choice):
+    answer = {"id": "c", "choices": [{"index": 0, **choice, "finish_reason": "stop"}]}
+    client = ask(http(answer))
+    response = lib.create_chat_completion(client, question)
+    assert response.text == "Hi!"
+    assert not {"delta", "text"} & response.choices[0].to_dict().keys()
+    assert lib.create_chat_completion(client, question, into=dict) == answer
+
+
+@pytest.mark.parametrize("into", [lib.CreateChatCompletionResponse, dict])
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"id": "c"}, {"choices": []}, {"choices": None}, {"id": "c", "choices": [], "usage": {}},
+     {"choices": [{}]}, {"choices": [{"index": 0, "message": None}]}, {"code": 0, "msg": "ok"}],
+    ids=str,
+)  # fmt: skip
+def test_a_reply_that_holds_nothing_is_an_error_that_quotes_it(ask, question, answer, into):
+    client = ask(http(answer, "200 OK", "x-request-id: req_5"))
+    with pytest.raises(lib.DeserializeError) as caught:
+        lib.create_chat_completion(client, question, into=into)
+    error = caught.value
+    assert error.path.startswith("$.choices")
+    assert str(error).startswith(f"{error.path}: ")
+    assert str(error).endswith(
+        f" [POST {client.base_url}/chat/completions] (request req_5): {json.dumps(answer)}"
+    )
+
+
+def test_a_choice_that_only_says_how_it_ended_is_an_answer(ask, question):
+    client = ask(http({"choices": [{"index": 0, "finish_reason": "content_filter"}]}))
+    assert lib.create_chat_completion(client, question).text == ""
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"finish_reason": "abort"},
+        {"finish_reason": "network_error"},
+        {"error": {"message": "busy"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("key", ["message", "delta"])
+def test_an_answer_that_ended_in_a_failure_is_an_error_that_holds_what_came(
+    ask, question, failure, key
+):
+    client = ask(http({"choices": [{"index": 0, key: {"content": "Half of"}, **failure}]}))
+    with pytest.raises(lib.APIError) as caught:
+        lib.create_chat_completion(client, question)
+    assert caught.value.partial.text == "Half of"
+
+
 def test_a_byte_order_mark_before_the_json_is_no_matter(ask, question):
     client = ask(http(b"\xef\xbb\xbf" + json.dumps(completion()).encode()))
     assert lib.create_chat_completion(client, question).text == "Hi!"
@@ -271,6 +342,10 @@ def test_a_good_status_with_no_answer_is_a_deserialize_error(ask, question, body
         {"object": "error", "message": "busy"},
         {"type": "error", "message": "busy"},
         {"detail": "busy"},
+        {"code": 429, "message": "busy"},
+        {"error_code": 336100, "error_msg": "busy"},
+        {"base_resp": {"status_code": 1008, "status_msg": "busy"}, "choices": None},
+        {"__type": "ThrottlingException", "message": "busy"},
     ],
     ids=str,
 )

@@ -162,13 +162,18 @@ REFUSED = {"error": {"message": "Invalid schema", "type": "invalid_request_error
         ((503, "<h1>Down</h1>"), "Down"),
         ({"content": None, "refusal": "I can't help."}, "I can't help."),
         ({"content": None}, "the model gave no answer"),
-        ({"choices": []}, "the model gave no answer"),
     ],
-    ids=["refused", "down", "refusal", "no-text", "no-choice"],
+    ids=["refused", "down", "refusal", "no-text"],
 )
 def test_where_there_is_no_answer_there_is_a_reason(offline, reply, reason):
     found = lib.parse_via_chat_gpt(offline(reply), QUESTION)
     assert found == {"success": False, "parsed_msg": reason}
+
+
+def test_a_reply_that_holds_nothing_is_quoted(offline):
+    found = lib.parse_via_chat_gpt(offline({"choices": []}), QUESTION)
+    assert found["success"] is False
+    assert found["parsed_msg"].startswith("$.choices: empty: the reply holds no answer")
 
 
 def test_a_server_that_is_not_there_is_a_reason(offline):
