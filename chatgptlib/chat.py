@@ -60,12 +60,7 @@ def create_chat_completion(
 
 
 @overload
-def create_chat_completion(
-    client: OpenAIClient,
-    request: ChatRequest,
-    *,
-    into: type[T],
-) -> T: ...
+def create_chat_completion(client: OpenAIClient, request: ChatRequest, *, into: type[T]) -> T: ...
 
 
 def create_chat_completion(
@@ -86,10 +81,18 @@ def create_chat_completion(
     body = request_members(request)
     if body.get("stream"):
         raise ConfigError("stream=True is for create_chat_completion_stream()")
-    read = _answer_reader(into)
+    read = decoder(into)
     content = encode(body)
+
+    def read_answer(value: JSONValue) -> Any:
+        answer = _with_messages(value)
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not choices or not isinstance(choices, list) or None in choices:
+            raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
+        return read(value if into is dict else answer)
+
     try:
-        return finished(read, send(client, "POST", _COMPLETIONS, content))
+        return finished(read_answer, send(client, "POST", _COMPLETIONS, content))
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
 
@@ -108,10 +111,7 @@ def create_chat_completion_stream(
 
 @overload
 def create_chat_completion_stream(
-    client: OpenAIClient,
-    request: ChatRequest,
-    *,
-    into: type[T],
+    client: OpenAIClient, request: ChatRequest, *, into: type[T]
 ) -> ChatCompletionStream[T]: ...
 
 
@@ -150,27 +150,6 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
-def _answer_reader(into: type[Any]) -> Callable[[Any], Any]:
-    """What makes an `into` of an answer's JSON. Raises DeserializeError where it holds nothing."""
-    read = decoder(into)
-
-    def read_answer(value: JSONValue) -> Any:
-        response = read(value if into is dict else _with_messages(value))
-        choices = value.get("choices") if isinstance(value, dict) else None
-        if not choices or not isinstance(choices, list):
-            raise _no_answer("$.choices")
-        for index, choice in enumerate(choices):
-            if isinstance(choice, dict) and not any(map(choice.get, _CHOICE_KEYS)):
-                raise _no_answer(f"$.choices[{index}]")
-        return response
-
-    return read_answer
-
-
-def _no_answer(path: str) -> DeserializeError:
-    return DeserializeError(f"{path}: empty: the reply holds no answer", path=path)
-
-
 def _with_messages(value: JSONValue) -> JSONValue:
     """An answer's JSON with each choice's `message` in its place: some servers have a `delta`
     or a `text` there."""
@@ -181,10 +160,10 @@ def _with_messages(value: JSONValue) -> JSONValue:
 
 
 def _with_message(choice: JSONValue) -> JSONValue:
-    if not isinstance(choice, dict):
-        return choice
-    others = dict(choice)
-    delta = choice.get("delta")
+    """A choice with its `message`; None for one that says nothing."""
+    if not isinstance(choice, dict) or not any(map(choice.get, _CHOICE_KEYS)):
+        return None
+    others, delta = dict(choice), choice.get("delta")
     if isinstance(delta, dict):
         del others["delta"]
     if not others.get("message"):
@@ -214,7 +193,8 @@ def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
     try:
         response = read(value)
     except DeserializeError as error:
-        raise _with_partial(unusable(error, exchange, content), value) from None
+        made = unusable(exchange, content, str(error), path=error.path)
+        raise _with_partial(made, value) from None
     if isinstance(response, CreateChatCompletionResponse):
         response.request_id, response.headers = exchange.request_id, exchange.headers
     return response

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from .codec import decoder, encode, object_members
 from .connections import Connections, Limits, credentials_in
@@ -34,19 +33,18 @@ from .exchange import Exchange
 from .paths import checked_path, path_step, query_text, whole_path, with_query
 from .replies import answer_value, refusal
 from .settings import (
-    KEY_HEADERS,
-    check_certificates,
-    check_mappings,
-    check_texts,
+    all_headers,
+    check_kinds,
     checked_base_url,
     checked_count,
     checked_key,
-    checked_name,
     checked_seconds,
     checked_timeout,
-    checked_value,
-    host_of,
-    set_or_given,
+    completed,
+    has_key,
+    key_to_send,
+    needed,
+    secrets_in,
     with_headers,
     with_new_key,
 )
@@ -60,8 +58,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_OFFICIAL_HOST = "api.openai.com"
-_OFFICIAL_URL = "https://api.openai.com/v1"
 _LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
 
 _JSON = "application/json"
@@ -103,7 +99,7 @@ class OpenAIClient:
     Raises ConfigError for settings that can't work.
     """
 
-    sleep: Callable[[float], object] = staticmethod(time.sleep)  # for tests, which wait for nothing
+    _sleep: Callable[[float], object] = staticmethod(time.sleep)  # tests wait for nothing
 
     @hides_variables
     def __init__(
@@ -124,81 +120,30 @@ class OpenAIClient:
         session: requests.Session | None = None,
         max_response_bytes: int = 2**30,
     ) -> None:
-        check_mappings(headers=headers, query=query, proxies=proxies)
-        check_texts(organization=organization, project=project)
-        check_certificates(verify, cert)
-        environment = os.environ.get
-        if api_key is None:
-            api_key = environment("OPENAI_API_KEY", "").strip() or environment("OPENAI_ADMIN_KEY")
-        base_url = base_url or environment("OPENAI_BASE_URL", "").strip() or _OFFICIAL_URL
-        if organization is None:
-            organization = environment("OPENAI_ORG_ID", "")
-        if project is None:
-            project = environment("OPENAI_PROJECT_ID", "")
-
+        given = dict(locals())
+        del given["self"]
+        check_kinds(given)
+        self._settings = settings = completed(cast("ClientSettings", given))
         self.base_url: str
-        self.base_url, in_url = checked_base_url(base_url)
+        self.base_url, in_url = checked_base_url(settings.get("base_url"))
         self.timeout: tuple[float | None, float | None] = checked_timeout(timeout)
-        self.deadline: float | None = None
-        if deadline is not None:
-            self.deadline = checked_seconds("deadline", deadline)
+        self.deadline: float | None = checked_seconds("deadline", deadline)
         self.max_retries: int = checked_count("max_retries", max_retries)
         self.max_response_bytes: int = checked_count("max_response_bytes", max_response_bytes)
-        self._api_key = api_key if callable(api_key) else checked_key(api_key)
         self._query = {**in_url, **(query or {})}
         query_text(self._query)  # a ConfigError for what no URL can hold
-        own = {checked_name(name): checked_value(name, v) for name, v in (headers or {}).items()}
-        named = {name.lower() for name in own}
-        if named & KEY_HEADERS:
-            self._api_key = None
+        self._headers = all_headers(settings, f"chatgptlib/{__version__}")
+        self._api_key = key_to_send(settings, self._headers, self.base_url)
         if self._api_key is None:
-            api_key = ""  # for copies, which may find another in their environment
-        self.sends_key: bool = self._api_key is not None or bool(named & KEY_HEADERS)
-        if not self.sends_key and host_of(self.base_url) == _OFFICIAL_HOST:
-            raise ConfigError(
-                "no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..., "
-                "or base_url=... of a server that needs none"
-            )
-        self._headers = {"User-Agent": f"chatgptlib/{__version__}"}
-        if organization.strip():
-            self._headers["OpenAI-Organization"] = checked_value("organization", organization)
-        if project.strip():
-            self._headers["OpenAI-Project"] = checked_value("project", project)
-        self._headers = with_headers(self._headers, own)
-        self._secrets = Secrets(*self._hidden(own), *credentials_in((proxies or {}).values()))
+            settings["api_key"] = ""  # for copies, which may find another in their environment
+        self._secrets = Secrets(
+            *([self._api_key] if isinstance(self._api_key, str) else ()),
+            *secrets_in(self._query, self._headers),
+            *credentials_in((proxies or {}).values()),
+        )
         self._path: str | None = None
-        self._settings: ClientSettings = {
-            "api_key": api_key,
-            "base_url": base_url,
-            "organization": organization,
-            "project": project,
-            "timeout": timeout,
-            "deadline": deadline,
-            "max_retries": max_retries,
-            "headers": headers,
-            "query": query,
-            "verify": verify,
-            "cert": cert,
-            "proxies": proxies,
-            "session": session,
-            "max_response_bytes": max_response_bytes,
-        }
         self._connections = Connections(session, verify, cert, proxies)
         self._templates: dict[tuple[str, str, str], Any] = {}
-
-    def _hidden(self, headers: Mapping[str, str]) -> Iterator[str]:
-        """The settings that no message may show: the key, and what works like one."""
-        if isinstance(self._api_key, str):
-            yield self._api_key
-        from urllib.parse import quote, quote_plus
-
-        # A parameter in a query may be a key however it is called.
-        told = [value for name, value in self._query.items() if name != "api-version"]
-        secret = re.compile("(?i)auth|key|token|secret|password|cookie|sig")
-        told += [value for name, value in headers.items() if secret.search(name)]
-        for value in told:
-            yield from (value, quote(value, safe=""), quote_plus(value))
-            yield value.rpartition(" ")[2]  # what follows "Bearer" or "Basic"
 
     @classmethod
     @hides_variables
@@ -227,14 +172,14 @@ class OpenAIClient:
         Raises ConfigError for settings that are missing, or can't work.
         https://learn.microsoft.com/azure/ai-services/openai/reference
         """
-        endpoint = set_or_given("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
+        check_kinds(settings)
+        endpoint = needed("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
         if "?" in endpoint or "#" in endpoint:
             raise ConfigError(f"endpoint has neither query nor fragment: {shown_url(endpoint)!r}")
-        version = set_or_given("api_version", api_version, "OPENAI_API_VERSION")
-        headers, query = settings.get("headers") or {}, settings.get("query") or {}
-        check_mappings(headers=headers, query=query)
+        version = needed("api_version", api_version, "OPENAI_API_VERSION")
+        headers = settings.get("headers") or {}
         if not callable(api_key):
-            key = checked_key(set_or_given("api_key", api_key, "AZURE_OPENAI_API_KEY"))
+            key = checked_key(needed("api_key", api_key, "AZURE_OPENAI_API_KEY"))
             headers, api_key = with_headers(headers, {"api-key": key}), ""
         whole: ClientSettings = {
             "organization": "",
@@ -243,7 +188,7 @@ class OpenAIClient:
             "api_key": api_key,
             "base_url": f"{endpoint}/openai/deployments/{path_step('deployment', deployment)}",
             "headers": headers,
-            "query": {**query, "api-version": version},
+            "query": {**(settings.get("query") or {}), "api-version": version},
         }
         return cls(**whole)
 
@@ -262,16 +207,15 @@ class OpenAIClient:
         if unknown:
             changes = {}  # no traceback shows them
             raise TypeError(f"with_options() got unknown settings: {', '.join(sorted(unknown))}")
-        headers, query = changes.get("headers") or {}, changes.get("query") or {}
-        check_mappings(headers=headers, query=query)
+        check_kinds(changes)
         own = self._settings.get("headers") or {}
         if changes.get("api_key") is not None:
             own = with_new_key(own, changes.get("api_key"))
         settings: ClientSettings = {
             **self._settings,
             **changes,
-            "headers": with_headers(own, headers),
-            "query": {**(self._settings.get("query") or {}), **query},
+            "headers": with_headers(own, changes.get("headers") or {}),
+            "query": {**(self._settings.get("query") or {}), **(changes.get("query") or {})},
         }
         other = type(self)(**settings)
         other._path = self._path if path is None else checked_path(path)
@@ -416,6 +360,11 @@ class OpenAIClient:
         self.__init__(**state["settings"])  # type: ignore[misc]
         self._path = state["path"]
 
+    @property
+    def sends_key(self) -> bool:
+        """Whether a key goes with each request, be it `api_key` or a header of the user's."""
+        return self._api_key is not None or has_key(self._headers)
+
     # What `send` needs of a client; not for users.
 
     def _template(self, method: str, path: str, accept: str) -> Any:
@@ -450,8 +399,22 @@ class OpenAIClient:
             raise ConfigError("api_key() returned no key")
         return None if key is None else Secret(key)
 
-    def _exchange(self, request: Any, key: Secret | None, due: float | None) -> Exchange:
-        secrets = self._secrets
+    def _exchange(
+        self,
+        template: Any,
+        body: bytes | None,
+        content_type: str | None,
+        key: Secret | None,
+        due: float | None,
+    ) -> Exchange:
+        request, secrets = template.copy(), self._secrets
+        request.body = body
+        if body is None:
+            request.headers.pop("Content-Type", None)
+        else:
+            request.headers["Content-Length"] = str(len(body))
+        if content_type is not None:
+            request.headers["Content-Type"] = content_type
         if key is not None:
             request.headers["Authorization"] = f"Bearer {key.text}"
             secrets = secrets | Secrets(key.text)
@@ -483,53 +446,43 @@ def send(
     """
     started = time.monotonic()
     due = None if client.deadline is None else started + client.deadline
-    template = client._template(method, path, accept)
-    key = client._key()
+    template, key = client._template(method, path, accept), client._key()
     attempt, fresh = 0, False
     while True:
-        exchange = client._exchange(_prepared(template, body, content_type), key, due)
+        exchange = client._exchange(template, body, content_type, key, due)
         try:
             exchange.open(fresh=fresh)
-            if _log.isEnabledFor(logging.DEBUG):
-                seconds = time.monotonic() - started
-                said = (exchange.where, exchange.status_code, seconds, exchange.request_id)
-                _log.debug("%s -> %d in %.3f s (request %s)", *said)
-            if 200 <= exchange.status_code < 300:
-                return exchange
-            if exchange.status_code < 200:
-                exchange.close()  # the real answer may follow, and is no other call's
-            error: OpenAIError = refusal(exchange, client.base_url, client.sends_key)
+            error: OpenAIError | None = _refused(client, exchange, started)
         except HTTPError as no_answer:
             error = no_answer
             if exchange.reused and no_answer.may_retry and not fresh:
                 # A kept-alive connection was dead: not the server, and nothing to wait for.
                 attempt, fresh = attempt + 1, True
                 continue
-        delay = retry_delay(error, attempt, _jitter()) if attempt < client.max_retries else None
+        if error is None:
+            return exchange
+        jitter = os.urandom(1)[0] / 255
+        delay = retry_delay(error, attempt, jitter) if attempt < client.max_retries else None
         if delay is None or (due is not None and time.monotonic() + delay >= due):
             raise error
         attempt += 1
-        _log.info(
-            "retry %d of %d in %.2f s after %s (request %s)",
-            attempt,
-            client.max_retries,
-            delay,
-            f"status {error.status_code}" if isinstance(error, APIError) else error,
-            error.request_id,
-        )
-        client.sleep(delay)
+        why = f"status {error.status_code}" if isinstance(error, APIError) else error
+        said = (attempt, client.max_retries, delay, why, error.request_id)
+        _log.info("retry %d of %d in %.2f s after %s (request %s)", *said)
+        client._sleep(delay)
 
 
-def _prepared(template: Any, body: bytes | None, content_type: str | None) -> Any:
-    request = template.copy()
-    request.body = body
-    if body is None:
-        request.headers.pop("Content-Type", None)
-    else:
-        request.headers["Content-Length"] = str(len(body))
-    if content_type is not None:
-        request.headers["Content-Type"] = content_type
-    return request
+def _refused(client: OpenAIClient, exchange: Exchange, started: float) -> APIError | None:
+    """The error that an answer's status tells of; None if it is good."""
+    if _log.isEnabledFor(logging.DEBUG):
+        seconds = time.monotonic() - started
+        said = (exchange.where, exchange.status_code, seconds, exchange.request_id)
+        _log.debug("%s -> %d in %.3f s (request %s)", *said)
+    if 200 <= exchange.status_code < 300:
+        return None
+    if exchange.status_code < 200:
+        exchange.close()  # the real answer may follow, and is no other call's
+    return refusal(exchange, client.base_url, client.sends_key)
 
 
 # When to try again
@@ -555,9 +508,3 @@ def retry_delay(error: OpenAIError, attempt: int, jitter: float) -> float | None
     if error.retry_after is None:
         return backoff
     return error.retry_after if error.retry_after <= _LONGEST_WAIT else None
-
-
-def _jitter() -> float:
-    from random import random
-
-    return random()

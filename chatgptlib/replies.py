@@ -202,15 +202,18 @@ def only_error(value: JSONValue) -> Any:
     return None
 
 
-def told_in_answer(told: Any, exchange: Exchange) -> APIError:
-    """The error that a 2xx answer tells of, with the key struck out."""
-    told = exchange.redacted(told)
+def told_in_answer(
+    told: Any, exchange: Exchange, *, hint: str = "", retry_after: float | None = None
+) -> APIError:
+    """The error that an answer tells of, with the key struck out."""
     return api_error(
-        told,
+        exchange.redacted(told),
         status_code=exchange.status_code,
         where=exchange.where,
+        hint=hint,
         headers=exchange.safe_headers,
         request_id=exchange.request_id,
+        retry_after=retry_after,
     )
 
 
@@ -223,8 +226,6 @@ def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
     """The error for an answer whose status is not 2xx."""
     text = body_text(exchange, exchange.read_error())
     body, broken = parsed(text)
-    # Once more where it is JSON, for a key that was written with escapes.
-    body = text if broken else exchange.redacted(body)
     status, hint = exchange.status_code, ""
     if 300 <= status < 400:
         hint = (
@@ -235,47 +236,31 @@ def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
         hint = "No API key was sent"
     elif status in (404, 405) and "/v1" not in base_url and "/deployments/" not in base_url:
         hint = "Does base_url lack its /v1?"
-    return api_error(
-        body or exchange.redacted(exchange.reason),
-        status_code=status,
-        where=exchange.where,
-        hint=hint,
-        headers=exchange.safe_headers,
-        request_id=exchange.request_id,
-        retry_after=retry_after(exchange.headers, time.time(), text=text, status_code=status),
-    )
+    told = text if broken else body
+    wait = retry_after(exchange.headers, time.time(), text=text, status_code=status)
+    return told_in_answer(told or exchange.reason, exchange, hint=hint, retry_after=wait)
 
 
 def not_json(exchange: Exchange, content: bytes) -> DeserializeError:
     """The error for a body that should have been JSON."""
-    text = body_text(exchange, content)
-    hint = ""
-    if not text.strip():
-        found = "is empty"
-    elif text.lstrip().startswith("<"):
-        found, hint = f"is HTML: {excerpt(text)}", ". Does base_url end in /v1?"
-    elif text.lstrip()[:1] in "{[":
-        found = f"is broken or cut JSON: {excerpt(text)}"
-    else:
-        found = f"is not JSON: {excerpt(text)}"
+    begin = body_text(exchange, content).lstrip()[:1]
+    broken = "is broken or cut JSON"
+    found = {"": "is empty", "<": "is HTML", "{": broken, "[": broken}.get(begin, "is not JSON")
+    hint = ". Does base_url end in /v1?" if begin == "<" else ""
     kind = exchange.redacted(exchange.headers.get("content-type"))
-    return with_answer(
-        DeserializeError(
-            f"the answer ({exchange.status_code}, {kind}) {found} [{exchange.where}]{hint}",
-            body=text,
-        ),
-        exchange,
-    )
+    what = f"the answer ({exchange.status_code}, {kind}) {found}"
+    return unusable(exchange, content, what, hint=hint)
 
 
-def unusable(error: DeserializeError, exchange: Exchange, content: bytes) -> DeserializeError:
-    """`error`, which says what is wrong with a reply, with its place and what came instead."""
+def unusable(
+    exchange: Exchange, content: bytes, what: str, *, hint: str = "", path: str = "$"
+) -> DeserializeError:
+    """The error for a good status with a body that is no good; `what` says why."""
     text = body_text(exchange, content)
+    quoted = f": {excerpt(text)}" if text.strip() else ""
     request = f" (request {exchange.request_id})" if exchange.request_id else ""
-    made = DeserializeError(
-        f"{error} [{exchange.where}]{request}: {excerpt(text)}", body=text, path=error.path
-    )
-    return with_answer(made, exchange)
+    message = f"{what}{quoted} [{exchange.where}]{request}{hint}"
+    return with_answer(DeserializeError(message, body=text, path=path), exchange)
 
 
 def with_answer(error: E, exchange: Exchange) -> E:

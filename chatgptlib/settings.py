@@ -1,4 +1,4 @@
-"""The settings of a client, checked: what can't work is refused before anything is sent.
+"""The settings of a client: completed from the environment, and checked before anything is sent.
 
 No message shows the key, nor the value of a header.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .codec import is_list, is_mapping
@@ -42,18 +42,48 @@ if TYPE_CHECKING:  # to make these classes takes longer than the rest of the mod
         base_url: str | None
 
 
-KEY_HEADERS = frozenset({"authorization", "api-key"})
-_TIMEOUT = (10.0, 600.0)  # to connect, and between two reads, in seconds
+_KEY_HEADERS = frozenset({"authorization", "api-key"})
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 600.0
 
 
-def set_or_given(name: str, value: object, variable: str) -> str:
+def completed(settings: ClientSettings) -> ClientSettings:
+    """The settings, with what is None taken from the environment where it says something."""
+    key, url = settings.get("api_key"), settings.get("base_url")
+    organization, project = settings.get("organization"), settings.get("project")
+    if key is None:
+        key = variable("OPENAI_API_KEY") or variable("OPENAI_ADMIN_KEY")
+    return {
+        **settings,
+        "api_key": key,
+        "base_url": url or variable("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+        "organization": variable("OPENAI_ORG_ID") if organization is None else organization,
+        "project": variable("OPENAI_PROJECT_ID") if project is None else project,
+    }
+
+
+def needed(name: str, value: str | None, name_of_variable: str) -> str:
     """A setting that is needed, else the variable of the environment."""
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{name} must be text, not {type(value).__name__}")
-    found = (value or "").strip() or os.environ.get(variable, "").strip()
+    found = checked_text(name, value or "").strip() or variable(name_of_variable)
     if not found:
-        raise ConfigError(f"no {name}: pass {name}=..., or set {variable}")
+        raise ConfigError(f"no {name}: pass {name}=..., or set {name_of_variable}")
     return found
+
+
+def variable(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def all_headers(settings: ClientSettings, user_agent: str) -> dict[str, str]:
+    """The headers of every request, of which the user's own win."""
+    found = {"User-Agent": user_agent}
+    if organization := _checked_value("organization", settings.get("organization")):
+        found["OpenAI-Organization"] = organization
+    if project := _checked_value("project", settings.get("project")):
+        found["OpenAI-Project"] = project
+    given = settings.get("headers") or {}
+    own = {_checked_name(name): _checked_value(name, value) for name, value in given.items()}
+    return with_headers(found, own)
 
 
 def with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,128 +92,143 @@ def with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, 
     return {name: own[name] for name in own if str(name).lower() not in named} | dict(added)
 
 
+def has_key(headers: Mapping[str, str]) -> bool:
+    return not _KEY_HEADERS.isdisjoint(map(str.lower, headers))
+
+
+def key_to_send(
+    settings: ClientSettings, headers: Mapping[str, str], base_url: str
+) -> str | Callable[[], str] | None:
+    """The key, or what gives it; None where a header has one, or none is needed."""
+    key = settings.get("api_key")
+    found = key if callable(key) else checked_key(key)
+    if has_key(headers):
+        return None
+    if found is None and re.match("https?://api[.]openai[.]com(?![^:/])", base_url, re.I):
+        raise ConfigError(
+            "no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..., "
+            "or base_url=... of a server that needs none"
+        )
+    return found
+
+
 def with_new_key(own: Mapping[str, str], key: object) -> dict[str, str]:
     """The client's own headers without the old key, and with the new one if it goes there."""
-    kept = {name: value for name, value in own.items() if name.lower() not in KEY_HEADERS}
+    kept = {name: value for name, value in own.items() if name.lower() not in _KEY_HEADERS}
     in_header = "api-key" in map(str.lower, own)
     return kept | {"api-key": key} if in_header and isinstance(key, str) and key.strip() else kept
 
 
-def check_texts(**settings: object) -> None:
-    for name, value in settings.items():
-        if value is not None and not isinstance(value, str):
-            raise ConfigError(f"{name} must be text, not {type(value).__name__}")
+def secrets_in(query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[str]:
+    """What works like a key: no message may show it."""
+    from urllib.parse import quote, quote_plus
+
+    # A parameter in a query may be a key however it is called.
+    found = [value for name, value in query.items() if name != "api-version"]
+    secret = re.compile("(?i)auth|key|token|secret|password|cookie|sig")
+    found += [value for name, value in headers.items() if secret.search(name)]
+    for value in found:
+        yield from (value, quote(value, safe=""), quote_plus(value))
+        yield value.rpartition(" ")[2]  # what follows "Bearer" or "Basic"
 
 
-def check_mappings(**settings: object) -> None:
-    for name, value in settings.items():
+# Checked
+
+
+def check_kinds(settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a setting of a wrong type, of those that are used as they are."""
+    for name in ("headers", "query", "proxies"):
+        value = settings.get(name)
         if value is None or (name == "headers" and is_mapping(value)):
-            continue  # each header is looked at by itself
+            continue  # each header is checked by itself
         if not is_mapping(value) or not all(isinstance(text, str) for text in value.values()):
             raise ConfigError(f"{name} must map names to text")
+    verify, cert = settings.get("verify"), settings.get("cert")
+    if not (verify is None or isinstance(verify, (bool, str))):
+        kind = type(verify).__name__
+        raise ConfigError(f"verify must be True, False or the path of a CA bundle, not {kind}")
+    files = cert if is_list(cert) else (cert,)
+    if cert is not None and not (len(files) in (1, 2) and all(isinstance(f, str) for f in files)):
+        raise ConfigError("cert must be the path of a client certificate, or (certificate, key)")
 
 
 def checked_base_url(url: object) -> tuple[str, dict[str, str]]:
     """The base URL without its tail, and the query that stood in it."""
     from urllib.parse import parse_qsl, urlsplit
 
-    if not isinstance(url, str):
-        raise ConfigError(f"base_url must be text, not {type(url).__name__}")
-    url = url.strip()
+    url = checked_text("base_url", url).strip()
     if "@" in url.partition("?")[0]:
         raise ConfigError("base_url may not hold a user or password: use headers= or session=")
     try:
         parts = urlsplit(url)
-        host = parts.hostname
-        _ = parts.port
+        host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigError(f"base_url is not a URL: {shown_url(url)!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"base_url must start with http:// or https://: {shown_url(url)!r}")
-    if any(character <= " " or character in "\x7f\\" or character.isspace() for character in url):
+    if re.search(r"[\x00-\x20\x7f\\]|\s", url):
         raise ConfigError(f"base_url holds a blank or control character: {shown_url(url)!r}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return f"{parts.scheme}://{parts.netloc}{path}", query
 
 
-def host_of(base_url: str) -> str:
-    return base_url.split("/")[2].lower().partition(":")[0]
+def checked_text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be text, not {type(value).__name__}")
+    return value
 
 
 def checked_key(key: object) -> str | None:
-    """The key without white space around it; None for none. No message shows it."""
+    """The key; None for none."""
     if key is None:
         return None
-    if not isinstance(key, str):
-        raise ConfigError(f"api_key must be text, not {type(key).__name__}")
-    key = key.strip()
-    for position, character in enumerate(key):
-        if not "!" <= character <= "~":
-            raise ConfigError(
-                f"api_key: the character at position {position} is {_described(character)}, "
-                "which no key has: copy it again"
-            )
-    return key or None
+    return _sendable("api_key", checked_text("api_key", key).strip(), "[^!-~]") or None
 
 
-def _described(character: str) -> str:
-    import unicodedata
-
-    name = unicodedata.name(character, "a control character")
-    return f"U+{ord(character):04X} ({name})"
-
-
-def checked_name(name: object) -> str:
+def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
         raise ConfigError(f"not a header name: {name!r}")
     return name
 
 
-def checked_value(name: str, value: object) -> str:
-    """A header's value without white space around it. No message shows it."""
-    if not isinstance(value, str):
-        raise ConfigError(f"header {name} must be text, not {type(value).__name__}")
-    value = value.strip(" \t")
-    if value[:1].isspace():
-        raise ConfigError(f"header {name}: begins with {_described(value[0])}")
-    for position, character in enumerate(value):
-        if (character < " " and character != "\t") or character == "\x7f" or character > "\xff":
-            raise ConfigError(
-                f"header {name}: the character at position {position} is {_described(character)}, "
-                "which no header can hold"
-            )
-    return value
+def _checked_value(name: str, value: object) -> str:
+    text = checked_text(f"header {name}", value).strip(" \t")
+    return _sendable(f"header {name}", text, r"^\s|[^\t\x20-\x7e\x80-\xff]")
+
+
+def _sendable(name: str, text: str, refused: str) -> str:
+    """`text`, in which nothing matches `refused`."""
+    if found := re.search(refused, text):
+        import unicodedata
+
+        which = f"U+{ord(found[0]):04X} ({unicodedata.name(found[0], 'a control character')})"
+        raise ConfigError(
+            f"{name}: the character at position {found.start()} is {which}, which can't be sent: "
+            "copy it again"
+        )
+    return text
 
 
 def checked_timeout(timeout: object) -> tuple[float | None, float | None]:
-    if timeout is None:
-        return _TIMEOUT
+    """The limits on connecting, and between two reads, in seconds; None for no limit."""
     pair = timeout if is_list(timeout) else (timeout, timeout)
     if len(pair) != 2:
         raise ConfigError(f"timeout must be seconds, or (connect, read), not {timeout!r}")
-    connect, read = (
-        default if value is None else checked_seconds("timeout", value)
-        for value, default in zip(pair, _TIMEOUT, strict=True)
+    connect, read = pair
+    return (
+        checked_seconds("timeout", _CONNECT_SECONDS if connect is None else connect),
+        checked_seconds("timeout", _READ_SECONDS if read is None else read),
     )
-    return connect, read
 
 
 def checked_seconds(name: str, value: object) -> float | None:
     """Seconds, or None for no limit."""
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigError(f"{name} must be seconds, more than 0, not {value!r}")
     return None if value > threading.TIMEOUT_MAX else value  # more no system can count
-
-
-def check_certificates(verify: object, cert: object) -> None:
-    if not (verify is None or isinstance(verify, (bool, str))):
-        kind = type(verify).__name__
-        raise ConfigError(f"verify must be True, False or the path of a CA bundle, not {kind}")
-    files = cert if is_list(cert) else (cert,)
-    usable = len(files) in (1, 2) and all(isinstance(file, str) for file in files)
-    if cert is not None and not usable:
-        raise ConfigError("cert must be the path of a client certificate, or (certificate, key)")
 
 
 def checked_count(name: str, value: object) -> int:

@@ -48,7 +48,7 @@ def ask():
         client = lib.OpenAIClient("sk-secret-key", base_url=wire.url, **settings)
         opened.append(client)
         client.waits = []
-        client.sleep = client.waits.append
+        client._sleep = client.waits.append
         client.wire = wire
         return client
 

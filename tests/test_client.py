@@ -1,8 +1,10 @@
 """Settings: from arguments, then the environment; checked at once; the key never shown."""
 
 import copy
+import inspect
 import math
 import pickle
+import re
 import sys
 from email.utils import formatdate
 
@@ -236,6 +238,20 @@ def test_a_timeout_is_a_number_or_a_pair(timeout, pair):
 
 
 # A client as a value
+
+
+def test_what_tab_offers_on_a_client_is_what_a_user_may_use():
+    assert {name for name in dir(lib.OpenAIClient(KEY)) if not name.startswith("_")} == {
+        "azure", "with_options", "get", "post", "delete", "stream", "close",
+        "base_url", "timeout", "deadline", "max_retries", "max_response_bytes", "sends_key",
+    }  # fmt: skip
+
+
+def test_help_says_what_each_setting_means():
+    text = inspect.getdoc(lib.OpenAIClient)
+    names = list(inspect.signature(lib.OpenAIClient).parameters)
+    assert len(names) > 10
+    assert [name for name in names if not re.search(rf"(?m)^[a-z_, ]*\b{name}\b.*:", text)] == []
 
 
 def test_no_repr_shows_the_key():

@@ -115,7 +115,7 @@ def client_of(opened):
             "sk-secret-key", **{"base_url": wire.url, "timeout": 10, **settings}
         )
         opened.append(client)
-        client.sleep = lambda seconds: None
+        client._sleep = lambda seconds: None
         client.wire = wire
         return client
 

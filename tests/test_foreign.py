@@ -311,7 +311,7 @@ def test_a_hook_that_raises_for_the_status_changes_no_retry(ask, question, sessi
     session.hooks["response"].append(lambda response, **_: response.raise_for_status())
     client = ask(REFUSAL, ANSWER)
     one = client.with_options(session=session)
-    one.sleep = client.waits.append
+    one._sleep = client.waits.append
     assert call(one, question).text == "Hi!"
     assert client.waits == [9]
 

@@ -493,7 +493,7 @@ def test_a_status_is_a_refusal(scripted, reply, error, code, function):
 def test_a_client_tries_again_and_gets_the_next_reply():
     with lib.OfflineServer([500, 429, "Hi!"]) as server:
         with lib.OpenAIClient(base_url=server.url) as client:
-            client.sleep = lambda seconds: None
+            client._sleep = lambda seconds: None
             assert lib.create_chat_completion(client, QUESTION).text == "Hi!"
         assert len(server.requests) == 3
 

@@ -24,7 +24,7 @@ def secure():
         wire = Wire(*replies, tls=context)
         client = lib.OpenAIClient("sk-secret-key", base_url=wire.url, timeout=10, **settings)
         opened.extend([wire, client])
-        client.sleep = lambda seconds: None
+        client._sleep = lambda seconds: None
         client.wire = wire
         return client
 

@@ -382,7 +382,7 @@ def full_house():
 def test_no_connection_in_time_is_a_timeout_and_tried_again(full_house, question):
     client = lib.OpenAIClient(base_url=full_house, timeout=(0.1, 60), max_retries=1)
     waits = []
-    client.sleep = waits.append
+    client._sleep = waits.append
     with pytest.raises(lib.RequestTimeoutError, match=r"no connection within 0\.1 s") as caught:
         call(client, question)
     assert caught.value.may_retry
@@ -433,7 +433,7 @@ def test_a_loss_that_somebody_elses_adapter_tells_of_is_one_too(question):
     lost = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
     waits = []
     with responses.RequestsMock() as mock, lib.OpenAIClient(KEY) as client:
-        client.sleep = waits.append
+        client._sleep = waits.append
         mock.post(URL, body=lost)
         mock.post(URL, json=completion())
         assert call(client, question).text == "Hi!"
@@ -579,7 +579,7 @@ def test_a_connection_that_cannot_be_made_is_tried_again():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     client = lib.OpenAIClient(base_url=f"http://127.0.0.1:{port}/v1")
-    client.sleep = waits.append
+    client._sleep = waits.append
     with pytest.raises(lib.HTTPError):
         call(client, QUESTION)
     assert len(waits) == 2
@@ -750,7 +750,7 @@ def test_no_text_shows_the_key(ask, question, reply, own_session, caplog):
     client = ask(reply, query={"api-key": KEY}, headers={"X-Api-Token": KEY})
     session = requests.Session()
     one = client.with_options(session=session) if own_session else client
-    one.sleep = lambda seconds: None
+    one._sleep = lambda seconds: None
     with caplog.at_level(logging.DEBUG, logger=lib.name):
         for function in (call, open_stream):
             with pytest.raises(lib.OpenAIError) as caught:
