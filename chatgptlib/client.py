@@ -226,11 +226,7 @@ class OpenAIClient:
     # Every other endpoint
 
     def get(
-        self,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        *,
-        into: type[Any] | None = None,
+        self, path: str, query: Mapping[str, Any] | None = None, *, into: type[Any] | None = None
     ) -> Any:
         """Ask any endpoint of the API with GET: `client.get("models")`.
 
@@ -284,11 +280,7 @@ class OpenAIClient:
         return self._ask("POST", path, query, form, content_type, into=into)
 
     def delete(
-        self,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        *,
-        into: type[Any] | None = None,
+        self, path: str, query: Mapping[str, Any] | None = None, *, into: type[Any] | None = None
     ) -> Any:
         """Ask any endpoint of the API with DELETE; arguments, answer and errors as for `get`.
 

@@ -138,14 +138,17 @@ def answer_value(exchange: Exchange) -> Any:
 def body_text(exchange: Exchange, content: bytes) -> str:
     """The text of a body: UTF-8, else UTF-16 with its mark, else in the charset that the
     server declares. What can't be read is replaced, and the key struck out."""
-    declared = re.search(r'charset="?([\w.:-]+)', exchange.headers.get("content-type", ""), re.I)
-    is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    text = content.decode("utf-8-sig", "replace")
-    if "\ufffd" in text and (is_utf_16 or declared):
+    declared = re.findall(r'charset="?([\w.:-]+)', exchange.headers.get("content-type", ""), re.I)
+    other = declared[0] if declared else "utf-8-sig"
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        other = "utf-16"
+    text = ""
+    for charset, errors in (("utf-8-sig", "strict"), (other, "replace"), ("utf-8-sig", "replace")):
         try:
-            text = content.decode("utf-16" if is_utf_16 or not declared else declared[1], "replace")
+            text = content.decode(charset, errors)
+            break
         except (LookupError, ValueError):
-            pass  # no charset at all
+            pass  # not these bytes, or no charset at all
     redacted: str = exchange.redacted(text)
     return redacted
 
@@ -195,11 +198,9 @@ def only_error(value: JSONValue) -> Any:
     """
     if not isinstance(value, dict):
         return None
-    if value.get("type") == "error" or value.get("object") == "error":
-        return value
-    if value.get("error") and not value.get("id") and not value.get("object"):
-        return value
-    return None
+    named = "error" in (value.get("type"), value.get("object"))
+    alone = value.get("error") and not value.get("id") and not value.get("object")
+    return value if named or alone else None
 
 
 def told_in_answer(
@@ -285,7 +286,7 @@ def first_choice(response: CreateChatCompletionResponse) -> ChatCompletionChoice
 
 # How long the server asks to wait
 
-_DURATION = re.compile(r"(\d+\.?\d*)\s*(ns|us|µs|ms|s|m|h|d)\s*")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m|h|d)\s*")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _RETRY_INFO = re.compile(r'"retryDelay\\*":\s*\\*"([\w.]+)')  # in the details of Google's errors
 _RESET = re.compile("(?i).*rate-?limit.*reset.*")
@@ -317,7 +318,8 @@ def retry_after(
 def _wait(text: str, now: float, unit: float = 1.0) -> float | None:
     """The longest wait in a header, which may have come several times."""
     # The comma in a date only cuts off the day of the week, which says nothing.
-    waits = [_seconds(part.strip(), now, unit) for part in text.split(",")]
+    parts = text.split(",") if len(text) < 500 else []
+    waits = [_seconds(part.strip(), now, unit) for part in parts]
     return max((wait for wait in waits if wait is not None), default=None)
 
 

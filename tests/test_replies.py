@@ -186,6 +186,14 @@ def test_a_header_that_came_twice_and_a_delay_in_the_body_are_waited_for(ask, qu
     assert client.waits == [2, 3.5]
 
 
+@pytest.mark.parametrize(
+    "value", ["9" * 60_000 + "x", "1s" * 30_000 + "x", "9." * 30_000, "," * 60_000]
+)
+def test_a_header_as_long_as_may_be_is_no_wait_and_costs_none(value):
+    assert lib.retry_after({"retry-after": value}, NOW) is None
+    assert lib.retry_after({}, NOW, text=f'{{"retryDelay": "{value}"}}') is None
+
+
 # Who to quote it to
 
 
@@ -251,6 +259,12 @@ def test_bytes_that_are_not_utf_8_are_read_in_the_charset_that_the_server_declar
     assert lib.create_chat_completion(client, question).text == text
     with pytest.raises(lib.DeserializeError, match=text):
         lib.create_chat_completion(ask(http(said, "200 OK", f"Content-Type: {kind}")), question)
+
+
+def test_text_that_is_utf_8_stays_so_whatever_it_holds(ask, question):
+    reply = http("é \ufffd".encode(), "404 No", "Content-Type: text/plain; charset=iso-8859-1")
+    with pytest.raises(lib.NotFoundError, match="é \ufffd"):
+        lib.create_chat_completion(ask(reply), question)
 
 
 @pytest.mark.parametrize("charset", ["no-such", "hex", "idna", "undefined", "utf-8", "", '"', "%"])
