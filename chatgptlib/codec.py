@@ -11,7 +11,7 @@ the field's default. Two things are errors: a required key that is missing, and 
 that is not the object (or list of objects) its hint names. Where the hint also says
 `| None`, such a value goes to `extra` as it came.
 
-What a class needs is worked out once, when it is first met.
+What a class needs is worked out once, when the first object of it is read.
 """
 
 from __future__ import annotations
@@ -48,18 +48,19 @@ class JSONObject:
         return decode(cls, data)
 
     def __repr__(self) -> str:  # without the fields at None, of which a request has thirty
+        cls: Any = type(self)
         shown = (
             f"{name}={value!r}"
-            for name in _field_names(type(self))
+            for name in _field_names(cls)
             if (value := getattr(self, name)) is not None and not (name == "extra" and not value)
         )
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{cls.__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:  # one for all: to make each takes time at import
         if type(self) is not type(other):
             return NotImplemented
-        names = _field_names(type(self))
-        return all(getattr(self, name) == getattr(other, name) for name in names)
+        cls: Any = type(self)
+        return all(getattr(self, name) == getattr(other, name) for name in _field_names(cls))
 
 
 # What a user gives may hold anything, which `isinstance` alone does not tell a checker.
@@ -93,26 +94,17 @@ def encode(value: Any) -> bytes:
 
 
 def members(value: Any) -> dict[str, Any]:
-    """The keys a dataclass instance puts on the wire, values as they are."""
-    own = getattr(value, "_members", None)
-    if own is not None:
-        result: dict[str, Any] = own()
-        return result
-    return plain_members(value)
-
-
-def plain_members(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass instance that are set, then its `extra`."""
-    found = {
-        name: item
-        for name in _field_names(type(value))
-        if (item := getattr(value, name)) is not None
-    }
+    """The keys that a dataclass instance puts on the wire, values as they are: the fields that
+    are set, then `extra`."""
+    cls: Any = type(value)
+    found = {name: item for name in _field_names(cls) if (item := getattr(value, name)) is not None}
     extra = found.pop("extra", None)
     if is_mapping(extra):
         found.update(extra)
     elif extra is not None:
         found["extra"] = extra
+    if finish := getattr(cls, "_finish_members", None):
+        finish(value, found)
     return found
 
 
@@ -171,16 +163,10 @@ def _fault(value: Any, path: str) -> tuple[str, str] | None:
         return path, str(error)
 
 
-_NAMES_OF: dict[type, tuple[str, ...]] = {}
-
-
+@functools.cache
 def _field_names(cls: Any) -> tuple[str, ...]:
     """The fields that are part of the JSON: those that the constructor takes."""
-    names = _NAMES_OF.get(cls)
-    if names is None:
-        names = tuple(field.name for field in dataclasses.fields(cls) if field.init)
-        _NAMES_OF[cls] = names
-    return names
+    return tuple(field.name for field in dataclasses.fields(cls) if field.init)
 
 
 # Reading
@@ -217,16 +203,13 @@ _JSON_NAMES: dict[type, str] = {
 
 
 def misfit(expected: str, value: object) -> DeserializeError:
+    """The error for a value of another JSON type than the expected one."""
     found = _JSON_NAMES.get(type(value), "number")
     return DeserializeError(f"$: expected {expected}, got {found}")
 
 
-def _missing(cls: type, name: str) -> DeserializeError:
-    return DeserializeError(f"$.{name}: missing, and {cls.__name__} needs it", path=f"$.{name}")
-
-
 def under(error: DeserializeError, step: str) -> DeserializeError:
-    """The same error, seen from one level further out."""
+    """The error with `step` put before its path."""
     path = "$" + step + error.path[1:]
     return DeserializeError(path + str(error)[len(error.path) :], path=path)
 
@@ -237,158 +220,103 @@ def _read_dict(value: JSONValue) -> Any:
     return value
 
 
-def _reader(hint: Any) -> _Reader | None:
-    """The function that reads a value of type `hint`; None where it is kept as it came."""
-    args = get_args(hint)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return lambda value: _object_reader(hint)(value)  # later: a class may hold itself
-    if get_origin(hint) in (list, Sequence) and args and (item := _reader(args[0])):
-        return functools.partial(_read_list, item)
-    if get_origin(hint) in (Union, types.UnionType):
-        kinds = [arg for arg in args if arg is not type(None)]
-        if len(kinds) == 1:
-            return _reader(kinds[0])
-        members = [(get_origin(arg) or arg, _reader(arg)) for arg in args]
-        if any(reader for _, reader in members):
-            return _union_reader(members)
-    return None
-
-
-def _read_needed(read: _Reader, value: Any, step: str) -> Any:
-    try:
-        return read(value)
-    except DeserializeError as error:
-        raise under(error, step) from None
-
-
-def _read_wanted(read: _Reader, value: Any, name: str, extra: dict[str, Any]) -> Any:
-    try:
-        return read(value)
-    except DeserializeError:
-        extra[name] = value
-        return None
-
-
-def _read_list(item: _Reader, value: JSONValue) -> list[Any]:
+def _read_list(read_item: _Reader, value: JSONValue) -> list[Any]:
     if not isinstance(value, list):
         raise misfit("list", value)
     found: list[Any] = []
     try:
-        for one in value:
-            found.append(item(one))
+        for item in value:
+            found.append(read_item(item))
     except DeserializeError as error:  # `len(found)` is the index of the item that failed
         raise under(error, f"[{len(found)}]") from None
     return found
 
 
-def _union_reader(members: list[tuple[Any, _Reader | None]]) -> _Reader:
-    """Reads by JSON type: an object by the dataclass of the union, a list by its list."""
-    structured = [
-        (list if kind in (list, Sequence) else dict, reader) for kind, reader in members if reader
-    ]
-    plain = tuple(kind for kind, reader in members if not reader and isinstance(kind, type))
-
-    def read(value: JSONValue) -> Any:
-        last: DeserializeError | None = None
-        for kind, reader in structured:
-            if isinstance(value, kind):
-                try:
-                    return reader(value)
-                except DeserializeError as error:
-                    last = error
-        if isinstance(value, plain):
-            return value
-        raise last or misfit(" or ".join(_JSON_NAMES[kind] for kind, _ in structured), value)
-
-    return read
+def _read_union(options: list[tuple[Any, _Reader | None]], value: JSONValue) -> Any:
+    """Read by JSON type: an object by a dataclass of the union, a list by its list."""
+    failed = None
+    for kind, read in options:
+        if isinstance(value, kind):
+            try:
+                return read(value) if read else value
+            except DeserializeError as error:
+                failed = error
+    raise failed or misfit(" or ".join(_JSON_NAMES[kind] for kind, read in options if read), value)
 
 
-FILLED_DIRECTLY: set[str] = set()
-"""The modules whose constructors reading skips, which is faster: they set the fields, and check
-only what people write. Any other class may be frozen, or have a `__post_init__` to be run."""
+def _json_type(hint: Any) -> type:
+    """What `json.loads` gives for a value of type `hint`: a class for `isinstance`."""
+    kind = get_origin(hint) or hint
+    if dataclasses.is_dataclass(kind):
+        return dict
+    if kind is Sequence:
+        return list
+    return kind if isinstance(kind, type) else object  # such as Literal
 
-WHEN_MISSING = "when_missing"
-"""The key of a field's metadata for its value when it was not in the JSON, if that is not the
-constructor's default."""
+
+def _reader(hint: Any) -> _Reader | None:
+    """The function that reads a value of type `hint`; None where it is kept as it came."""
+    origin, args = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return lambda value: _object_reader(hint)(value)  # later: a class may hold itself
+    if origin in (list, Sequence) and args and (read_item := _reader(args[0])):
+        return functools.partial(_read_list, read_item)
+    if origin in (Union, types.UnionType):
+        kinds = [arg for arg in args if arg is not type(None)]
+        if len(kinds) == 1:
+            return _reader(kinds[0])
+        options = [(_json_type(arg), _reader(arg)) for arg in args]
+        if any(read for _, read in options):
+            return functools.partial(_read_union, sorted(options, key=lambda option: not option[1]))
+    return None
 
 
 @functools.cache
 def _object_reader(cls: Any) -> _Reader:
-    """Write and compile the reader of one dataclass, the way `dataclass` makes `__init__`.
+    """The function that reads a JSON object into the dataclass `cls`.
 
-    A loop over the fields would say the same in fewer lines and take half as long again
-    per object, and three objects are made for each chunk of a stream.
+    A class whose constructor refuses what a server may send has `_as_read(**fields)` beside it.
     """
     try:
         # A class that is defined in a function may still hold itself.
         hints = get_type_hints(cls, localns={cls.__name__: cls})
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
         raise ConfigError(f"cannot decode into {cls!r}: its type hints: {error}") from None
-    fields = [field for field in dataclasses.fields(cls) if field.init]
-    keeps_extra = "extra" in hints
-    direct = getattr(cls.__init__, "__module__", None) in FILLED_DIRECTLY
-    names: dict[str, Any] = {
-        "cls": cls,
-        "new": object.__new__,
-        "known": frozenset(field.name for field in fields) - {"extra"},
-        "misfit": misfit,
-        "missing": _missing,
-        "needed": _read_needed,
-        "wanted": _read_wanted,
-    }
-    lines = [
-        "def read(data):",
-        " try: get = data.get",
-        " except AttributeError: raise misfit('object', data) from None",
-        " self = new(cls)" if direct else " made = {}",
+    names = [name for name in _field_names(cls) if name != "extra"]
+    readers = {name: _reader(hints[name]) for name in names}
+    optional = {name for name in names if type(None) in get_args(hints[name])}
+    needed = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is field.default_factory is dataclasses.MISSING and field.name in readers
     ]
-    if keeps_extra:
-        lines += [
-            " if known.issuperset(data): extra = {}",
-            " else: extra = {key: data[key] for key in data if key not in known}",
-        ]
-    for field in fields:
-        name = field.name
-        names[f"default_{name}"], default = _default(field)
-        if name == "extra":
-            code = "extra"
-        else:
-            if not default:
-                lines.append(f" if {name!r} not in data: raise missing(cls, {name!r})")
-            code = _field_code(name, default, hints[name], names, keeps_extra)
-        lines.append(f" self.{name} = {code}" if direct else f" made[{name!r}] = {code}")
-    lines.append(" return self" if direct else " return cls(**made)")
-    exec("\n".join(lines), names)  # all that is filled in is names of fields
-    read: _Reader = names["read"]
+    plain = {name for name in names if not readers[name] and (name in optional or name in needed)}
+    keeps_extra = "extra" in hints
+    make = getattr(cls, "_as_read", cls)
+
+    def read(data: JSONValue) -> Any:
+        if not isinstance(data, dict):
+            raise misfit("object", data)
+        made: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for key, value in data.items():
+            if key in plain or (value is None and key in optional):
+                made[key] = value
+            elif key not in readers:
+                extra[key] = value
+            elif value is not None or key in needed:
+                try:
+                    made[key] = reader(value) if (reader := readers[key]) else value
+                except DeserializeError as error:
+                    if not keeps_extra or key not in optional:
+                        raise under(error, f".{key}") from None
+                    made[key], extra[key] = None, value
+        for name in needed:
+            if name not in made:
+                path = f"$.{name}"
+                raise DeserializeError(f"{path}: missing, and {cls.__name__} needs it", path=path)
+        if keeps_extra:
+            made["extra"] = extra
+        return make(**made)
+
     return read
-
-
-def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:
-    """What a missing field is, and the code that gives it; no code if it may not be missing."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory, f"default_{field.name}()"
-    default = field.metadata.get(WHEN_MISSING, field.default)
-    if default is dataclasses.MISSING:
-        return None, ""
-    return default, "None" if default is None else f"default_{field.name}"
-
-
-def _field_code(
-    name: str, default: str, hint: Any, names: dict[str, Any], keeps_extra: bool
-) -> str:
-    """The code that reads one field: missing, null, read as its hint says, or as it came."""
-    optional = type(None) in get_args(hint)
-    names[f"read_{name}"] = reader = _reader(hint)
-    if not reader and default in ("", "None"):
-        return f"get({name!r})"
-    if not optional and not default:
-        return f"needed(read_{name}, get({name!r}), '.{name}')"
-    read = "value"
-    if reader and optional and keeps_extra:
-        read = f"wanted(read_{name}, value, {name!r}, extra)"
-    elif reader:
-        read = f"needed(read_{name}, value, '.{name}')"
-    null = default
-    if optional:
-        null = "None" if default in ("", "None") else f"(None if {name!r} in data else {default})"
-    return f"{null} if (value := get({name!r})) is None else {read}"

@@ -23,7 +23,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .codec import FILLED_DIRECTLY, WHEN_MISSING, JSONObject, is_mapping, plain_members
+from .codec import JSONObject, is_mapping, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .extras.media import Media
-
-FILLED_DIRECTLY.add(__name__)
 
 
 class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
@@ -176,7 +174,7 @@ class ChatMessage(JSONObject):
     An answer's message goes back into the next request as it is.
     """
 
-    role: ChatRole | str = field(default="", metadata={WHEN_MISSING: ChatRole.ASSISTANT})
+    role: ChatRole | str = ""
     content: str | Sequence[ContentPart | Mapping[str, Any]] | None = None
     name: str | None = None  # tells participants of one role apart
     tool_calls: list[ToolCall] | None = None  # from the assistant
@@ -188,7 +186,7 @@ class ChatMessage(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        alone = self.role not in _ROLES and plain_members(self).keys() == {"role"}
+        alone = self.role not in _ROLES and members(self).keys() == {"role"}
         if alone or not self.role:
             raise TypeError(
                 "a message needs its role first: "
@@ -251,11 +249,15 @@ class ChatMessage(JSONObject):
         """The reasoning that some servers send beside the answer; "" where there is none."""
         return _reasoning(self.extra)
 
-    def _members(self) -> dict[str, Any]:
-        found = plain_members(self)
-        if (self.tool_calls or self.function_call) and self.content is None:
+    @classmethod
+    def _as_read(cls, role: Any = ChatRole.ASSISTANT, **fields: Any) -> "Self":
+        self = cls(ChatRole.ASSISTANT, **fields)
+        self.role = role  # any role is read
+        return self
+
+    def _finish_members(self, found: dict[str, Any]) -> None:
+        if self.tool_calls or self.function_call:
             found.setdefault("content", None)  # many servers refuse a call without the key
-        return found
 
 
 def text_of(content: str | Sequence[Any] | None) -> str:
