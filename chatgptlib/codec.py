@@ -4,7 +4,8 @@
     answer = decode(SomeDataclass, json_value)  # lenient
 
 Writing is strict: what JSON has no word for is a `ConfigError` with the path to it.
-A field at None is not written, and a field called `extra` is written last, key by key.
+A field at None is not written. A field called `extra` is written last, key by key; a field that
+is set wins over it.
 
 Reading is lenient: unknown keys go to `extra`, values are kept as they came, null is
 the field's default. Two things are errors: a required key that is missing, and a value
@@ -59,8 +60,7 @@ class JSONObject:
     def __eq__(self, other: object) -> bool:  # one for all: to make each takes time at import
         if type(self) is not type(other):
             return NotImplemented
-        cls: Any = type(self)
-        return all(getattr(self, name) == getattr(other, name) for name in _field_names(cls))
+        return members(self) == members(other)
 
 
 # What a user gives may hold anything, which `isinstance` alone does not tell a checker.
@@ -95,12 +95,15 @@ def encode(value: Any) -> bytes:
 
 def members(value: Any) -> dict[str, Any]:
     """The keys that a dataclass instance puts on the wire, values as they are: the fields that
-    are set, then `extra`."""
-    cls: Any = type(value)
+    are set, then the keys of `extra` that no field has set."""
+    cls = value.__class__
     found = {name: item for name in _field_names(cls) if (item := getattr(value, name)) is not None}
     extra = found.pop("extra", None)
     if is_mapping(extra):
-        found.update(extra)
+        never_extra = getattr(cls, "_never_extra", ())
+        for key, item in extra.items():
+            if key not in found and key not in never_extra:
+                found[key] = item
     elif extra is not None:
         found["extra"] = extra
     if finish := getattr(cls, "_finish_members", None):
@@ -275,7 +278,8 @@ def _reader(hint: Any) -> _Reader | None:
 def _object_reader(cls: Any) -> _Reader:
     """The function that reads a JSON object into the dataclass `cls`.
 
-    A class whose constructor refuses what a server may send has `_as_read(**fields)` beside it.
+    A class may help: `_known_form(data)` gives `data` under the names of the fields, `_never_extra`
+    names keys to pass over, and `_as_read(**fields)` stands for a constructor that is too strict.
     """
     try:
         # A class that is defined in a function may still hold itself.
@@ -292,18 +296,21 @@ def _object_reader(cls: Any) -> _Reader:
     ]
     plain = {name for name in names if not readers[name] and (name in optional or name in needed)}
     keeps_extra = "extra" in hints
-    make = getattr(cls, "_as_read", cls)
+    never_extra = getattr(cls, "_never_extra", ())
+    known_form, make = getattr(cls, "_known_form", None), getattr(cls, "_as_read", cls)
 
     def read(data: JSONValue) -> Any:
         if not isinstance(data, dict):
             raise misfit("object", data)
+        known: dict[str, JSONValue] = known_form(data) if known_form else data
         made: dict[str, Any] = {}
         extra: dict[str, Any] = {}
-        for key, value in data.items():
+        for key, value in known.items():
             if key in plain or (value is None and key in optional):
                 made[key] = value
             elif key not in readers:
-                extra[key] = value
+                if key not in never_extra:
+                    extra[key] = value
             elif value is not None or key in needed:
                 try:
                     made[key] = reader(value) if (reader := readers[key]) else value

@@ -6,7 +6,8 @@ Rules that hold for all of them:
 
 - A field at None is not sent, so the server's default applies. `False`, `0`, `""` and
   `[]` are sent. After reading, None means that the key was missing or null.
-- Keys a class does not name are in its `extra`, as they came or for the server to see.
+- Keys a class does not name are in its `extra`, as they came or for the server to see. A
+  field that is set wins over a key of `extra`, which fills what is not set.
 - Values are not checked or converted: a new role or finish reason is kept as it came.
 - `to_dict()` gives the JSON object, `from_dict()` reads one.
 
@@ -23,7 +24,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .codec import JSONObject, is_mapping, members
+from .codec import JSONObject, is_list, is_mapping, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -351,7 +352,7 @@ class CreateChatCompletionRequest(JSONObject):
     moderation: how to moderate the prompt and the answer: {"model": ..., "policy": ...}
     user: the end user; deprecated: use safety_identifier and prompt_cache_key
 
-    extra: parameters that are not in this list, by name; sent last, as they are
+    extra: parameters that are not in this list, by name: sent as they are, unless a field is set
     """
 
     model: str
@@ -399,6 +400,26 @@ class CreateChatCompletionRequest(JSONObject):
 
 
 # The response
+
+
+def in_form(choice: Mapping[str, Any], form: str, other: str) -> Mapping[str, Any]:
+    """A choice with what it says under `form`: "message" or "delta".
+
+    Some servers send the `other`, or `text`, in its place.
+    """
+    if choice.get(form):
+        return choice
+    if said := choice.get(other):
+        if is_mapping(said) and is_list(calls := said.get("tool_calls")):
+            # A delta numbers its calls, a message has them in their order.
+            pairs = enumerate(calls)
+            calls = [{"index": i, **call} if is_mapping(call) else call for i, call in pairs]
+            said = {**said, "tool_calls": calls}
+        return {**choice, form: said}
+    if choice.get(form) is None and isinstance(choice.get("text"), str):
+        rest = {key: value for key, value in choice.items() if key != "text"}
+        return {**rest, form: {"content": choice["text"]}}
+    return choice
 
 
 @dataclass(repr=False, eq=False)
@@ -466,6 +487,12 @@ class ChatCompletionChoice(JSONObject):
     finish_reason: str | None = None  # "stop", "length", "tool_calls", "content_filter" ...
     logprobs: ChatCompletionLogprobs | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    _never_extra = ("delta",)
+
+    @staticmethod
+    def _known_form(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+        return in_form(choice, "message", "delta")
 
 
 class _FromHTTP:
@@ -541,6 +568,12 @@ class ChatCompletionChunkChoice(JSONObject):
     logprobs: ChatCompletionLogprobs | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    _never_extra = ("message",)
+
+    @staticmethod
+    def _known_form(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+        return in_form(choice, "delta", "message")
+
 
 @dataclass(repr=False, eq=False, slots=True)
 class CreateChatCompletionChunk(JSONObject):
@@ -560,6 +593,11 @@ class CreateChatCompletionChunk(JSONObject):
     moderation: dict[str, Any] | None = None
     obfuscation: str | None = None  # padding, against eavesdroppers who count bytes
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @staticmethod
+    def _known_form(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
+        is_whole = chunk.get("object") == "chat.completion"
+        return {**chunk, "object": "chat.completion.chunk"} if is_whole else chunk
 
     @property
     def text(self) -> str:

@@ -71,8 +71,14 @@ def test_what_is_none_is_not_written_and_what_is_false_or_empty_is():
     }  # fmt: skip
 
 
-def test_extra_is_written_last_and_wins():
-    assert sent(Point(1, extra={"x": 2, "z": None})) == {"x": 2, "z": None}
+def test_a_field_that_is_set_wins_and_extra_fills_what_is_not_set():
+    written = lib.encode(Point(1, extra={"x": 2, "y": 3, "z": None}))
+    assert written == b'{"x":1,"y":3,"z":null}'
+    assert sent(
+        lib.CreateChatCompletionRequest(
+            model="m", messages=[], temperature=0, extra={"model": "n", "temperature": 1, "n": 2}
+        )
+    ) == {"model": "m", "messages": [], "temperature": 0, "n": 2}
 
 
 @pytest.mark.parametrize("extra", ["cheese", ["cheese", "ham"], 0, False])

@@ -204,6 +204,61 @@ def test_text_is_the_text_there_is_and_never_raises(content, text):
     assert (message.text, response.text) == (text, text)
 
 
+# The forms of a choice
+
+
+SAID = {"role": "assistant", "content": "Yes."}
+
+
+@pytest.mark.parametrize(
+    "other", [None, {}, {"role": "assistant", "content": ""}, SAID, "odd", [5]]
+)
+def test_the_other_form_of_a_choice_is_no_extra(other):
+    choice = lib.ChatCompletionChoice.from_dict({"message": SAID, "delta": other, "new": 1})
+    assert choice.to_dict() == {"message": SAID, "new": 1}
+    choice = lib.ChatCompletionChunkChoice.from_dict({"delta": SAID, "message": other, "new": 1})
+    assert choice.to_dict() == {"delta": SAID, "new": 1}
+
+
+def test_a_key_that_a_user_puts_into_extra_does_not_overwrite_what_the_object_says():
+    message = lib.ChatMessage.assistant("Yes.")
+    message.extra = {"content": "No.", "name": "ann"}
+    choice = lib.ChatCompletionChoice(0, message, extra={"message": None, "delta": {}, "index": 7})
+    assert choice.to_dict() == {"index": 0, "message": SAID | {"name": "ann"}}
+    response = lib.CreateChatCompletionResponse([choice], extra={"choices": [], "id": "a"})
+    assert response.to_dict() == {"choices": [choice.to_dict()], "id": "a"}
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        {"message": SAID},
+        {"delta": SAID},
+        {"message": None, "delta": SAID},
+        {"message": {}, "delta": SAID},
+        {"delta": None, "message": SAID},
+        {"delta": {}, "message": SAID},
+        {"text": "Yes."},
+        {"message": None, "delta": None, "text": "Yes."},
+    ],
+    ids=str,
+)
+def test_a_choice_says_the_same_in_whichever_form_it_comes(came):
+    for read in (lib.ChatCompletionChoice.from_dict(came).message,
+                 lib.ChatCompletionChunkChoice.from_dict(came).delta):  # fmt: skip
+        assert read.text == "Yes."
+    whole = lib.CreateChatCompletionResponse.from_dict({"choices": [came]})
+    assert whole.choices[0].to_dict() == {"message": SAID}
+    chunk = lib.CreateChatCompletionChunk.from_dict({"choices": [came]})
+    assert (whole.text, chunk.text) == ("Yes.", "Yes.")
+
+
+def test_a_text_beside_a_message_is_an_extra():
+    came = {"message": SAID, "text": "Aside."}
+    assert lib.ChatCompletionChoice.from_dict(came).extra == {"text": "Aside."}
+    assert lib.ChatCompletionChunkChoice.from_dict({"delta": {}, "text": 5}).extra == {"text": 5}
+
+
 def test_text_of_nothing_is_empty():
     assert lib.CreateChatCompletionResponse([]).text == ""
     assert lib.CreateChatCompletionChunk().text == ""
