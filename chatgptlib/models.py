@@ -21,10 +21,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .codec import JSONObject, is_list, is_mapping, members
+from .codec import JSONObject, is_list, is_mapping, members, object_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -248,7 +249,7 @@ class ChatMessage(JSONObject):
     @property
     def reasoning(self) -> str:
         """The reasoning that some servers send beside the answer; "" where there is none."""
-        return _reasoning(self.extra)
+        return _reasoning_in(self)
 
     @classmethod
     def _as_read(cls, role: Any = ChatRole.ASSISTANT, **fields: Any) -> "Self":
@@ -261,16 +262,39 @@ class ChatMessage(JSONObject):
             found.setdefault("content", None)  # many servers refuse a call without the key
 
 
-def text_of(content: str | Sequence[Any] | None) -> str:
+_THOUGHTS = ("thinking", "reasoning")  # types of parts; most servers use a key of the message
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+
+
+def text_of(content: Any) -> str:
     """The text in a message's or a delta's content, which is text or a list of parts."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, (list, tuple)):
+    said = [part for part in _parts_of(content) if part.get("type") not in _THOUGHTS]
+    return "".join(_text_in(part.get("text")) for part in said)
+
+
+def _reasoning_in(said: "ChatMessage | ChatCompletionDelta") -> str:
+    thoughts = [part for part in _parts_of(said.content) if part.get("type") in _THOUGHTS]
+    places = [*(said.extra.get(key) for key in _REASONING), thoughts]
+    return next((text for place in places if (text := _text_in(place))), "")
+
+
+def _parts_of(content: Any) -> list[dict[str, Any]]:
+    return [part for item in content if (part := object_members(item))] if is_list(content) else []
+
+
+def _text_in(value: Any, depth: int = 0) -> str:
+    """The text of a part, or of a list of parts. They may hold parts again, of some depth."""
+    if isinstance(value, str):
+        return value
+    if depth > 8:
         return ""
-    texts = (
-        part.get("text") if is_mapping(part) else getattr(part, "text", None) for part in content
-    )
-    return "".join(text for text in texts if isinstance(text, str))
+    if is_list(value):
+        return "".join(_text_in(item, depth + 1) for item in value)
+    part = object_members(value) or {}
+    keys = ("text", "thinking", "reasoning", "summary")
+    return next((text for key in keys if (text := _text_in(part.get(key), depth + 1))), "")
 
 
 def whole_characters(text: str) -> str:
@@ -292,11 +316,6 @@ def index_of(value: Any) -> int | None:
         elif type(value) is not float:
             return None
     return int(value) if 0 <= value <= 10_000 and value == int(value) else None
-
-
-def _reasoning(extra: Mapping[str, Any]) -> str:
-    texts = (extra.get("reasoning_content"), extra.get("reasoning"))
-    return next((text for text in texts if isinstance(text, str)), "")
 
 
 # The request
@@ -489,10 +508,20 @@ class ChatCompletionChoice(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     _never_extra = ("delta",)
+    _known_form = staticmethod(partial(in_form, form="message", other="delta"))
 
-    @staticmethod
-    def _known_form(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-        return in_form(choice, "message", "delta")
+
+def find_usage(data: Mapping[str, Any]) -> Any:
+    """The usage in a response or a chunk, which some servers put into a choice or `x_groq`."""
+    usage, choices = data.get("usage"), data.get("choices")
+    holders = [*(choices if is_list(choices) else ()), data.get("x_groq")]
+    others = (holder.get("usage") for holder in holders if is_mapping(holder))
+    return usage or next((other for other in others if other and is_mapping(other)), usage)
+
+
+def _with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    usage = find_usage(data)
+    return data if usage is data.get("usage") else {**data, "usage": usage}
 
 
 class _FromHTTP:
@@ -527,6 +556,8 @@ class CreateChatCompletionResponse(JSONObject, _FromHTTP):
     moderation: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    _known_form = staticmethod(_with_usage)
+
     @property
     def text(self) -> str:
         """The text of the first choice; "" where there is none. Never raises."""
@@ -555,7 +586,7 @@ class ChatCompletionDelta(JSONObject):
     @property
     def reasoning(self) -> str:
         """The reasoning this adds, where a server sends it; "" where there is none."""
-        return _reasoning(self.extra)
+        return _reasoning_in(self)
 
 
 @dataclass(repr=False, eq=False, slots=True)
@@ -569,10 +600,7 @@ class ChatCompletionChunkChoice(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     _never_extra = ("message",)
-
-    @staticmethod
-    def _known_form(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-        return in_form(choice, "delta", "message")
+    _known_form = staticmethod(partial(in_form, form="delta", other="message"))
 
 
 @dataclass(repr=False, eq=False, slots=True)
@@ -595,9 +623,10 @@ class CreateChatCompletionChunk(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
-    def _known_form(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
-        is_whole = chunk.get("object") == "chat.completion"
-        return {**chunk, "object": "chat.completion.chunk"} if is_whole else chunk
+    def _known_form(data: Mapping[str, Any]) -> Mapping[str, Any]:
+        if data.get("object") == "chat.completion":  # a whole answer where a stream was asked for
+            data = {**data, "object": "chat.completion.chunk"}
+        return _with_usage(data)
 
     @property
     def text(self) -> str:

@@ -278,11 +278,98 @@ def test_text_of_a_chunk_is_that_of_the_first_choice():
     assert chunk.text == ""
 
 
-@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
-def test_reasoning_is_read_under_either_name(key):
-    assert lib.ChatMessage.from_dict({"role": "assistant", key: "hm"}).reasoning == "hm"
-    assert lib.ChatCompletionDelta.from_dict({key: "hm"}).reasoning == "hm"
-    assert lib.ChatMessage.user("a").reasoning == ""
+STEP = {"type": "reasoning.text", "text": "hm", "index": 0}
+THOUGHT = {"type": "thinking", "thinking": "hm"}
+SUMMARY = {"type": "summary_text", "text": "m"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"reasoning_content": "hm"},
+        {"reasoning": "hm"},
+        {"reasoning_text": "hm"},
+        {"thinking": "hm"},
+        {"reasoning_content": "hm", "reasoning": "other", "reasoning_details": [STEP]},
+        {"reasoning_content": "", "reasoning": None, "thinking": "hm"},
+        {"reasoning": {"effort": 3}, "thinking": "hm"},
+        {"reasoning_details": [STEP]},
+        {"reasoning": "", "reasoning_details": [{**STEP, "text": "h"}, {**STEP, "text": "m"}]},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}, STEP, 5, None]},
+        {"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]},
+        {"content": [THOUGHT, {"type": "text", "text": "Yes."}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
+        {"content": [{"type": "reasoning", "text": "h"}, {"type": "reasoning", "reasoning": "m"}]},
+        {"content": [{"type": "reasoning", "summary": [{**SUMMARY, "text": "h"}, SUMMARY]}]},
+        {"content": [THOUGHT], "reasoning_details": [], "thinking": ""},
+    ],
+    ids=str,
+)
+def test_reasoning_is_read_wherever_it_stands(said):
+    assert lib.ChatMessage.from_dict({"role": "assistant", **said}).reasoning == "hm"
+    assert lib.ChatCompletionDelta.from_dict(said).reasoning == "hm"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"content": "a"},
+        {"content": [{"type": "text", "text": "a"}, {"type": ["thinking"], "text": "b"}, 5]},
+        {
+            "reasoning": 5,
+            "thinking": {"text": 5},
+            "reasoning_details": "",
+            "content": [THOUGHT | {"thinking": 1}],
+        },
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]},
+    ],
+    ids=str,
+)
+def test_where_there_is_no_reasoning_it_is_empty(said):
+    assert lib.ChatMessage.from_dict({"role": "assistant", **said}).reasoning == ""
+    assert lib.ChatCompletionDelta.from_dict(said).reasoning == ""
+
+
+def test_reasoning_of_any_depth_raises_nothing():
+    deep = "hm"
+    for _ in range(100_000):
+        deep = [deep]
+    for key in ("reasoning", "reasoning_details", "content"):
+        assert lib.ChatCompletionDelta.from_dict({key: deep}).reasoning == ""
+
+
+def test_text_is_without_the_reasoning():
+    content = [THOUGHT, {"type": "reasoning", "text": "hm"}, {"type": "text", "text": "Yes."}]
+    assert lib.ChatMessage.from_dict({"content": content}).text == "Yes."
+    assert lib.ChatCompletionDelta.from_dict({"content": content}).text == "Yes."
+
+
+TOKENS = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        {"choices": [], "usage": TOKENS},
+        {"choices": [{"index": 0}, {"index": 1, "usage": TOKENS}]},
+        {"choices": [{"index": 0, "usage": TOKENS}], "usage": None},
+        {"choices": [{"usage": None}], "usage": {}, "x_groq": {"id": "a", "usage": TOKENS}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("cls", ["CreateChatCompletionResponse", "CreateChatCompletionChunk"])
+def test_usage_is_read_wherever_it_stands(came, cls):
+    read = getattr(lib, cls).from_dict(came)
+    assert read.usage == lib.ChatCompletionUsage(1, 2, 3)
+    assert read.extra == {key: came[key] for key in came.keys() & {"x_groq"}}
+
+
+@pytest.mark.parametrize(
+    "came", [{}, {"usage": None}, {"choices": None}, {"x_groq": {"error": "no"}}, {"x_groq": "odd"}]
+)
+def test_usage_that_nobody_told_is_none(came):
+    assert lib.CreateChatCompletionChunk.from_dict({"choices": [], **came}).usage is None
 
 
 @pytest.mark.parametrize("cls", OBJECTS, ids=lambda cls: cls.__name__)
