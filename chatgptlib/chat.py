@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard, overload
 
 from .client import EVENT_STREAM, OpenAIClient, send
-from .codec import T, decode, decoder, encode, object_members
+from .codec import T, decode, decoder, encode, is_dict, object_members
 from .errors import (
     ConfigError,
     DeserializeError,
@@ -24,6 +24,8 @@ from .models import (
     CreateChatCompletionChunk,
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
+    find_usage,
+    in_form,
 )
 from .replies import E, answer_json, find_error, told_in_answer, unusable
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from .stream import ChatCompletionStream
 
 _COMPLETIONS = "chat/completions"
-_CHOICE_KEYS = ("message", "delta", "text", "finish_reason")  # one of these a choice has
+_ENDS = frozenset({"index", "message", "finish_reason", "logprobs"})  # keys of an empty choice
 
 _BLANK = b"\xef\xbb\xbf \r\n"
 _EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -150,26 +152,24 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
-def _with_messages(value: JSONValue) -> JSONValue:
-    """An answer's JSON with each choice's `message` in its place: some servers have a `delta`
-    or a `text` there."""
-    choices = value.get("choices") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or not isinstance(choices, list):
+def _with_messages(value: JSONValue) -> Any:
+    """An answer's JSON, with each choice's message and the usage where they belong: some servers
+    have them elsewhere. A choice that says nothing is None."""
+    if not isinstance(value, dict) or not isinstance(choices := value.get("choices"), list):
         return value
-    return {**value, "choices": [_with_message(choice) for choice in choices]}
+    found: list[Any] = [
+        in_form(choice, "message", "delta") if _says_something(choice) else None
+        for choice in choices
+    ]
+    return {**value, "choices": found, "usage": find_usage(value)}
 
 
-def _with_message(choice: JSONValue) -> JSONValue:
-    """A choice with its `message`; None for one that says nothing."""
-    if not isinstance(choice, dict) or not any(map(choice.get, _CHOICE_KEYS)):
-        return None
-    others, delta = dict(choice), choice.get("delta")
-    if isinstance(delta, dict):
-        del others["delta"]
-    if not others.get("message"):
-        found = delta if isinstance(delta, dict) else {"content": others.pop("text", None)}
-        others["message"] = {"role": "assistant", **found}
-    return others
+def _says_something(choice: Any) -> TypeGuard[dict[str, Any]]:
+    if not is_dict(choice):
+        return False
+    if any(choice.get(form) is not None for form in ("message", "delta", "text")):
+        return True
+    return bool(choice.get("finish_reason")) and _ENDS.issuperset(choice)
 
 
 # The reply to any of the completions' endpoints

@@ -25,7 +25,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .codec import JSONObject, is_list, is_mapping, members, object_members
+from .codec import (
+    FILLED_DIRECTLY,
+    WHEN_MISSING,
+    JSONObject,
+    is_list,
+    is_mapping,
+    members,
+    object_members,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +41,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .extras.media import Media
+
+
+FILLED_DIRECTLY.add(__name__)
 
 
 class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
@@ -176,7 +187,7 @@ class ChatMessage(JSONObject):
     An answer's message goes back into the next request as it is.
     """
 
-    role: ChatRole | str = ""
+    role: ChatRole | str = field(default="", metadata={WHEN_MISSING: ChatRole.ASSISTANT})
     content: str | Sequence[ContentPart | Mapping[str, Any]] | None = None
     name: str | None = None  # tells participants of one role apart
     tool_calls: list[ToolCall] | None = None  # from the assistant
@@ -250,12 +261,6 @@ class ChatMessage(JSONObject):
     def reasoning(self) -> str:
         """The reasoning that some servers send beside the answer; "" where there is none."""
         return _reasoning_in(self)
-
-    @classmethod
-    def _as_read(cls, role: Any = ChatRole.ASSISTANT, **fields: Any) -> "Self":
-        self = cls(ChatRole.ASSISTANT, **fields)
-        self.role = role  # any role is read
-        return self
 
     def _finish_members(self, found: dict[str, Any]) -> None:
         if self.tool_calls or self.function_call:
