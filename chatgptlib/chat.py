@@ -88,7 +88,7 @@ def create_chat_completion(
 
     def read_answer(value: JSONValue) -> Any:
         answer = _with_messages(value)
-        choices = answer.get("choices") if isinstance(answer, dict) else None
+        choices: Any = answer.get("choices") if is_dict(answer) else None
         if not choices or not isinstance(choices, list) or None in choices:
             raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
         return read(value if into is dict else answer)
