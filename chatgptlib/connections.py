@@ -2,19 +2,19 @@
 
     route = connections.route_to(request)
     connection = route.take_idle() or route.connect(limits)
-    connection.begin(route, limits)
-    connection.send(route.head_of(request), request.body)
+    connection.send(request, limits)
     connection.read_head(method);  connection.receive()
     connection.give_back(clean=True)  or  connection.close()
 
 urllib3 opens the connections: addresses, proxies, TLS. What goes over them is sent and read
 here, so that each wait has its limit, and no byte is left behind in a buffer.
+
+A session of the user's, or a mock, sends by itself; its response is read as a connection is.
 """
 
 from __future__ import annotations
 
 import contextvars
-import functools
 import io
 import os
 import re
@@ -47,6 +47,7 @@ _IDLE_SECONDS = 30.0  # after which servers and routers may have forgotten a con
 PRIVATE_NAMES = {
     "urllib3.connectionpool.HTTPConnectionPool": ["_new_conn", "_prepare_proxy", "_validate_conn"],
     "urllib3._collections": ["HTTPHeaderDict"],  # urllib3 1.26 has it nowhere else
+    "urllib3.HTTPResponse()": ["_fp"],  # http.client's response, whose `fp` reads the socket
     "requests.adapters.HTTPAdapter": ["cert_verify"],
     "requests.Response()": ["_content"],  # False until somebody has read the body
 }
@@ -97,9 +98,9 @@ class Connections:
         proxies: Mapping[str, str] | None,
     ) -> None:
         self.session = session
-        self._verify = verify
-        self._cert = cert
-        self._proxies = dict(proxies or {})
+        self._settings: dict[str, Any] = {
+            "proxies": dict(proxies or {}), "stream": True, "verify": verify, "cert": cert,
+        }  # fmt: skip
         # Connections belong to one process: a child of it makes its own.
         self._routes: tuple[int, dict[tuple[str | None, ...], Route]] = (0, {})
 
@@ -123,7 +124,7 @@ class Connections:
         key = (*origin, *there, *map(os.environ.get, there))
         if key not in routes:
             # If several threads get here at once, they share the first one's route.
-            routes.setdefault(key, Route(request, self._verify, self._cert, self._proxies))
+            routes.setdefault(key, Route(request.url or "", self._settings))
         return routes[key]
 
     def close(self) -> None:
@@ -133,9 +134,10 @@ class Connections:
         for route in list(routes.values()):
             route.close_idle(for_good=True)
 
-    def needs_session(self) -> bool:
-        """Whether requests has to send: over the user's session, or because a mock or recorder has
-        replaced a method with which requests and urllib3 send or connect."""
+    def needs_session(self, route: Route) -> bool:
+        """Whether requests has to send: over the user's session, through a proxy that it alone
+        can talk to, or because a mock or recorder has replaced a method with which requests
+        and urllib3 send or connect."""
         from requests import Session
         from requests.adapters import HTTPAdapter
         from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -147,11 +149,12 @@ class Connections:
         pools = (HTTPConnectionPool, HTTPSConnectionPool)
         return (
             self.session is not None
+            or route.needs_session
             or not all(_is_original(owner, name) for owner, name in methods)
             or not all(pool.ConnectionCls.__module__.startswith("urllib3.") for pool in pools)
         )
 
-    def ask_session(self, request: requests.PreparedRequest, timeout: Any) -> requests.Response:
+    def ask_session(self, request: requests.PreparedRequest, limits: Limits) -> requests.Response:
         import requests
         from requests.utils import default_user_agent
 
@@ -159,13 +162,12 @@ class Connections:
             came.append(response)
 
         came: list[requests.Response] = []
-        session, headers, verify = self.session, dict(request.headers), self._verify
+        session, headers, settings = self.session, dict(request.headers), dict(self._settings)
         session = session or requests.Session()
-        headers.pop("Content-Length", None)
         if session.headers.get("User-Agent") not in (None, default_user_agent()):
             headers.pop("User-Agent", None)
-        if verify is None and session.verify is not True:
-            verify = session.verify  # else a CA bundle of the environment takes precedence
+        if settings["verify"] is None and session.verify is not True:
+            settings["verify"] = session.verify  # else the environment's CA bundle goes first
         try:
             return session.request(
                 request.method or "GET",
@@ -173,13 +175,10 @@ class Connections:
                 data=request.body,
                 headers=headers,
                 auth=session.auth or (lambda asked: asked),  # else requests reads ~/.netrc
-                timeout=timeout,
+                timeout=(limits.connect, limits.read),
                 allow_redirects=False,
-                proxies=self._proxies,
                 hooks={"response": [note, *session.hooks["response"]]},
-                verify=verify,
-                cert=self._cert,
-                stream=True,
+                **settings,
             )
         except BaseException as error:  # a hook's
             if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -189,6 +188,8 @@ class Connections:
             raise
         finally:
             came.clear()  # the response holds `note`
+            if session is not self.session:
+                session.close()
 
 
 def _is_original(owner: Any, name: str) -> bool:
@@ -200,57 +201,21 @@ def _is_original(owner: Any, name: str) -> bool:
 class Route:
     """How to reach a server, and the connections to it that are idle."""
 
-    def __init__(
-        self,
-        request: requests.PreparedRequest,
-        verify: bool | str | None,
-        cert: str | tuple[str, str] | None,
-        proxies: dict[str, str],
-    ) -> None:
+    def __init__(self, url: str, settings: Mapping[str, Any]) -> None:
         import requests
 
         with requests.Session() as session:  # finds what the environment says
             found: Any = session.merge_environment_settings(
-                request.url or "", dict(proxies), True, verify, cert
+                url, dict(settings["proxies"]), True, settings["verify"], settings["cert"]
             )
-        self._verify, self._cert, self._proxies = found["verify"], found["cert"], found["proxies"]
-        self.proxied: bool = bool(requests.utils.select_proxy(request.url or "", self._proxies))
-        self.secrets = Secrets(*credentials_in(self._proxies.values()))
-        self._url = request.url or ""
-        self._made: Any = None
+        proxy = requests.utils.select_proxy(url, found["proxies"]) or ""
+        scheme, named, _ = proxy.partition("://")
+        self.proxied: bool = bool(proxy)
+        self.needs_session: bool = bool(named) and scheme.lower() != "http"  # SOCKS, TLS in TLS
+        self.secrets = Secrets(*credentials_in(found["proxies"].values()))
+        self._url = url
+        self._settings = found
         self._idle: deque[Connection] = deque()  # no signal handler can interrupt its methods
-
-    @property
-    def _pool(self) -> Any:
-        """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
-        # Not a `cached_property`: before Python 3.12 that has a lock, which a fork may find held.
-        if self._made is None:
-            self._made = self._new_pool()
-        return self._made
-
-    def _new_pool(self) -> Any:
-        import requests
-        from requests.adapters import HTTPAdapter
-
-        adapter: Any = HTTPAdapter()
-        url, verify, cert, proxies = self._url, self._verify, self._cert, self._proxies
-        if hasattr(adapter, "get_connection_with_tls_context"):
-            request = requests.Request("GET", url).prepare()
-            pool: Any = adapter.get_connection_with_tls_context(request, verify, proxies, cert)
-        else:  # before requests 2.32
-            pool = adapter.get_connection(url, proxies)
-        adapter.cert_verify(pool, url, verify, cert)
-        pool.ConnectionCls = limited(pool.ConnectionCls)
-        return pool
-
-    @property
-    def _proxy_scheme(self) -> str:
-        """Scheme of the HTTP proxy, or "". SOCKS is left to urllib3."""
-        return self._pool.proxy.scheme if getattr(self._pool, "proxy", None) else ""
-
-    @property
-    def _tunnels(self) -> bool:
-        return self._proxy_scheme != "" and self._url.startswith("https:")
 
     def take_idle(self) -> Connection | None:
         """A connection that has served before and can serve again."""
@@ -278,37 +243,44 @@ class Route:
 
     def connect(self, limits: Limits) -> Connection:
         def connect() -> Connection:
+            pool = self._pool()
+            forwards = self.proxied and self._url.startswith("http:")
             conn = pool._new_conn()
-            conn.limits, conn.timeout = limits, limits.left(limits.connect)
+            conn.timeout = limits.left(limits.connect)
+            made.append(conn)
             try:
-                if self._tunnels:
-                    pool._prepare_proxy(conn)
+                if self.proxied and not forwards:
+                    pool._prepare_proxy(conn)  # makes a tunnel
                 pool._validate_conn(conn)  # makes TLS connections
                 if conn.sock is None:
                     conn.connect()
             except BaseException:
                 conn.close()
                 raise
-            return Connection(conn.sock, tls_in_tls)
+            return Connection(conn.sock, self, pool.proxy_headers if forwards else None)
 
-        pool = self._pool
-        tls_in_tls = self._tunnels and self._proxy_scheme == "https"
-        socks = self.proxied and not self._proxy_scheme
-        return with_deadline(limits if tls_in_tls or socks else None, connect, close_abandoned)
+        def abandon(future: Future[Connection]) -> None:
+            for conn in made:
+                shut_down(conn.sock)
+            close_abandoned(future)
 
-    def head_of(self, request: requests.PreparedRequest) -> bytes:
-        """The request up to its body, as it is sent."""
-        url, target = request.url or "", request.path_url
-        headers: dict[str, Any] = dict(request.headers)
-        if "host" not in map(str.lower, headers):
-            port = ":443" if url.startswith("https") else ":80"
-            headers["Host"] = url.split("/", 3)[2].removesuffix(port)
-        if self._proxy_scheme and not self._tunnels:
-            target = url
-            headers.update(self._pool.proxy_headers)
-        lines = [f"{request.method} {target} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+        made: list[Any] = []
+        return with_deadline(limits, connect, abandon)
+
+    def _pool(self) -> Any:
+        """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        adapter: Any = HTTPAdapter()
+        verify, cert, proxies = (self._settings[name] for name in ("verify", "cert", "proxies"))
+        if hasattr(adapter, "get_connection_with_tls_context"):
+            request = requests.Request("GET", self._url).prepare()
+            pool: Any = adapter.get_connection_with_tls_context(request, verify, proxies, cert)
+        else:  # before requests 2.32
+            pool = adapter.get_connection(self._url, proxies)
+        adapter.cert_verify(pool, self._url, verify, cert)
+        return pool
 
 
 def credentials_in(urls: Iterable[str]) -> Iterator[str]:
@@ -324,29 +296,6 @@ def credentials_in(urls: Iterable[str]) -> Iterator[str]:
             yield from (text, *text.split(":"), b64encode(text.encode()).decode())
 
 
-@functools.cache
-def limited(connection_class: type[http.client.HTTPConnection]) -> type[Any]:
-    """A connection class of urllib3, made to keep to the limits of an exchange in each step
-    of connecting: TCP, the proxy's TLS, its answer to CONNECT, the server's TLS."""
-    from http.client import HTTPResponse
-
-    class Limited(connection_class):  # type: ignore[misc, valid-type]  # not known earlier
-        limits = Limits(None, None, None)
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            super().__setattr__(name, value)
-            if name == "sock" and value is not None:
-                value.settimeout(self.limits.left(self.limits.connect))
-
-        def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> HTTPResponse:  # pyright: ignore[reportIncompatibleVariableOverride]  # it makes one
-            """Reads the answer to CONNECT."""
-            limits = self.limits
-            head, _ = _read_head(lambda: _receive(sock, limits.left(limits.connect)))
-            return HTTPResponse(_as_socket(head), *args, **kwargs)
-
-    return Limited
-
-
 # Channels: a connection, or the response of a session
 
 
@@ -356,23 +305,20 @@ class Connection:
     can_hurry = True
     idle_since = 0.0
 
-    def __init__(self, sock: Any, tls_in_tls: bool) -> None:
+    def __init__(self, sock: Any, route: Route, forwarding: Mapping[str, str] | None) -> None:
         self._sock = sock
-        self._tls_in_tls = tls_in_tls  # urllib3's, which keeps to no limit in all
+        self._route = route
+        self._forwarding = forwarding  # headers for the proxy that forwards requests, if one does
         # Also runs when the connection is garbage, as after an interruption.
         self.close: Callable[[], object] = weakref.finalize(self, sock.close)
 
-    def begin(self, route: Route, limits: Limits) -> None:
-        """Serve an exchange."""
-        self._route = route
+    def send(self, request: requests.PreparedRequest, limits: Limits) -> None:
+        """Begin an exchange: send a request, with the read limit between two writes."""
         self._limits = limits
         self._unread = b""  # received, and not taken yet
-        self.received_any = False
-        self.may_keep = False
-
-    def send(self, head: bytes, body: Any) -> None:
-        """Send a request, with the read limit between two writes."""
-        body, limits = body or b"", self._limits
+        self.received_any = self.may_keep = False
+        head = self._head_of(request)
+        body: Any = request.body or b""
         try:
             for data in (head + body,) if len(body) < _WRITE_SIZE else (head, body):
                 at, view = 0, memoryview(data)
@@ -383,32 +329,56 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             pass  # the server may have answered without reading the full request
 
+    def _head_of(self, request: requests.PreparedRequest) -> bytes:
+        url, target = request.url or "", request.path_url
+        headers: dict[str, Any] = dict(request.headers)
+        if "host" not in map(str.lower, headers):
+            port = ":443" if url.startswith("https") else ":80"
+            headers["Host"] = url.split("/", 3)[2].removesuffix(port)
+        if self._forwarding is not None:
+            target = url
+            headers.update(self._forwarding)
+        lines = [f"{request.method} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
     def read_head(self, method: str | None) -> http.client.HTTPResponse:
         """The head of the response, after any interim ones."""
-        from http.client import HTTPResponse
+        from http.client import BadStatusLine, HTTPException, HTTPResponse, RemoteDisconnected
 
-        head, self._unread = self._bounded(functools.partial(_read_head, self._receive))
-        response = HTTPResponse(_as_socket(head), method=method)
+        data, end, received = b"", None, 0
+        while end is None:
+            more = self._receive()
+            data += more
+            received += len(more)
+            if not more:
+                where = "in the head of the answer" if data else "without an answer"
+                raise RemoteDisconnected(f"the server closed the connection {where}")
+            if not b"HTTP/".startswith(data[:5]):
+                raise BadStatusLine(repr(data))
+            if received > _HEAD_LIMIT:  # interim ones too
+                raise HTTPException(f"the head of the answer has more than {_HEAD_LIMIT} bytes")
+            while (end := _HEAD_END.search(data)) and _INTERIM.match(data):
+                data = data[end.end() :]
+        head, self._unread = io.BytesIO(data[: end.end()]), data[end.end() :]
+        source: Any = SimpleNamespace(makefile=lambda _: head)  # pyright: ignore[reportUnknownLambdaType]
+        response = HTTPResponse(source, method=method)
         response.begin()
         response.close()  # its finalizer would swallow a Ctrl-C
         return response
 
     def receive(self) -> bytes:
-        """The next bytes; b"" when the connection has ended."""
+        """The next bytes, however many have arrived; b"" when the connection has ended."""
         if self._unread:
             data, self._unread = self._unread, b""
             return data
-        return self._bounded(self._receive)
+        return self._receive()
 
     def _receive(self) -> bytes:
-        data = _receive(self._sock, self._limits.left(self._limits.read))
+        self._sock.settimeout(self._limits.left(self._limits.read))
+        data: bytes = self._sock.recv(_READ_SIZE)
         self.received_any = self.received_any or bool(data)
         return data
-
-    def _bounded(self, step: Callable[[], R]) -> R:
-        return with_deadline(
-            self._limits if self._tls_in_tls else None, step, lambda _: self.close()
-        )
 
     def give_back(self, clean: bool) -> None:
         """Serve others, or close if bytes that belong to no response are left (not `clean`)."""
@@ -434,91 +404,67 @@ class Connection:
         shut_down(self._sock)
 
 
-def _receive(sock: Any, limit: float | None) -> bytes:
-    """The next bytes, however many have arrived; b"" at the end of the connection."""
-    sock.settimeout(limit)
-    data: bytes = sock.recv(_READ_SIZE)
-    return data
-
-
-def _read_head(receive: Callable[[], bytes]) -> tuple[bytes, bytes]:
-    """The head of a response, without interim ones, and the bytes that came after it."""
-    from http.client import BadStatusLine, HTTPException, RemoteDisconnected
-
-    data, end, received = b"", None, 0
-    while end is None:
-        more = receive()
-        data += more
-        received += len(more)
-        if not more and not data:
-            raise RemoteDisconnected("the server closed the connection")
-        if not more:
-            raise ConnectionAbortedError("the connection ended in the head of the answer")
-        if not b"HTTP/".startswith(data[:5]):
-            raise BadStatusLine(repr(data))
-        if received > _HEAD_LIMIT:  # interim ones too
-            raise HTTPException(f"the head of the answer has more than {_HEAD_LIMIT} bytes")
-        while (end := _HEAD_END.search(data)) and _INTERIM.match(data):
-            data = data[end.end() :]
-    return data[: end.end()], data[end.end() :]
-
-
-def _as_socket(head: bytes) -> Any:
-    """What http.client takes for a socket over which this head comes."""
-    return SimpleNamespace(makefile=functools.partial(_file_of, head))
-
-
-def _file_of(head: bytes, mode: str) -> io.BytesIO:
-    return io.BytesIO(head)
-
-
 class SessionResponse:
-    """The response of a user's session, or of a mock: whatever file it holds."""
+    """The response of a session, read from under http.client, which would take a body cut short
+    for a complete one; or that of a mock, whatever file it holds."""
+
+    received_any = False  # not known
 
     def __init__(self, response: requests.Response, limits: Limits) -> None:
         self._response = response
         self._limits = limits
-        self._deadline = None if limits.due is None else limits
-        self._raw = raw = response.raw
-        self._connection = getattr(raw, "connection", None)
-        self._sock: Any = getattr(self._connection, "sock", None)
-        if self._sock is None:  # http.client has dropped it: nothing comes after this answer
-            for name in ("_fp", "fp", "raw", "_sock"):
-                raw = getattr(raw, name, None)
-            self._sock, raw = raw, response.raw
-        self.is_decoded = vars(response).get("_content", False) is not False  # read by a hook
-        self._unread = response.content if self.is_decoded else b""
-        # Without `read1`, as in an old urllib3, the only prompt read is one byte.
-        self.can_hurry = hasattr(raw, "read1")
-        for name, value in (("decode_content", False), ("enforce_content_length", True)):
-            if hasattr(raw, name):  # urllib3's
-                setattr(raw, name, value)
+        self._has_deadline = limits.due is not None
+        self._is_abandoned = False
+        self.headers: Mapping[str, str] = response.headers  # of what is read here
+        self._raw: Any = response.raw
+        file: Any = getattr(getattr(self._raw, "_fp", None), "fp", None)
+        self._sock: Any = getattr(getattr(file, "raw", None), "_sock", None)
+        self.can_hurry = self._sock is not None
+        if vars(response).get("_content", False) is not False:  # a hook has read it
+            self.headers, file = {}, io.BytesIO(response.content)
+        elif self._sock is None:
+            coding = response.headers.get("content-encoding", "")
+            self.headers, file = {"content-encoding": coding}, self._raw
+            if hasattr(file, "decode_content"):  # urllib3's
+                file.decode_content = False
+        self._file = file
 
     def receive(self) -> bytes:
-        """The next bytes of the body; b"" at its end."""
-        if self.is_decoded:
-            data, self._unread = self._unread, b""
-            return data
-        return with_deadline(self._deadline, self._read, lambda _: self.close())
+        """The next bytes; b"" at the end."""
+        if not self._has_deadline:
+            return self._receive()
+        return with_deadline(self._limits, self._receive, self._abandon)
 
-    def _read(self) -> bytes:
+    def _receive(self) -> bytes:
         if self._limits.due is not None and self._sock is not None:
             self._sock.settimeout(self._limits.left(self._limits.read))
-        data: bytes = self._raw.read1(_READ_SIZE) if self.can_hurry else self._raw.read(1)
+        # Without `read1`, as in an old urllib3, the only prompt read is one byte.
+        read1 = getattr(self._file, "read1", None)
+        data: bytes = self._file.read(1) if read1 is None else read1(_READ_SIZE)
         return data or b""
 
     def give_back(self, clean: bool) -> None:
-        self._sock = None  # it may belong to another request from here on
-        if release := getattr(self._raw, "release_conn", None):
-            release()
+        sock, self._sock = self._sock, None  # it may belong to another request from here on
+        if sock is not None and clean:
+            self._raw._fp.close()  # http.client then takes the answer for read
+            self._raw.release_conn()
+        else:
+            self.close()
 
     def shut_down(self) -> None:
-        # urllib3 releases the connection together with the last bytes.
-        released = getattr(self._raw, "connection", None) is not self._connection
-        if self._sock is not None and not released:
+        if self._sock is not None:
             shut_down(self._sock)
 
+    def _abandon(self, future: Future[bytes]) -> None:
+        self._is_abandoned = True  # to close a file can mean to wait for its reader
+        self.shut_down()
+        future.add_done_callback(lambda _: self._close())
+
     def close(self) -> None:
+        if not self._is_abandoned:
+            self._close()
+
+    def _close(self) -> None:
         try:
             self._response.close()
         except Exception:
@@ -536,7 +482,7 @@ def shut_down(sock: Any) -> None:
     try:
         if isinstance(sock, _socket.socket):
             _socket.socket.shutdown(sock, _socket.SHUT_RDWR)
-        else:  # one of gevent's or eventlet's
+        elif sock is not None:  # one of gevent's or eventlet's
             twin = _socket.socket(fileno=os.dup(sock.fileno()))
             twin.shutdown(_socket.SHUT_RDWR)
             twin.close()
@@ -544,16 +490,12 @@ def shut_down(sock: Any) -> None:
         pass  # it is gone already
 
 
-class Abandoned(TimeoutError):
-    """The deadline passed; the step goes on in its thread."""
-
-
 def with_deadline(
-    limits: Limits | None, step: Callable[[], R], discard: Callable[[Any], object]
+    limits: Limits, step: Callable[[], R], abandon: Callable[[Future[R]], object]
 ) -> R:
-    """What `step` returns. If there is a deadline, it is run in a thread that can be left,
-    since nothing else bounds it; `discard` then gets the future with what comes of it."""
-    if limits is None or limits.due is None:
+    """What `step` returns. If there is a deadline, it runs in a thread that can be left, since
+    no timeout of a socket bounds it in all; `abandon` then gets what will come of it."""
+    if limits.due is None:
         return step()
     from concurrent.futures import Future, wait
 
@@ -574,13 +516,12 @@ def with_deadline(
         in_time = bool(wait([future], seconds).done)
     finally:
         if not in_time:
-            future.add_done_callback(discard)
+            abandon(future)
     if not in_time:
-        raise Abandoned
+        raise TimeoutError
     return future.result()
 
 
 def close_abandoned(future: Future[Any]) -> None:
-    """Close the result of an abandoned step."""
-    if future.exception() is None:
-        future.result().close()
+    """Close what comes of an abandoned step."""
+    future.add_done_callback(lambda done: done.exception() is None and done.result().close())

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import re
 import sys
@@ -27,7 +26,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .connections import (
-    Abandoned,
     Connection,
     Connections,
     Limits,
@@ -48,21 +46,7 @@ from .errors import (
     is_passing,
     shown_url,
 )
-from .protocol import (
-    BODY,
-    BROKEN,
-    CONNECTING,
-    DONE,
-    EXPIRED,
-    HEAD,
-    LEFT,
-    MOVES,
-    READING,
-    SENT,
-    Body,
-    Incomplete,
-    Undecodable,
-)
+from .protocol import MOVES, Body, Incomplete, State, Undecodable
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -90,7 +74,7 @@ class Exchange:
         secrets: Secrets,
         body_limit: int,
     ) -> None:
-        self.state: str = CONNECTING
+        self.state: State = "connecting"
         self.reused: bool = False  # its connection had served another exchange
         self.status_code: int = 0
         self.reason: str = ""
@@ -115,20 +99,20 @@ class Exchange:
         `fresh`: not over a connection that has served before.
         Raises ConfigError for what can't be sent and HTTPError when no answer came.
         """
-        limits, request = self._limits, self._request
+        connections, limits, request = self._connections, self._limits, self._request
         handled = sys.exc_info()[1]
         self._sent_at = time.monotonic()  # set again after sending
         try:
-            if self._connections.needs_session():
-                self._move(SENT)
-                timeout = (limits.connect, limits.read)
-                ask = functools.partial(self._connections.ask_session, request, timeout)
-                response = (
+            self._route = route = connections.route_to(request)
+            self._secrets |= route.secrets
+            if connections.needs_session(route):
+                self._move("sent")
+                ask = functools.partial(connections.ask_session, request, limits)
+                self._use(
                     ask() if limits.due is None else with_deadline(limits, ask, close_abandoned)
                 )
-                self._use(response)
             else:
-                self._send_request(fresh)
+                self._send_over(route, fresh)
             if limits.late:  # what came may have been cut by it
                 raise TimeoutError
             return
@@ -141,38 +125,34 @@ class Exchange:
                 raise
         raise made
 
-    def _send_request(self, fresh: bool) -> None:
+    def _send_over(self, route: Route, fresh: bool) -> None:
+        """Send the request over a connection of ours, and read the head of the answer."""
         from urllib3._collections import HTTPHeaderDict
 
-        request, limits = self._request, self._limits
-        self._route = route = self._connections.route_to(request)
-        self._secrets |= route.secrets
         if fresh:
             route.close_idle()  # they are as old as the one that was dead
         connection = route.take_idle()
         self.reused = connection is not None
         if connection is None:
-            connection = route.connect(limits)
+            connection = route.connect(self._limits)
         self._channel = connection
-        self._move(SENT)
-        connection.begin(route, limits)
-        connection.send(route.head_of(request), request.body)
+        self._move("sent")
+        connection.send(self._request, self._limits)
         self._sent_at = time.monotonic()
-        head = connection.read_head(request.method)
+        head = connection.read_head(self._request.method)
         self.status_code, self.reason = head.status, head.reason
         self.headers = HTTPHeaderDict(head.headers.items())
         self._body = Body(head.status, self.headers, limit=self._body_limit)
         connection.may_keep &= head.version == 11 and self._body.may_keep
-        self._move(HEAD)
+        self._move("head")
 
     def _use(self, response: requests.Response) -> None:
         """Read the response of a session or a mock from here on."""
         self._channel = channel = SessionResponse(response, self._limits)
         self.status_code, self.reason = response.status_code, str(response.reason or "")
         self.headers = response.headers
-        coding = "" if channel.is_decoded else self.headers.get("content-encoding", "")
-        self._body = Body(200, {"content-encoding": coding}, limit=self._body_limit)
-        self._move(HEAD)
+        self._body = Body(self.status_code, channel.headers, limit=self._body_limit)
+        self._move("head")
 
     # Reading
 
@@ -203,13 +183,22 @@ class Exchange:
 
     def _receive(self, kind: type[HTTPError]) -> bytes:
         """The next bytes of the body; b"" at its end. Raises a `kind` if it breaks off."""
-        if self.state == DONE:
+        if self.state == "done":
             return b""
-        if not self._move(READING):
+        if not self._move("reading"):
             raise self._broken_off([], kind)
         handled = sys.exc_info()[1]
+        channel, body, data = self._channel, self._body, b""
         try:
-            return self._next()
+            assert channel is not None
+            while not data and not body.ended:
+                data = body.feed(channel.receive())
+            if not self._move("done" if body.ended else "body"):
+                raise Incomplete("closed by another thread")
+            if body.ended:
+                self._channel = None
+                channel.give_back(clean=not body.left_over)
+            return data
         except BaseException as error:
             try:
                 made = self._ended_by(error, kind, handled)
@@ -219,39 +208,17 @@ class Exchange:
                 raise
         raise made
 
-    def _next(self) -> bytes:
-        channel, body, data = self._channel, self._body, b""
-        assert channel is not None
-        while not data and not body.ended:
-            data = body.feed(channel.receive())
-        if not body.ended:
-            if self._move(BODY):
-                return data
-        elif self._move(DONE):
-            self._channel = None
-            channel.give_back(clean=not body.left_over)
-            return data
-        raise Incomplete("closed by another thread")
-
     def finish(self) -> None:
         """The last event has come. Take the end of the body too, if it is at hand, so that
         the connection serves again; else close it."""
         self.end_within(_GRACE_SECONDS)
         try:
-            while self._channel is not None and self._channel.can_hurry and self._move(READING):
-                self._next()
-        except (OSError, Incomplete) as error:  # no end at hand
-            if isinstance(error, Abandoned) and self._channel is not None:
-                self._channel.shut_down()
-                self._channel = None
-            if raised_by_signal(error):
-                raise
-        except Exception as error:
-            if not self._is_network_error(error):
-                raise
+            while self._channel is not None and self._channel.can_hurry:
+                self._receive(HTTPError)
+        except OpenAIError:
+            pass  # no end at hand
         finally:
-            self._move(LEFT)
-            self._close_channel()
+            self.close()
 
     def close(self) -> None:
         """Leave the answer. Returns at once, and may be called from any thread: one that
@@ -259,8 +226,8 @@ class Exchange:
         if os.getpid() != self._pid:
             self._close_channel()  # a child's copy: the parent's goes on, and may have its lock
             return
-        channel, before = self._channel, self._move(LEFT)
-        if before == READING and channel is not None:
+        channel, before = self._channel, self._move("left")
+        if before == "reading" and channel is not None:
             channel.shut_down()  # the reader closes it when it is awake
         elif before:
             self._close_channel()
@@ -273,13 +240,13 @@ class Exchange:
     def check_deadline(self) -> None:
         """Raise RequestTimeoutError if the deadline has passed."""
         if self._limits.late:
-            self._move(EXPIRED)
+            self._move("expired")
             self._close_channel()
             raise self._broken_off([], HTTPError)
 
     # States
 
-    def _move(self, state: str) -> str:
+    def _move(self, state: State) -> str:
         """Go to `state`. Returns the state before; "" where no such move is allowed."""
         with self._lock:
             before = self.state
@@ -299,45 +266,21 @@ class Exchange:
         """End the exchange, which this thread was busy with. Returns what is to be raised: an
         error of ours, or what a user's hook, signal handler or job runner has raised."""
         before, channel = self.state, self._channel
-        self._move(EXPIRED if self._limits.late else BROKEN)
-        if isinstance(error, Abandoned) and channel is not None:
-            channel.shut_down()  # the thread that was left with it closes it
-            self._channel = None
+        self._move("expired" if self._limits.late else "broken")
         self._close_channel()
         links = _chain(error, handled)
         _clear_frames(links)
         passing = next(filter(_raised_by_user, reversed(links)), None)
-        if passing is None and not self._is_network_error(error):
+        if passing is None and not _is_of_network(error):
             passing = error
         if passing is not None:
             return passing
-        if before in (CONNECTING, SENT):
-            untouched = not (isinstance(channel, Connection) and channel.received_any)
-            made = self._no_answer(links, before, untouched)
+        if before in ("connecting", "sent"):
+            made = self._no_answer(links, before, channel is None or not channel.received_any)
         else:
             made = self._broken_off(links, kind)
         made.__cause__ = self._cause(links)
         return made
-
-    def _is_network_error(self, error: BaseException) -> bool:
-        """Whether `error` is of a kind that what this module stands on raises."""
-        from http.client import HTTPException
-
-        from requests import RequestException
-        from urllib3.exceptions import HTTPError as PoolError
-
-        if not isinstance(error, Exception) or isinstance(error, (RecursionError, MemoryError)):
-            return False
-        theirs = (RequestException, PoolError, HTTPException, json.JSONDecodeError, Abandoned)
-        if isinstance(error, (*theirs, Incomplete, Undecodable)):
-            return True
-        if _package_of(type(error).__module__) not in ("builtins", *_NETWORK_PACKAGES):
-            return False
-        *_, frame = _frames_of(error)
-        return (
-            isinstance(error, OSError)
-            or _package_of(frame.f_globals.get("__name__", "")) in _NETWORK_PACKAGES
-        )
 
     # Errors
 
@@ -352,14 +295,11 @@ class Exchange:
     @property
     def safe_headers(self) -> Mapping[str, str]:
         """The headers, for an error to carry: a server may repeat the key there too."""
-        from urllib3._collections import HTTPHeaderDict
-
-        pairs = self.headers.items()
-        if not any(self._secrets.found_in(f"{name} {value}") for name, value in pairs):
-            return self.headers
-        return HTTPHeaderDict(
-            [(self.redacted(name), self.redacted(value)) for name, value in pairs]
+        kind: Any = type(self.headers)  # which knows that their case does not matter
+        redacted: Mapping[str, str] = kind(
+            [(self.redacted(name), self.redacted(value)) for name, value in self.headers.items()]
         )
+        return redacted
 
     def redacted(self, value: Any) -> Any:
         """Text, or JSON with texts in it, without the key, for the server that repeats it."""
@@ -367,42 +307,36 @@ class Exchange:
 
     def _no_answer(self, links: list[BaseException], before: str, untouched: bool) -> OpenAIError:
         """The error of ours for a request that got no answer; not a byte if `untouched`."""
-        from ssl import SSLCertVerificationError, SSLError
-
-        from requests import exceptions as theirs
-
         error = links[0]
+        names = _names_of(links)
         where, reason = f"[{self.where}]", self.redacted(_reason(links))
-        connecting = before == CONNECTING or any(type(x).__name__ in _NOT_CONNECTED for x in links)
+        connecting = before == "connecting" or "NewConnectionError" in names
         tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
-        lost, proxied = _is_lost(links), tunnel or isinstance(error, theirs.ProxyError)
-        if before == CONNECTING and self._route is not None:
+        lost, proxied = _is_lost(links), tunnel or "ProxyError" in names
+        if before == "connecting" and self._route is not None:
             proxied = tunnel or self._route.proxied
-        if self.state == EXPIRED:
+        if self.state == "expired":
             return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
-        if _is_timeout(links) and (connecting or isinstance(error, theirs.ConnectTimeout)):
+        if _is_timeout(links) and (connecting or "ConnectTimeout" in names):
             text = f"no connection within {self._limits.connect:g} s {where}"
             return RequestTimeoutError(text, may_retry=True)
         if _is_timeout(links):
             return RequestTimeoutError(f"no answer within {self._limits.read:g} s {where}")
         # urllib3 1.26 has a class of its own for a wrong name in a certificate.
-        if any(
-            isinstance(x, SSLCertVerificationError) or type(x).__name__ == "CertificateError"
-            for x in links
-        ):
+        if not names.isdisjoint({"SSLCertVerificationError", "CertificateError"}):
             return HTTPError(
                 f"the server's certificate was not accepted: {reason} {where}. For a company's "
                 "own CA set REQUESTS_CA_BUNDLE, or verify='/path/to/ca.pem'"
             )
         # A CA bundle that is not there is an OSError without a number.
-        no_file = before == CONNECTING and type(error) is OSError and not (error.errno or tunnel)
-        if no_file or isinstance(error, (ValueError, TypeError, theirs.InvalidSchema)):
+        no_file = before == "connecting" and type(error) is OSError and not (error.errno or tunnel)
+        if no_file or isinstance(error, (ValueError, TypeError)) or "InvalidSchema" in names:
             return ConfigError(f"cannot be sent: {reason} {where}")
-        if proxied and (before == CONNECTING or not lost):
+        if proxied and (before == "connecting" or not lost):
             may_retry = not tunnel or is_passing(int(tunnel[1]))
             text = f"no connection through the proxy: {reason} {where}"
             return HTTPError(text, may_retry=may_retry)
-        if isinstance(error, (theirs.SSLError, SSLError)) and not lost:
+        if "SSLError" in names and not lost:
             return HTTPError(f"no TLS connection: {reason} {where}", may_retry=connecting)
         if connecting:
             return HTTPError(f"no connection: {reason} {where}", may_retry=True)
@@ -417,20 +351,17 @@ class Exchange:
 
         `links` is empty for one that is read after its end.
         """
-        from requests.exceptions import ContentDecodingError
-        from urllib3.exceptions import DecodeError
-
         where, reason = f"[{self.where}]", f": {self.redacted(_reason(links))}" if links else ""
         made: OpenAIError
-        if self.state == READING:
+        if self.state == "reading":
             made = ConfigError(f"another thread is reading this answer {where}")
-        elif self.state == EXPIRED or (self.state == DONE and not links):
+        elif self.state == "expired" or (self.state == "done" and not links):
             made = RequestTimeoutError(f"the deadline ran out while the answer came {where}")
-        elif self.state == LEFT:
+        elif self.state == "left":
             made = kind(f"closed before the answer was complete {where}")
         elif _is_timeout(links):
             made = RequestTimeoutError(f"the server fell silent in its answer {where}")
-        elif links and isinstance(links[0], (Undecodable, ContentDecodingError, DecodeError)):
+        elif links and isinstance(links[0], Undecodable):
             made = DeserializeError(f"the answer could not be decompressed{reason} {where}")
         else:
             made = kind(f"the connection was lost in the middle of the answer{reason} {where}")
@@ -440,7 +371,7 @@ class Exchange:
     def _cause(self, links: list[BaseException]) -> BaseException | None:
         """What was behind it all, to be shown alone; None if it would show a secret."""
         link: Any = _innermost(links)
-        known = isinstance(link, (Incomplete, Undecodable, Abandoned))  # our text says it all
+        known = isinstance(link, (Incomplete, Undecodable))  # our text says it all
         if known or self._secrets.found_in(f"{link} {link!r}"):
             return None
         for name in ("request", "response"):  # their headers hold the key
@@ -454,13 +385,25 @@ class Exchange:
 # Exceptions of others
 
 # Packages whose exceptions are translated.
-_NETWORK_PACKAGES = ("eventlet", "gevent", "http", "requests", "socket", "ssl", "urllib", "urllib3")
-# By name, since the second is not in every version of urllib3.
-_NOT_CONNECTED = ("NewConnectionError", "NameResolutionError")
+_NETWORK_PACKAGES = "eventlet gevent http json requests socket ssl urllib urllib3".split()
 
 
-def _package_of(module: str) -> str:
-    return module.partition(".")[0]
+def _is_of_network(error: BaseException) -> bool:
+    """Whether what this module stands on raised `error`: by the classes that it is of, or, for
+    one of Python's own, by the place."""
+    if isinstance(error, (Incomplete, Undecodable)):
+        return True
+    modules = [kind.__module__ for kind in type(error).__mro__]
+    if modules[0] == "builtins" and not isinstance(error, (RecursionError, MemoryError)):
+        if isinstance(error, OSError):
+            return True
+        *_, frame = _frames_of(error)
+        modules.append(frame.f_globals.get("__name__", ""))
+    return isinstance(error, Exception) and any(map(_is_network, modules))
+
+
+def _is_network(module: str) -> bool:
+    return module.partition(".")[0] in _NETWORK_PACKAGES
 
 
 def _chain(error: BaseException, handled: BaseException | None) -> list[BaseException]:
@@ -487,7 +430,7 @@ def _clear_frames(links: list[BaseException]) -> None:
     """Clear the local variables of network code and of this module: some hold the key."""
     for frame in itertools.chain(*map(_frames_of, links)):
         module = frame.f_globals.get("__name__", "")
-        if module in (__name__, Limits.__module__) or _package_of(module) in _NETWORK_PACKAGES:
+        if module in (__name__, Limits.__module__) or _is_network(module):
             try:
                 frame.clear()
             except RuntimeError:
@@ -514,21 +457,23 @@ def raised_by_signal(error: BaseException) -> bool:
     return False
 
 
-def _is_timeout(links: list[BaseException]) -> bool:
-    from requests.exceptions import Timeout
-    from urllib3.exceptions import ReadTimeoutError
+def _names_of(links: list[BaseException]) -> set[str]:
+    """The names of their classes: while Python ends, these can't be imported any more."""
+    return {kind.__name__ for link in links for kind in type(link).__mro__}
 
+
+def _is_timeout(links: list[BaseException]) -> bool:
     # ETIMEDOUT is the system's own limit, not one of ours.
-    ours = (x for x in links if not (isinstance(x, OSError) and x.errno))
-    return any(isinstance(link, (TimeoutError, Timeout, ReadTimeoutError)) for link in ours)
+    ours = [x for x in links if not (isinstance(x, OSError) and x.errno)]
+    told = not {"Timeout", "ReadTimeoutError"}.isdisjoint(_names_of(ours))  # of requests, urllib3
+    return told or any(isinstance(link, TimeoutError) for link in ours)
 
 
 def _is_lost(links: list[BaseException]) -> bool:
     """The peer closed the connection, or reset it."""
-    from ssl import SSLEOFError, SSLZeroReturnError
-
     kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, TimeoutError)
-    return any(isinstance(link, (*kinds, SSLEOFError, SSLZeroReturnError)) for link in links)
+    told = not {"SSLEOFError", "SSLZeroReturnError"}.isdisjoint(_names_of(links))
+    return told or any(isinstance(link, kinds) for link in links)
 
 
 def _innermost(links: list[BaseException]) -> BaseException:

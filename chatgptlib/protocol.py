@@ -15,35 +15,31 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-# The states of an exchange. Plain strings: comparing them runs no Python code, so no signal
-# handler can run between reading the state and changing it.
-CONNECTING = "connecting"  # looking for a connection, or making one
-SENT = "sent"  # the request is on its way, or waits for its answer
-HEAD = "head"  # the status and the headers are here
-READING = "reading"  # a thread waits for bytes of the body
-BODY = "body"  # some of the body is here, and no thread waits for more
-DONE = "done"  # all of the body is here; the connection serves others
-LEFT = "left"  # closed by its user before the end
-EXPIRED = "expired"  # the deadline has passed
-BROKEN = "broken"  # the connection, or what came over it, failed; or an exception passed
+# Plain strings: comparing them runs no Python code, so no signal handler can run between
+# reading the state and changing it.
+State: TypeAlias = Literal[
+    "connecting", "sent", "head", "reading", "body", "done", "left", "expired", "broken"
+]
 
-MOVES: dict[str, frozenset[str]] = {
-    CONNECTING: frozenset({SENT, LEFT, EXPIRED, BROKEN}),
-    SENT: frozenset({HEAD, LEFT, EXPIRED, BROKEN}),
-    HEAD: frozenset({READING, LEFT, EXPIRED, BROKEN}),
-    READING: frozenset({BODY, DONE, LEFT, EXPIRED, BROKEN}),
-    BODY: frozenset({READING, LEFT, EXPIRED, BROKEN}),
-    DONE: frozenset(),
-    LEFT: frozenset(),
-    EXPIRED: frozenset(),
-    BROKEN: frozenset(),
+# Under way, an exchange can always be closed by its user, pass its deadline, or fail.
+_ENDS: tuple[State, ...] = ("left", "expired", "broken")
+
+MOVES: dict[State, tuple[State, ...]] = {
+    "connecting": ("sent", *_ENDS),  # looking for a connection, or making one
+    "sent": ("head", *_ENDS),  # the request is on its way, or waits for its answer
+    "head": ("reading", *_ENDS),  # the status and the headers are here
+    "reading": ("body", "done", *_ENDS),  # a thread waits for bytes of the body
+    "body": ("reading", *_ENDS),  # some of the body is here, and no thread waits for more
+    "done": (),  # all of the body is here; the connection serves others
+    "left": (),
+    "expired": (),
+    "broken": (),
 }
 
 _LINE_LIMIT = 65536  # bytes, of a line between two chunks
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
-_SIZE, _EMPTY, _TRAILER = "size", "empty", "trailer"  # the lines of a chunked body
 
 
 class Incomplete(Exception):
@@ -62,25 +58,20 @@ class Body:
 
     def __init__(self, status: int, headers: Mapping[str, str], *, limit: int) -> None:
         transfer = _tokens(headers.get("transfer-encoding"))
-        framing: _UntilClose
-        if status in (204, 304):
-            framing = _Length(0)
-        elif transfer[-1:] == ["chunked"]:
-            framing = _Chunked()
-            while transfer[-1:] == ["chunked"]:  # said twice by some; it is applied once
-                transfer.pop()
-        elif "content-length" in headers and not transfer:
-            framing = _Length(_length(headers["content-length"]))
-        else:
-            framing = _UntilClose()
-        self._framing = framing
         codings = [*_tokens(headers.get("content-encoding")), *transfer]
-        self._codings: list[_Chunked | _Inflate] = [
-            _Chunked() if name == "chunked" else _Inflate(name, limit) for name in reversed(codings)
-        ]
-        self.ended: bool = framing.ended
+        if status in (204, 304):
+            self._framing: _Length | _Chunked = _Length(0)
+        elif "chunked" in transfer:  # applied once and last, wherever and however often it stands
+            self._framing = _Chunked()
+        elif "content-length" in headers and not transfer:
+            self._framing = _Length(_length(headers["content-length"]))
+        else:
+            self._framing = _Length(None)
+        self._codings = [_Inflate(name, limit) for name in reversed(codings) if name != "chunked"]
+        self.ended: bool = self._framing.ended
         # A connection whose end is the end of the body carries no other response after it.
-        self.may_keep: bool = framing.has_end and "close" not in _tokens(headers.get("connection"))
+        closes = not self._framing.has_end or "close" in _tokens(headers.get("connection"))
+        self.may_keep: bool = not closes
 
     @property
     def left_over(self) -> bytes:
@@ -117,46 +108,40 @@ def _length(value: str) -> int:
 # Framing
 
 
-class _UntilClose:
-    """A body that ends with the connection."""
+class _Length:
+    """A body of a known length; if it is None, one that ends with the connection."""
 
-    has_end: bool = False  # marked in the bytes themselves
-    ended: bool = False
     left_over: bytes = b""
 
-    def feed(self, data: bytes) -> bytes:
-        self.ended = not data
-        return data
-
-
-class _Length(_UntilClose):
-    """A body of a known length."""
-
-    has_end = True
-
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int | None) -> None:
         self._missing = length
-        self.ended = not length
+        self.has_end: bool = length is not None  # marked in the bytes themselves
+        self.ended: bool = length == 0
 
     def feed(self, data: bytes) -> bytes:
+        if self._missing is None:
+            self.ended = not data
+            return data
         data, self.left_over = data[: self._missing], data[self._missing :]
         self._missing -= len(data)
         self.ended = not self._missing
         return data
 
 
-class _Chunked(_UntilClose):
+class _Chunked:
     """A body in chunks, each after a line with its size; those that come together are joined.
 
     https://www.rfc-editor.org/rfc/rfc9112.html#name-chunked-transfer-coding
     """
 
-    has_end = True
+    has_end: bool = True
+    ended: bool = False
+    left_over: bytes = b""
 
     def __init__(self) -> None:
         self._line: bytes = b""  # the start of a line whose end has not arrived
         self._missing = 0  # bytes of the current chunk
-        self._expected = _SIZE  # the kind of the next line
+        self._expected = "size"  # what the next line is: "size", "empty" or "trailer"
 
     def feed(self, data: bytes) -> bytes:
         found: list[bytes] = []
@@ -181,18 +166,18 @@ class _Chunked(_UntilClose):
         return b"".join(found)
 
     def _take(self, line: bytes) -> None:
-        if self._expected is _SIZE:
+        if self._expected == "size":
             size = line.partition(b";")[0].strip()
             if not _HEX.fullmatch(size):
                 raise Incomplete("a chunk has no size")
             self._missing = int(size, 16)
-            self._expected = _EMPTY if self._missing else _TRAILER
-        elif self._expected is _TRAILER:
+            self._expected = "empty" if self._missing else "trailer"
+        elif self._expected == "trailer":
             self.ended = not line
         elif line:
             raise Incomplete("a chunk is longer than its size")
         else:
-            self._expected = _SIZE
+            self._expected = "size"
 
 
 # Codings
@@ -202,9 +187,7 @@ class _Inflate:
     """A compressed body: its bytes, decompressed. One that only claims to be gzip is plain."""
 
     def __init__(self, name: str, limit: int) -> None:
-        if name not in ("gzip", "x-gzip", "deflate"):
-            raise Undecodable(f"the server used the coding {name!r}, which is not supported")
-        self._window = 15 if name == "deflate" else 31  # the header that zlib is to expect
+        self._name = name
         self._limit = limit
         self._bytes_left = limit  # bytes that may still come out
         self._inflater: Any = None
@@ -213,13 +196,12 @@ class _Inflate:
 
     def feed(self, data: bytes) -> bytes:
         found: list[bytes] = []
-        if self._inflater is None and self._window == 31 and data[:1] not in (b"", b"\x1f"):
-            return data
         while data and not self._over:
             if self._inflater is None:
-                # Some servers send deflate without zlib's header, whose first byte ends in 8.
-                raw = self._window == 15 and data[0] & 15 != 8
-                self._inflater = zlib.decompressobj(-15 if raw else self._window)
+                window = self._window(data[0])
+                if window is None:
+                    return data
+                self._inflater = zlib.decompressobj(window)
             elif self._inflater.eof:
                 if data[0] != 0x1F:  # not another member: padding
                     self._over = True
@@ -235,3 +217,12 @@ class _Inflate:
             self.ended = self._inflater.eof
             data = self._inflater.unused_data
         return b"".join(found)
+
+    def _window(self, first: int) -> int | None:
+        """What zlib is to expect of data with this first byte; None if it is not compressed."""
+        if self._name == "deflate":  # some servers leave out zlib's header, which ends in 8
+            return 15 if first & 15 == 8 else -15
+        if self._name not in ("gzip", "x-gzip"):
+            words = f"the server used the coding {self._name!r}, which is not supported"
+            raise Undecodable(words)
+        return 31 if first == 0x1F else None

@@ -33,7 +33,6 @@ from .models import (
     CreateChatCompletionResponse,
     whole_characters,
 )
-from .protocol import LEFT
 from .replies import (
     error_event,
     find_error,
@@ -166,7 +165,7 @@ def _chunks(
         exchange.finish()
         return True
     except OpenAIError as error:
-        if isinstance(error, HTTPError) and exchange.state != LEFT and total.is_complete(asked):
+        if isinstance(error, HTTPError) and exchange.state != "left" and total.is_complete(asked):
             return True  # it does not matter how the body ended
         if isinstance(error, DeserializeError) and error.body is None:
             error.body = exchange.redacted(data)

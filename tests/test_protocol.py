@@ -8,7 +8,7 @@ import pytest
 
 from . import lib
 
-FINAL = {lib.DONE, lib.LEFT, lib.EXPIRED, lib.BROKEN}
+FINAL = {"done", "left", "expired", "broken"}
 UNDER_WAY = lib.MOVES.keys() - FINAL
 
 
@@ -25,19 +25,19 @@ def test_a_final_state_is_never_left(state):
 
 
 @pytest.mark.parametrize("state", sorted(UNDER_WAY))
-@pytest.mark.parametrize("end", [lib.LEFT, lib.EXPIRED, lib.BROKEN])
+@pytest.mark.parametrize("end", ["left", "expired", "broken"])
 def test_an_exchange_under_way_can_end_at_any_time(state, end):
     assert end in lib.MOVES[state]
 
 
 def test_only_who_reads_the_body_can_be_done():
-    assert [state for state in lib.MOVES if lib.DONE in lib.MOVES[state]] == [lib.READING]
+    assert [state for state in lib.MOVES if "done" in lib.MOVES[state]] == ["reading"]
 
 
 def test_nothing_leads_back_before_the_head():
-    order = [lib.CONNECTING, lib.SENT, lib.HEAD]
+    order = ["connecting", "sent", "head"]
     for state, targets in lib.MOVES.items():
-        for early in targets & set(order):
+        for early in set(targets) & set(order):
             assert order.index(state) + 1 == order.index(early)
 
 
@@ -65,6 +65,8 @@ BODIES = [
     pytest.param({**CHUNKED, "content-length": "5"}, in_chunks(TEXT), id="chunked-and-length"),
     pytest.param({"transfer-encoding": "Chunked"}, in_chunks(TEXT), id="capitals"),
     pytest.param({"transfer-encoding": "chunked, chunked"}, in_chunks(TEXT), id="chunked-said-twice"),
+    pytest.param({"transfer-encoding": "chunked, gzip"}, in_chunks(ZIPPED), id="chunked-not-last"),
+    pytest.param({**CHUNKED, "content-encoding": "chunked"}, in_chunks(TEXT), id="chunked-as-coding"),
     pytest.param(CHUNKED, in_chunks(TEXT).replace(b"7\r\n", b"7;a=b\r\n", 1), id="extension"),
     pytest.param(CHUNKED, in_chunks(TEXT)[:-2] + b"X-A: b\r\nX-B: c\r\n\r\n", id="trailers"),
     pytest.param(CHUNKED, in_chunks(TEXT)[:-4] + b"\n\n", id="line-feeds-at-the-end"),
@@ -160,5 +162,6 @@ def test_a_length_that_is_none_is_an_error(value):
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "compress"])
 def test_a_coding_that_nobody_asked_for_is_named(coding):
+    body = lib.Body(200, {**LENGTH, "content-encoding": coding}, limit=10**6)
     with pytest.raises(lib.Undecodable, match=coding):
-        lib.Body(200, {**LENGTH, "content-encoding": coding}, limit=10**6)
+        body.feed(TEXT)
