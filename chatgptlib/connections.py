@@ -132,7 +132,7 @@ class Connections:
         _, routes = self._routes
         self._routes = (0, {})
         for route in list(routes.values()):
-            route.close_idle(for_good=True)
+            route.close()
 
     def needs_session(self, route: Route) -> bool:
         """Whether requests has to send: over the user's session, through a proxy that it alone
@@ -208,13 +208,14 @@ class Route:
             found: Any = session.merge_environment_settings(
                 url, dict(settings["proxies"]), True, settings["verify"], settings["cert"]
             )
-        proxy = requests.utils.select_proxy(url, found["proxies"]) or ""
-        scheme, named, _ = proxy.partition("://")
-        self.proxied: bool = bool(proxy)
-        self.needs_session: bool = bool(named) and scheme.lower() != "http"  # SOCKS, TLS in TLS
+        self._url, self._verify, self._cert = url, found["verify"], found["cert"]
+        self._proxy: str = requests.utils.select_proxy(url, found["proxies"]) or ""
+        self.proxied: bool = self._proxy != ""
+        # All but tunnels through a plain HTTP proxy: forwarding, SOCKS, TLS in TLS.
+        scheme, named, _ = self._proxy.partition("://")
+        is_tunnel = url.startswith("https:") and (not named or scheme.lower() == "http")
+        self.needs_session: bool = self.proxied and not is_tunnel
         self.secrets = Secrets(*credentials_in(found["proxies"].values()))
-        self._url = url
-        self._settings = found
         self._idle: deque[Connection] = deque()  # no signal handler can interrupt its methods
 
     def take_idle(self) -> Connection | None:
@@ -235,21 +236,18 @@ class Route:
         while self._idle and self._idle[0].idle_since < connection.idle_since - _IDLE_SECONDS:
             self._idle.popleft()  # left from a time with more threads
 
-    def close_idle(self, *, for_good: bool = False) -> None:
-        """Close the idle connections; if it is for good, those that are given back too."""
-        self._idle.clear()  # each closes itself when it is garbage
-        if for_good:
-            self._idle = deque(maxlen=0)
+    def close(self) -> None:
+        """Close the idle connections, and those that are given back from now on."""
+        self._idle = deque(maxlen=0)  # each closes itself when it is garbage
 
     def connect(self, limits: Limits) -> Connection:
         def connect() -> Connection:
             pool = self._pool()
-            forwards = self.proxied and self._url.startswith("http:")
             conn = pool._new_conn()
             conn.timeout = limits.left(limits.connect)
             made.append(conn)
             try:
-                if self.proxied and not forwards:
+                if self.proxied:
                     pool._prepare_proxy(conn)  # makes a tunnel
                 pool._validate_conn(conn)  # makes TLS connections
                 if conn.sock is None:
@@ -257,7 +255,7 @@ class Route:
             except BaseException:
                 conn.close()
                 raise
-            return Connection(conn.sock, self, pool.proxy_headers if forwards else None)
+            return Connection(conn.sock, self)
 
         def abandon(future: Future[Connection]) -> None:
             for conn in made:
@@ -270,16 +268,14 @@ class Route:
     def _pool(self) -> Any:
         """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
         import requests
-        from requests.adapters import HTTPAdapter
 
-        adapter: Any = HTTPAdapter()
-        verify, cert, proxies = (self._settings[name] for name in ("verify", "cert", "proxies"))
-        if hasattr(adapter, "get_connection_with_tls_context"):
-            request = requests.Request("GET", self._url).prepare()
-            pool: Any = adapter.get_connection_with_tls_context(request, verify, proxies, cert)
-        else:  # before requests 2.32
-            pool = adapter.get_connection(self._url, proxies)
-        adapter.cert_verify(pool, self._url, verify, cert)
+        adapter: Any = requests.adapters.HTTPAdapter()
+        utils: Any = requests.utils
+        manager = adapter.poolmanager
+        if self.proxied:
+            manager = adapter.proxy_manager_for(utils.prepend_scheme_if_needed(self._proxy, "http"))
+        pool = manager.connection_from_url(self._url)
+        adapter.cert_verify(pool, self._url, self._verify, self._cert)
         return pool
 
 
@@ -305,10 +301,9 @@ class Connection:
     can_hurry = True
     idle_since = 0.0
 
-    def __init__(self, sock: Any, route: Route, forwarding: Mapping[str, str] | None) -> None:
+    def __init__(self, sock: Any, route: Route) -> None:
         self._sock = sock
         self._route = route
-        self._forwarding = forwarding  # headers for the proxy that forwards requests, if one does
         # Also runs when the connection is garbage, as after an interruption.
         self.close: Callable[[], object] = weakref.finalize(self, sock.close)
 
@@ -330,15 +325,11 @@ class Connection:
             pass  # the server may have answered without reading the full request
 
     def _head_of(self, request: requests.PreparedRequest) -> bytes:
-        url, target = request.url or "", request.path_url
-        headers: dict[str, Any] = dict(request.headers)
+        url, headers = request.url or "", dict(request.headers)
         if "host" not in map(str.lower, headers):
             port = ":443" if url.startswith("https") else ":80"
             headers["Host"] = url.split("/", 3)[2].removesuffix(port)
-        if self._forwarding is not None:
-            target = url
-            headers.update(self._forwarding)
-        lines = [f"{request.method} {target} HTTP/1.1"]
+        lines = [f"{request.method} {request.path_url} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
@@ -411,10 +402,9 @@ class SessionResponse:
     received_any = False  # not known
 
     def __init__(self, response: requests.Response, limits: Limits) -> None:
-        self._response = response
+        self._response: requests.Response | None = response
         self._limits = limits
         self._has_deadline = limits.due is not None
-        self._is_abandoned = False
         self.headers: Mapping[str, str] = response.headers  # of what is read here
         self._raw: Any = response.raw
         file: Any = getattr(getattr(self._raw, "_fp", None), "fp", None)
@@ -456,19 +446,20 @@ class SessionResponse:
             shut_down(self._sock)
 
     def _abandon(self, future: Future[bytes]) -> None:
-        self._is_abandoned = True  # to close a file can mean to wait for its reader
         self.shut_down()
-        future.add_done_callback(lambda _: self._close())
+        response, self._response = self._response, None  # to close it now can be to wait for ever
+        future.add_done_callback(lambda _: close_quietly(response))
 
     def close(self) -> None:
-        if not self._is_abandoned:
-            self._close()
+        if self._response is not None:
+            close_quietly(self._response)
 
-    def _close(self) -> None:
-        try:
-            self._response.close()
-        except Exception:
-            pass  # closing what is broken
+
+def close_quietly(response: Any) -> None:
+    try:
+        response.close()
+    except Exception:
+        pass  # closing what is broken
 
 
 def shut_down(sock: Any) -> None:

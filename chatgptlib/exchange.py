@@ -129,9 +129,7 @@ class Exchange:
         """Send the request over a connection of ours, and read the head of the answer."""
         from urllib3._collections import HTTPHeaderDict
 
-        if fresh:
-            route.close_idle()  # they are as old as the one that was dead
-        connection = route.take_idle()
+        connection = None if fresh else route.take_idle()
         self.reused = connection is not None
         if connection is None:
             connection = route.connect(self._limits)
@@ -296,9 +294,7 @@ class Exchange:
     def safe_headers(self) -> Mapping[str, str]:
         """The headers, for an error to carry: a server may repeat the key there too."""
         kind: Any = type(self.headers)  # which knows that their case does not matter
-        redacted: Mapping[str, str] = kind(
-            [(self.redacted(name), self.redacted(value)) for name, value in self.headers.items()]
-        )
+        redacted: Mapping[str, str] = kind(self.redacted(dict(self.headers)))
         return redacted
 
     def redacted(self, value: Any) -> Any:
@@ -385,7 +381,9 @@ class Exchange:
 # Exceptions of others
 
 # Packages whose exceptions are translated.
-_NETWORK_PACKAGES = "eventlet gevent http json requests socket ssl urllib urllib3".split()
+_NETWORK_PACKAGES = frozenset(
+    ("eventlet", "gevent", "http", "json", "requests", "socket", "ssl", "urllib", "urllib3")
+)
 
 
 def _is_of_network(error: BaseException) -> bool:
