@@ -41,6 +41,9 @@ _WRITE_SIZE = 65536  # TLS sends all that it is given, so write in pieces to kee
 _HEAD_LIMIT = 262_144  # bytes
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # 101 is final
+# A proxy through which a connection is made here; forwarding, SOCKS and TLS in TLS are left to
+# requests, which also says what is wrong with the URL of a proxy.
+_TUNNEL = re.compile("(?i)(http://(.*@)?)?[^/@]+/?")
 _IDLE_SECONDS = 30.0  # after which servers and routers may have forgotten a connection
 
 # The private names that this module uses. A test says which a release has dropped.
@@ -211,10 +214,8 @@ class Route:
         self._url, self._verify, self._cert = url, found["verify"], found["cert"]
         self._proxy: str = requests.utils.select_proxy(url, found["proxies"]) or ""
         self.proxied: bool = self._proxy != ""
-        # All but tunnels through a plain HTTP proxy: forwarding, SOCKS, TLS in TLS.
-        scheme, named, _ = self._proxy.partition("://")
-        is_tunnel = url.startswith("https:") and (not named or scheme.lower() == "http")
-        self.needs_session: bool = self.proxied and not is_tunnel
+        tunnels = url.startswith("https:") and _TUNNEL.fullmatch(self._proxy)
+        self.needs_session: bool = self.proxied and not tunnels
         self.secrets = Secrets(*credentials_in(found["proxies"].values()))
         self._idle: deque[Connection] = deque()  # no signal handler can interrupt its methods
 
@@ -267,14 +268,14 @@ class Route:
 
     def _pool(self) -> Any:
         """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
-        import requests
+        from requests.adapters import HTTPAdapter
 
-        adapter: Any = requests.adapters.HTTPAdapter()
-        utils: Any = requests.utils
-        manager = adapter.poolmanager
+        adapter: Any = HTTPAdapter()
+        manager: Any = adapter.poolmanager
         if self.proxied:
-            manager = adapter.proxy_manager_for(utils.prepend_scheme_if_needed(self._proxy, "http"))
-        pool = manager.connection_from_url(self._url)
+            named = "//" in self._proxy
+            manager = adapter.proxy_manager_for(self._proxy if named else f"http://{self._proxy}")
+        pool: Any = manager.connection_from_url(self._url)
         adapter.cert_verify(pool, self._url, self._verify, self._cert)
         return pool
 
