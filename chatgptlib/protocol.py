@@ -101,7 +101,7 @@ def _length(value: str) -> int:
     """A Content-Length, which a proxy may have doubled."""
     lengths = set(_tokens(value))
     if len(lengths) != 1 or not re.fullmatch("[0-9]{1,18}", length := lengths.pop()):
-        raise Incomplete("Content-Length is not a number")
+        raise Incomplete("Content-Length is not one number")
     return int(length)
 
 
@@ -184,7 +184,7 @@ class _Chunked:
 
 
 class _Inflate:
-    """A compressed body: its bytes, decompressed. One that only claims to be gzip is plain."""
+    """A compressed body: its bytes, decompressed. One that only claims to be so is plain."""
 
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
@@ -222,7 +222,7 @@ class _Inflate:
         """What zlib is to expect of data with this first byte; None if it is not compressed."""
         if self._name == "deflate":  # some servers leave out zlib's header, which ends in 8
             return 15 if first & 15 == 8 else -15
-        if self._name not in ("gzip", "x-gzip"):
-            words = f"the server used the coding {self._name!r}, which is not supported"
-            raise Undecodable(words)
+        # Any other name than these is no coding, as the "utf-8" that some servers send.
+        if self._name in ("br", "compress", "x-compress", "zstd"):
+            raise Undecodable(f"its coding is {self._name!r}, which is not supported")
         return 31 if first == 0x1F else None

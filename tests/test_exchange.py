@@ -531,6 +531,76 @@ def test_a_compressed_transfer_is_decoded(client_of, coding, text_of):
     assert text_of(client) == TEXT
 
 
+def in_chunks(data):
+    return http((data[:50], data[50:]), framing="chunked").partition(b"\r\n\r\n")[2]
+
+
+SESSIONS = pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
+
+
+@SESSIONS
+@BOTH
+@pytest.mark.parametrize(
+    ("pack", "headers"),
+    [
+        (bytes, ["Transfer-Encoding: chunked, chunked"]),
+        (bytes, ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"]),
+        (bytes, ["Transfer-Encoding: chunked, identity"]),
+        (bytes, ["Transfer-Encoding: chunked", "Content-Length: 3"]),
+        (bytes, ["Transfer-Encoding: chunked", "Content-Encoding: gzip"]),
+        (bytes, ["Transfer-Encoding: chunked", "Content-Encoding: utf-8"]),
+        (gzip.compress, ["Transfer-Encoding: gzip, chunked"]),
+        (gzip.compress, ["Transfer-Encoding: chunked, gzip"]),
+        (gzip.compress, ["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"]),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, list) else value.__name__,
+)
+def test_framing_and_codings_are_read_alike_whoever_sends(
+    client_of, opened, text_of, pack, headers, own_session
+):
+    head = "\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode()
+    session = requests.Session() if own_session else None
+    opened.extend([session] if own_session else [])
+    client = client_of(head + in_chunks(pack(BODIES[text_of])), ANSWER, session=session)
+    assert text_of(client) == TEXT
+    assert text_of_call(client) == "Hi!"
+
+
+@SESSIONS
+@BOTH
+@pytest.mark.parametrize("status", ["200 OK", "401 Unauthorized"])
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+def test_an_error_names_a_coding_that_nobody_asked_for(
+    client_of, opened, text_of, coding, status, own_session
+):
+    session = requests.Session() if own_session else None
+    opened.extend([session] if own_session else [])
+    reply = http(b"(\xb5/\xfd", status, f"Content-Encoding: {coding}")
+    client = client_of(reply, session=session, max_retries=0)
+    kind = lib.AuthenticationError if status[0] == "4" else lib.DeserializeError
+    with pytest.raises(kind, match=f"coding is '{coding}'"):
+        text_of(client)
+
+
+@SESSIONS
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_a_stream_that_nobody_asked_for_keeps_its_beginning_when_it_is_cut(
+    client_of, opened, end, own_session
+):
+    session = requests.Session() if own_session else None
+    opened.extend([session] if own_session else [])
+    begun = STREAM[: STREAM.index(b'"b"')]
+    client = client_of(Reply(begun, end), session=session)
+    with pytest.raises(lib.StreamInterruptedError, match="in the middle of the answer") as caught:
+        text_of_call(client)
+    assert caught.value.partial.text == "a"
+
+
+def test_a_stream_that_nobody_asked_for_may_lack_its_last_chunk(client_of):
+    client = client_of(Reply(STREAM[:-5], CLOSE))
+    assert text_of_call(client) == "ab"
+
+
 LIMIT = 1_000_000
 
 

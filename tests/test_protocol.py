@@ -74,6 +74,7 @@ BODIES = [
     pytest.param({**CHUNKED, "content-encoding": "x-gzip"}, in_chunks(MEMBERS), id="members"),
     pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(ZIPPED + bytes(9)), id="padding"),
     pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(TEXT), id="gzip-that-is-none"),
+    pytest.param({**CHUNKED, "content-encoding": "utf-8"}, in_chunks(TEXT), id="coding-that-is-none"),
     pytest.param({**CHUNKED, "content-encoding": "deflate"}, in_chunks(zlib.compress(TEXT)), id="zlib"),
     pytest.param({**CHUNKED, "content-encoding": "deflate"}, in_chunks(RAW), id="deflate"),
     pytest.param({"transfer-encoding": "gzip, chunked"}, in_chunks(ZIPPED), id="gzip-in-transfer"),
@@ -160,7 +161,7 @@ def test_a_length_that_is_none_is_an_error(value):
         lib.Body(200, {"content-length": value}, limit=10**6)
 
 
-@pytest.mark.parametrize("coding", ["br", "zstd", "compress"])
+@pytest.mark.parametrize("coding", ["br", "zstd", "compress", "x-compress"])
 def test_a_coding_that_nobody_asked_for_is_named(coding):
     body = lib.Body(200, {**LENGTH, "content-encoding": coding}, limit=10**6)
     with pytest.raises(lib.Undecodable, match=coding):
