@@ -36,11 +36,15 @@ from .codec import (
 )
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
+    from typing import TypeAlias
 
     from typing_extensions import Self
 
-    from .extras.media import Media
+    Media: TypeAlias = (
+        "str | os.PathLike[str] | bytes | bytearray | memoryview | ContentPart | Mapping[str, Any]"
+    )
 
 
 FILLED_DIRECTLY.add(__name__)

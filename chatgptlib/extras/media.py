@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from mimetypes import MimeTypes
     from typing import TypeAlias
 
-    from ..models import ContentPart
+    from ..models import ContentPart, Media
 
     Part: TypeAlias = "ContentPart | Mapping[str, Any]"
-    Media: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Part
 
 _IMAGE = "not an image that can be sent"
 _AUDIO = "not audio that can be sent (the API takes wav and mp3)"
