@@ -353,7 +353,7 @@ def test_a_header_of_the_user_wins_in_whatever_case(ask, question):
 
 def test_a_path_of_with_options_may_have_a_query(ask):
     client = ask(http({"object": "list", "data": []}), query={"tenant": "t"})
-    lib.list_chat_completions(client.with_options(path="other?a=1"), limit=2)
+    client.with_options(path="other?a=1").get("chat/completions", {"limit": 2})
     assert client.wire.requests[0].line == "GET /v1/other?a=1&limit=2&tenant=t HTTP/1.1"
 
 

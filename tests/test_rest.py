@@ -101,12 +101,16 @@ def test_headers_and_query_of_the_client_are_sent_too_and_those_of_the_call_win(
     assert client.wire.requests[0].headers["x-a"] == "b"
 
 
-def test_a_content_type_of_the_users_own_is_sent_in_whatever_case_but_not_with_a_form(ask):
+def test_a_content_type_of_the_users_own_is_sent_in_whatever_case(ask):
     client = ask(OK, headers={"content-type": "application/mine+json"})
     client.post("x", {})
     assert client.wire.requests[0].headers["content-type"] == "application/mine+json"
+
+
+def test_a_content_type_of_the_users_own_is_not_sent_with_a_form(ask):
+    client = ask(OK, headers={"content-type": "application/mine+json"})
     client.post("x", files={"file": b"a"})
-    assert client.wire.requests[1].headers["content-type"].startswith("multipart/form-data; ")
+    assert client.wire.requests[0].headers["content-type"].startswith("multipart/form-data; ")
 
 
 def test_an_organization_and_a_key_from_a_function_are_sent(ask):
@@ -127,12 +131,20 @@ def test_a_session_of_the_users_own_sends_them_all(ask):
     with requests.Session() as session:
         one = client.with_options(session=session)
         one.get("a", {"b": 1})
+        one.post("c")
+    lines = [request.line.removesuffix(" HTTP/1.1") for request in client.wire.requests]
+    assert lines == ["GET /v1/a?b=1", "POST /v1/c"]
+    assert "content-type" not in client.wire.requests[1].headers
+
+
+def test_a_session_of_the_users_own_sends_a_form_and_keeps_nothing_of_it(ask):
+    client = ask(OK)
+    with requests.Session() as session:
+        one = client.with_options(session=session)
         one.post("c", {"d": 1}, files={"file": b"content"})
         one.post("e")
-    lines = [request.line.removesuffix(" HTTP/1.1") for request in client.wire.requests]
-    assert lines == ["GET /v1/a?b=1", "POST /v1/c", "POST /v1/e"]
-    assert b"content" in client.wire.requests[1].body
-    assert "content-type" not in client.wire.requests[2].headers
+    assert b"content" in client.wire.requests[0].body
+    assert "content-type" not in client.wire.requests[1].headers
 
 
 def test_mocks_of_responses_work():
@@ -368,22 +380,25 @@ def test_an_answer_that_breaks_off_is_an_http_error(ask):
 # When it does not go well
 
 
-def test_what_is_safe_is_tried_again_with_the_same_bytes(ask, tmp_path):
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda c, path: c.get("x", {"a": 1}), id="get"),
+        pytest.param(lambda c, path: c.delete("x"), id="delete"),
+        pytest.param(lambda c, path: c.post("x", {"a": 1}), id="post"),
+        pytest.param(lambda c, path: list(c.stream("x", {"a": 1})), id="stream"),
+        pytest.param(lambda c, path: c.post("x", files={"file": io.BytesIO(b"once")}), id="file"),
+        pytest.param(lambda c, path: c.post("x", files={"file": path}), id="path"),
+    ],
+)
+def test_what_is_safe_is_tried_again_with_the_same_bytes(ask, tmp_path, call):
     (tmp_path / "a.jsonl").write_bytes(b"{}\n")
-    for call in (
-        lambda c: c.get("x", {"a": 1}),
-        lambda c: c.delete("x"),
-        lambda c: c.post("x", {"a": 1}),
-        lambda c: c.post("x", files={"file": io.BytesIO(b"once")}),
-        lambda c: c.post("x", files={"file": tmp_path / "a.jsonl"}),
-        lambda c: list(c.stream("x", {"a": 1})),
-    ):
-        client = ask(BUSY, BUSY, OK)
-        call(client)
-        first, second, third = client.wire.requests
-        assert (first.line, first.body) == (second.line, second.body) == (third.line, third.body)
-        assert first.headers.get("content-type") == third.headers.get("content-type")
-        assert client.waits == [3.0, 3.0]
+    client = ask(BUSY, BUSY, OK)
+    call(client, tmp_path / "a.jsonl")
+    first, second, third = client.wire.requests
+    assert (first.line, first.body) == (second.line, second.body) == (third.line, third.body)
+    assert first.headers.get("content-type") == third.headers.get("content-type")
+    assert client.waits == [3.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -427,7 +442,7 @@ def test_no_text_shows_the_key(ask, reply):
     client = ask(reply, max_retries=0)
     calls = [lambda: list(client.stream("x", {}))]
     if not (isinstance(reply, bytes) and b"text/event-stream" in reply):
-        calls += [lambda: client.get("x"), lambda: client.post("x", files={"file": b""})]
+        calls += [lambda: client.get("x"), lambda: client.post("x", {})]
     for call in calls:
         with pytest.raises(lib.OpenAIError) as caught:
             call()
@@ -437,6 +452,14 @@ def test_no_text_shows_the_key(ask, reply):
         with pytest.raises(lib.ConfigError) as caught:
             call(f"x y?key={KEY}")
         assert KEY not in str(caught.value)
+
+
+def test_no_text_about_a_form_shows_the_key(ask):
+    client = ask(http({"error": {"message": f"bad key {KEY}"}}, "401 Unauthorized", JSON))
+    with pytest.raises(lib.AuthenticationError) as caught:
+        client.post("x", files={"file": b""})
+    for text in texts_of(caught.value):
+        assert KEY not in text
 
 
 # Files
