@@ -1,18 +1,36 @@
 """The tests, and the one place through which they take the library.
 
 `lib.NAME` is any top-level name of the library, whichever of its modules holds it. The
-same suite tests a copy in one file: name its module in CHATGPTLIB_UNDER_TEST.
+same suite tests a copy in one file: name its module in CHATGPTLIB_UNDER_TEST. Where the
+file was made without some extras, the tests that need one of them are skipped: those that
+ask for a name that is not there, and those that make the core say that it needs an extra.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _root = importlib.import_module(os.environ.get("CHATGPTLIB_UNDER_TEST", "chatgptlib"))
+
+
+def _is_partial():
+    """Whether the library is a file that was made without some of the extras."""
+    if hasattr(_root, "__path__"):
+        return False
+    made = re.search(r"(?m)^# Made by `(.*) -o FILE`", Path(_root.__file__).read_text("utf-8"))
+    return not made[1].endswith(" --with all")
+
+
+def _skip(needed):
+    pytest.skip(f"{_root.__name__} was made without {needed}", allow_module_level=True)
 
 
 class Library:
@@ -34,14 +52,30 @@ class Library:
         for module in self.modules:
             if hasattr(module, name):
                 return getattr(module, name)
+        if _is_partial() and not name.startswith("__"):
+            _skip(name)
         raise AttributeError(name)
 
 
+def _skip_where_an_extra_is_needed():
+    """Skip a test when the core refuses what an extra would do, whoever catches that."""
+    refuse = _root.ConfigError.__init__
+
+    @functools.wraps(refuse)
+    def skip_or_refuse(self, *args):
+        if missing := re.search(r" was made without (\w+): ", str(args)):
+            _skip(missing[1])
+        refuse(self, *args)
+
+    _root.ConfigError.__init__ = skip_or_refuse
+
+
 def _offline_server():
-    """The offline server, for a copy in one file, which comes without it."""
-    for name in ("models", "extras"):  # where it imports from, and what it is in
-        sys.modules[f"{_root.__name__}.{name}"] = _root
+    """The offline server, for a copy in one file that comes without it."""
     path = Path(__file__).parent.parent / "chatgptlib" / "extras" / "offline.py"
+    from_core = re.findall(r"^ *from \.\.(\w+) import", path.read_text("utf-8"), re.M)
+    for name in ("extras", *from_core):  # what it is in, and what it imports from
+        sys.modules[f"{_root.__name__}.{name}"] = _root
     spec = importlib.util.spec_from_file_location(f"{_root.__name__}.extras.offline", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -60,3 +94,5 @@ def loaded_by(code):
 
 
 lib = Library()
+if _is_partial():
+    _skip_where_an_extra_is_needed()

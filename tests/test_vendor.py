@@ -1,7 +1,8 @@
-"""The single file: made of the package alone, and the package in all that it does."""
+"""The single file: made of the package alone, and the package in all that it holds of it."""
 
 import ast
 import builtins
+import configparser
 import hashlib
 import importlib
 import inspect
@@ -19,17 +20,19 @@ import pytest
 import requests
 
 from . import lib, loaded_by
-from .test_package import CORE, EXTRAS, FOLDER
+from .test_package import CORE, DOORS, EXTRAS, FOLDER, LADDER, imported
 
 if lib.name != "chatgptlib":
     pytest.skip("about the package itself", allow_module_level=True)
 
 from chatgptlib.apps import vendor
 
-LEFT_OUT = {"OfflineRequest", "OfflineServer"}
-PUBLIC = sorted(set(lib.__all__) - LEFT_OUT)
-TEXT = vendor.vendored()
+CORE_TEXT = vendor.vendored()
+TEXT = vendor.vendored(["all"])
 TREE = ast.parse(TEXT)
+EITHER = pytest.mark.parametrize("text", [CORE_TEXT, TEXT], ids=["core", "all"])
+EXTRA_NAMES = sorted(name.removeprefix("extras.") for name in EXTRAS)
+COMMAND = "python -m chatgptlib vendor"
 
 USE = """
 import pickle, sys
@@ -46,17 +49,39 @@ print(type(error).__module__, error.path, "chatgptlib" in sys.modules)
 """
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """The single file, imported under another name."""
-    folder = tmp_path_factory.mktemp("copy")
-    vendor.main(["-o", str(folder / "under_another_name.py")])
+def imported_from(folder, name, text):
+    """A file with this text, imported under this name."""
+    (folder / f"{name}.py").write_bytes(text.encode())
     sys.path.insert(0, str(folder))
     try:
-        yield importlib.import_module("under_another_name")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(folder))
-        del sys.modules["under_another_name"]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The file with all extras, imported under another name."""
+    yield imported_from(tmp_path_factory.mktemp("copy"), "under_another_name", TEXT)
+    del sys.modules["under_another_name"]
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory):
+    """The file with the core alone, imported under another name."""
+    yield imported_from(tmp_path_factory.mktemp("core"), "core_alone", CORE_TEXT)
+    del sys.modules["core_alone"]
+
+
+def sections(text):
+    """The names of a file's sections, and the line of each, by its banners."""
+    lines = enumerate(text.splitlines(), 1)
+    found = ((re.match(r"# ---- ([\w.]+) -+$", line), number) for number, line in lines)
+    return {banner[1]: number for banner, number in found if banner}
+
+
+def extras_in(text):
+    return sorted(name.removeprefix("extras.") for name in sections(text) if "." in name)
 
 
 def source_of(name):
@@ -73,24 +98,174 @@ def run(*arguments, **more):
 # What it looks like
 
 
-def test_the_modules_stand_in_the_order_of_their_imports_and_none_is_missing():
-    kept = [*CORE, *(name for name in EXTRAS if name != "extras.offline")]
-    assert kept == vendor.VENDORED
-    assert re.findall(r"^# ---- ([\w.]+) -+$", TEXT, re.M) == [*kept, "licence"]
+def test_the_core_is_in_every_file_and_every_extra_in_that_with_all():
+    assert sections(CORE_TEXT).keys() == {*CORE, "licence"}
+    assert sections(TEXT).keys() == {*CORE, *EXTRAS, "licence"}
 
 
-def test_it_begins_with_what_it_is_and_how_to_make_it_again():
-    name, licence, source, made, *_ = TEXT.splitlines()
+def test_a_module_stands_behind_those_that_it_imports_as_it_is_loaded():
+    order = [*sections(TEXT)]
+    for name in (*CORE, *EXTRAS):
+        for node in ast.parse(source_of(name)).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert order.index(imported(name, node)) < order.index(name)
+
+
+@EITHER
+def test_it_begins_with_what_it_is_and_how_to_make_it_again(text):
+    name, made, digest, licence, *_ = text.splitlines()
     assert name.startswith(f"# chatgptlib {lib.__version__}: ")
-    text = "".join(source_of(name) for name in (*vendor.VENDORED, "__init__"))  # fmt: skip
-    assert source == f"# Source: sha256 {hashlib.sha256(text.encode()).hexdigest()}"
-    assert "`python -m chatgptlib vendor -o FILE`" in made
+    option = "" if text == CORE_TEXT else " --with all"
+    assert made.startswith(f"# Made by `{COMMAND}{option} -o FILE`.")
+    others = text.replace(f"{digest}\n", "")
+    assert digest.split()[-1] == hashlib.sha256(others.encode()).hexdigest()
     told = FOLDER.parent / "LICENSE"
     if told.exists():
         kind, _, copyright = told.read_text("utf-8").splitlines()[:3]
         assert licence == f"# {kind}, {copyright}; its text is at the end."
-        text = "".join(f"# {line}".rstrip() + "\n" for line in told.read_text("utf-8").splitlines())
-        assert TEXT.endswith(f"#\n{text}")
+        end = "".join(f"# {line}".rstrip() + "\n" for line in told.read_text("utf-8").splitlines())
+        assert text.endswith(f"#\n{end}")
+
+
+def test_it_names_the_oldest_dependencies_that_will_do():
+    setup = FOLDER.parent / "setup.cfg"
+    if not setup.exists():
+        pytest.skip("only a checkout has it")
+    config = configparser.ConfigParser()
+    config.read(setup)
+    floors = re.findall(r"(\w+) *>= *([\d.]+)", config["options"]["install_requires"])
+    assert [name for name, _ in floors] == ["requests", "urllib3"]
+    opening = CORE_TEXT.partition('"""')[0]
+    for name, floor in floors:
+        assert re.search(rf"\b{name}`? {re.escape(floor)}\b(?!\.\d)", opening), (name, floor)
+
+
+@EITHER
+def test_its_contents_tell_the_line_of_each_section_and_what_it_is(text):
+    opening = text.partition('"""')[0]
+    rows = re.findall(r"(?m)^# +(\d+)  ([\w.]+) +(.*)$", opening)
+    assert {name: int(line) for line, name, _ in rows} == sections(text)
+    for _, name, about in rows[:-1]:
+        assert about == ast.get_docstring(ast.parse(source_of(name))).splitlines()[0]
+    assert "# fmt: off" in opening.splitlines()
+
+
+@EITHER
+def test_it_exports_the_names_of_the_package_that_are_in_it(text):
+    defined = {node.name for node in ast.parse(text).body if hasattr(node, "name")}
+    for node in ast.parse(text).body:
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            if isinstance(target, ast.Name):
+                defined.add(target.id)
+            if ast.unparse(target or node) == "__all__":
+                exported = ast.literal_eval(node.value)
+    assert exported == [name for name in lib.__all__ if name in defined]
+    assert {"create_chat_completion", "OpenAIClient"} <= {*exported}
+
+
+# Its extras
+
+
+@pytest.mark.parametrize("extra", EXTRA_NAMES)
+def test_an_extra_comes_with_the_extras_that_it_imports_and_no_others(extra):
+    needed, todo = set(), [extra]
+    while todo:
+        name = f"extras.{todo.pop()}"
+        needed.add(name.removeprefix("extras."))
+        for node in ast.walk(ast.parse(source_of(name))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                room, _, one = imported(name, node).rpartition(".")
+                todo += [one] if room == "extras" and one not in needed else []
+    assert extras_in(vendor.vendored([extra])) == sorted(needed)
+
+
+def test_conversations_bring_their_stores_and_tools_their_schemas():
+    assert extras_in(vendor.vendored(["conversations"])) == ["conversations", "stores"]
+    assert "schema" in extras_in(vendor.vendored(["tools"]))
+
+
+def test_the_same_extras_in_any_order_and_with_their_needs_named_give_the_same_bytes():
+    text = vendor.vendored(["conversations", "media"])
+    assert vendor.vendored(["media", "stores", "conversations", "media"]) == text
+    assert f"# Made by `{COMMAND} --with conversations,media -o FILE`." in text
+    assert vendor.vendored(["media", "all"]) == vendor.vendored(EXTRA_NAMES) == TEXT
+
+
+def test_the_order_of_the_folder_does_not_matter(monkeypatch):
+    home = vendor.resources.files("chatgptlib")
+
+    class Reversed(type(home)):
+        def iterdir(self):
+            return sorted(super().iterdir(), reverse=True)
+
+    monkeypatch.setattr(vendor.resources, "files", lambda package: Reversed(home))
+    assert vendor.vendored(["all"]) == TEXT
+
+
+@pytest.mark.parametrize("extra", EXTRA_NAMES)
+def test_the_command_in_a_file_makes_that_file(extra):
+    text = vendor.vendored([extra])
+    (named,) = re.findall(r"(?m)^# Made by `.* --with (\S+) -o FILE`", text)
+    assert vendor.vendored(named.split(",")) == text
+
+
+def test_an_extra_that_is_not_there_is_refused_with_those_that_are(tmp_path, capsys):
+    assert vendor.main(["--with", "tools,pictures", "-o", str(tmp_path / "x.py")]) == 1
+    told = capsys.readouterr().err
+    assert "no extra 'pictures'" in told
+    assert all(name in told for name in (*EXTRA_NAMES, "all"))
+    assert not (tmp_path / "x.py").exists()
+
+
+def test_the_core_imports_an_extra_only_where_a_function_needs_it():
+    for name in CORE:
+        tree = ast.parse(source_of(name))
+        functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)]
+        lazy = {node for function in functions for node in ast.walk(function)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level and node not in lazy:
+                assert not imported(name, node).startswith("extras."), (name, node.lineno)
+
+
+def test_the_core_says_which_extra_is_missing_and_how_to_add_it(core):
+    with core.OpenAIClient("sk-x", base_url="http://127.0.0.1:9") as client:
+        for extra, needing in {
+            "media": lambda: core.ChatMessage.user("Look.", images=b"\x89PNG\r\n\x1a\n"),
+            "forms": lambda: client.post("files", files={"file": b"a"}),
+        }.items():
+            with pytest.raises(core.ConfigError) as caught:
+                needing()
+            command = f"`{COMMAND} --with {extra} -o FILE`"
+            assert str(caught.value) == f"core_alone was made without {extra}: {command} adds it"
+            assert extra in extras_in(vendor.vendored([extra]))
+    assert core.ChatMessage.user("Look.", images=()).text == "Look."
+
+
+def test_what_adds_an_extra_keeps_those_that_are_there():
+    text = vendor.vendored(["tools", "conversations"])
+    assert f"`{COMMAND} --with conversations,media,tools -o FILE` adds it" in text
+    assert "was made without" not in TEXT
+
+
+def test_the_list_tells_the_size_of_each_file_and_what_each_extra_needs(capsys):
+    assert vendor.main(["--list"]) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    told = [re.fullmatch(r"(\S+|\(the core\)) +([\d,]+) +([\d,]+) *(.*)", row) for row in rows]
+    assert [row[1] for row in told] == ["(the core)", *EXTRA_NAMES, "all"]
+    for row in told:
+        extra = row[1] if row[1] in EXTRA_NAMES else None
+        text = {"(the core)": CORE_TEXT, "all": TEXT}.get(row[1]) or vendor.vendored([extra])
+        assert int(row[2].replace(",", "")) == len(text.splitlines())
+        assert int(row[3].replace(",", "")) == len(text.encode())
+        needs = [name for name in extras_in(text) if name != extra] if extra else []
+        assert row[4].endswith(f" Needs {', '.join(needs)}." if needs else "")
+        if extra:
+            assert row[4].startswith(
+                ast.get_docstring(ast.parse(source_of(f"extras.{extra}"))).splitlines()[0]
+            )
+
+
+# Its text
 
 
 def test_it_has_one_docstring_that_of_the_package():
@@ -99,30 +274,45 @@ def test_it_has_one_docstring_that_of_the_package():
 
 
 def test_every_module_tells_in_a_comment_what_its_docstring_did():
-    for name in vendor.VENDORED:
+    for name in (*CORE, *EXTRAS):
         doc = ast.get_docstring(ast.parse(source_of(name)))
         assert "\n#\n" + "".join(f"# {line}".rstrip() + "\n" for line in doc.splitlines()) in TEXT
 
 
-def test_what_is_not_an_import_or_a_docstring_is_there_line_by_line():
-    lines = set(TEXT.splitlines())
-    for name in vendor.VENDORED:
-        source = source_of(name)
-        gone = set()
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, (ast.Import, ast.ImportFrom)) or (
-                isinstance(node, ast.Expr) and node.lineno == 1
-            ):
-                gone.update(range(node.lineno, node.end_lineno + 1))
-        for number, line in enumerate(source.splitlines(), 1):
-            if number not in gone and line not in ("else:", "if TYPE_CHECKING:"):
-                assert line in lines, (name, number)
+@pytest.mark.parametrize("name", [*CORE, *EXTRAS])
+def test_what_is_not_an_import_or_a_docstring_is_there_line_by_line(name):
+    section = TEXT.splitlines()[sections(TEXT)[name] :]
+    source = source_of(name)
+    gone = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) or (
+            isinstance(node, ast.Expr) and node.lineno == 1
+        ):
+            gone.update(range(node.lineno, node.end_lineno + 1))
+    for number, line in enumerate(source.splitlines(), 1):
+        if number not in gone and line and line not in ("else:", "if TYPE_CHECKING:"):
+            assert line in section, number
+            del section[: section.index(line) + 1]  # they are in the same order
 
 
-def test_no_import_of_the_package_is_left_and_the_others_stand_at_the_top():
-    for node in ast.walk(TREE):
+def test_the_core_is_the_same_in_both_but_for_what_needs_an_extra():
+    ends = {len(CORE_TEXT.splitlines()), *sections(CORE_TEXT).values()}
+    differing = set()
+    for name, start in sections(CORE_TEXT).items():
+        end = min(number for number in ends if number > start) - 1
+        ours = CORE_TEXT.splitlines()[start:end]
+        if "\n".join(ours) not in TEXT:
+            differing.add(name)
+            assert any("was made without" in line for line in ours)
+    assert differing == {name for name, _ in DOORS}
+
+
+@EITHER
+def test_no_import_of_the_package_is_left_and_the_others_stand_at_the_top(text):
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
         assert not (isinstance(node, ast.ImportFrom) and node.level), node.lineno
-    imports = [isinstance(node, (ast.Import, ast.ImportFrom)) for node in TREE.body]
+    imports = [isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body]
     assert not any(imports[imports.index(False, 1) :])
 
 
@@ -151,8 +341,8 @@ def test_no_top_level_name_stands_for_two_things():
 
 
 def test_the_same_sources_give_the_same_bytes():
-    assert vendor.vendored() == TEXT
-    done = run("-m", "chatgptlib", "vendor", cwd=FOLDER.parent)
+    assert vendor.vendored() == CORE_TEXT
+    done = run("-m", "chatgptlib", "vendor", "--with", "all", cwd=FOLDER.parent)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == TEXT.encode()
 
@@ -166,35 +356,112 @@ def test_made_from_a_zipped_package_it_is_the_same(tmp_path):
     code = "import sys; sys.path.insert(0, 'chatgptlib.whl'); from chatgptlib.apps import vendor; sys.exit(vendor.main())"
     done = run("-c", code, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == TEXT.encode()
+    assert done.stdout == CORE_TEXT.encode()
 
 
 def test_without_sources_it_says_so_and_leaves_the_file_alone(tmp_path, monkeypatch, capsys):
     target = tmp_path / "x.py"
-    target.write_text("what was there")
+    target.write_text(CORE_TEXT)
     empty = tmp_path / "no_sources"
-    empty.mkdir()
+    (empty / "extras").mkdir(parents=True)
     monkeypatch.setattr(vendor.resources, "files", lambda package: empty)
     assert vendor.main(["-o", str(target)]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("chatgptlib vendor: cannot read the source of chatgptlib.errors: ")
-    assert target.read_text() == "what was there"
+    assert told == f"chatgptlib vendor: cannot find the sources of chatgptlib in {empty}\n"
+    monkeypatch.setattr(vendor.resources, "files", lambda package: tmp_path / "nowhere")
+    assert vendor.main(["-o", str(target)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("chatgptlib vendor: cannot read the sources of chatgptlib: ")
+    assert target.read_text() == CORE_TEXT
+
+
+# Where it is written
+
+
+def written(target, *arguments):
+    return vendor.main(["-o", str(target), *arguments])
+
+
+def older(text):
+    """The file that an older version would have written: another text, under its own hash."""
+    return signed(text.replace(f"# chatgptlib {lib.__version__}:", "# chatgptlib 0.0.9:"))
+
+
+def signed(text):
+    """A file with its hash brought up to date, as only the command does."""
+    name, made, digest, *others = text.splitlines(keepends=True)
+    text = "".join([name, made, *others])
+    digest = f"{digest.rpartition(' ')[0]} {hashlib.sha256(text.encode()).hexdigest()}\n"
+    return "".join([name, made, digest, *others])
+
+
+FOREIGN = {
+    "a-program": "print('mine')\n",
+    "a-program-that-names-the-command": f"# {COMMAND} -o FILE\nprint('mine')\n",
+    "no-text": "\0\x89\r\n",
+    "spaces": " \n",
+}
+EDITED = {
+    "a-line-more": CORE_TEXT + "print('mine')\n",
+    "a-line-in-front": "#!/usr/bin/env python3\n" + CORE_TEXT,
+    "a-letter-changed": CORE_TEXT.replace("def create_chat_completion(", "def create_chat_completioN("),
+    "another-selection-named": CORE_TEXT.replace("vendor -o", "vendor --with tools -o", 1),
+    "another-version-named": CORE_TEXT.replace(f"chatgptlib {lib.__version__}:", "chatgptlib 9:", 1),
+    "of-an-older-version": older(CORE_TEXT) + "print('mine')\n",
+    "cut-off": CORE_TEXT[: len(CORE_TEXT) // 2],
+}  # fmt: skip
+UNTOUCHED = {
+    "core": CORE_TEXT,
+    "all": TEXT,
+    "of-an-older-version": older(CORE_TEXT),
+    "of-a-newer-version": signed(
+        CORE_TEXT.replace(f"chatgptlib {lib.__version__}:", "chatgptlib 99.0:", 1)
+    ),
+    "with-an-extra-that-is-no-more": signed(
+        CORE_TEXT.replace("vendor -o", "vendor --with telepathy -o", 1)
+    ),
+    "with-line-ends-of-windows": CORE_TEXT.replace("\n", "\r\n"),
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("there", [*FOREIGN.values(), *EDITED.values()], ids=[*FOREIGN, *EDITED])
+def test_what_the_command_did_not_write_is_replaced_only_by_force(tmp_path, capsys, there):
+    target = tmp_path / "x.py"
+    target.write_bytes(there.encode())
+    assert written(target) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"chatgptlib vendor: {target} was ")
+    assert "--force" in told
+    assert told.count("\n") == 1
+    assert target.read_bytes() == there.encode()
+    assert written(target, "--force") == 0
+    assert target.read_bytes() == CORE_TEXT.encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.py"]
+
+
+@pytest.mark.parametrize("there", UNTOUCHED.values(), ids=UNTOUCHED)
+def test_what_the_command_wrote_it_replaces(tmp_path, there):
+    target = tmp_path / "x.py"
+    target.write_bytes(there.encode())
+    assert written(target, "--with", "media") == 0
+    assert target.read_text() == vendor.vendored(["media"])
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
     target = tmp_path / "x.py"
-    target.write_text("what was there")
+    target.write_text(TEXT)
     with monkeypatch.context() as patched:
         patched.setattr(vendor.os, "replace", lambda *paths: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            vendor.main(["-o", str(target)])
+            written(target)
     assert [path.name for path in tmp_path.iterdir()] == ["x.py"]
-    assert target.read_text() == "what was there"
-    assert vendor.main(["-o", str(target)]) == 0
-    assert target.read_bytes() == TEXT.encode()
-    assert vendor.main(["-o", str(tmp_path / "nowhere" / "x.py")]) == 1
+    assert target.read_text() == TEXT
+    assert written(target) == 0
+    assert target.read_bytes() == CORE_TEXT.encode()
+    assert written(tmp_path / "nowhere" / "x.py") == 1
     assert f"there is no folder {tmp_path / 'nowhere'}\n" in capsys.readouterr().err
-    assert vendor.main(["-o", str(tmp_path)]) == 1
+    assert written(tmp_path) == 1
     assert f"{tmp_path} is a folder" in capsys.readouterr().err
 
 
@@ -202,8 +469,64 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path):
     target = tmp_path / "x.py"
     target.touch(0o640)
     target.chmod(0o640)
-    assert vendor.main(["-o", str(target)]) == 0
+    assert written(target) == 0
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["to-a-file", "to-nothing"])
+def test_nothing_is_written_through_a_link_in_place_of_the_temporary_file(
+    tmp_path, monkeypatch, capsys, there
+):
+    victim = tmp_path / "victim"
+    if there:
+        victim.write_text("what was there")
+    monkeypatch.setattr(vendor, "token_hex", lambda size: "guessed")
+    planted = tmp_path / ".x.py.guessed"
+    planted.symlink_to(victim)
+    assert written(tmp_path / "x.py") == 1
+    assert "File exists" in capsys.readouterr().err
+    assert planted.is_symlink()  # it is not ours to take away
+    assert victim.exists() == there
+    assert not there or victim.read_text() == "what was there"
+    assert not (tmp_path / "x.py").exists()
+
+
+def test_the_name_of_the_temporary_file_cannot_be_known_before(tmp_path, monkeypatch):
+    names = []
+    replace = os.replace
+    monkeypatch.setattr(vendor.os, "replace", lambda a, b: (names.append(a.name), replace(a, b)))
+    for _ in range(2):
+        assert written(tmp_path / "x.py") == 0
+    assert len({*names}) == 2
+    assert all(re.fullmatch(r"\.x\.py\.[0-9a-f]{16}", name) for name in names)
+
+
+def test_a_link_to_a_file_stays_and_the_file_is_replaced(tmp_path, capsys):
+    file, link = tmp_path / "file.py", tmp_path / "link.py"
+    file.write_text(TEXT)
+    link.symlink_to(file)
+    assert written(link) == 0
+    assert link.is_symlink()
+    assert file.read_text() == CORE_TEXT
+    file.write_text("mine")
+    assert written(link) == 1
+    assert f"{file} was not written by" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+def test_a_link_that_leads_nowhere_is_not_written_through(tmp_path, capsys):
+    link = tmp_path / "link.py"
+    link.symlink_to(tmp_path / "nothing")
+    assert written(link, "--force") == 1
+    assert f"{link} is a link that leads nowhere" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["link.py"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="there is no such device here")
+def test_standard_output_can_be_named_as_a_device(tmp_path):
+    arguments = ("-m", "chatgptlib", "vendor", "-o", "/dev/stdout")
+    piped = run(*arguments, cwd=FOLDER.parent)
+    assert (piped.returncode, piped.stdout, piped.stderr) == (0, CORE_TEXT.encode(), b"")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
@@ -212,43 +535,105 @@ def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as other_end:
         read = other_end.submit(pipe.read_bytes)
-        assert vendor.main(["-o", str(pipe)]) == 0
-        assert read.result(60) == TEXT.encode()
+        assert written(pipe) == 0
+        assert read.result(60) == CORE_TEXT.encode()
     assert pipe.is_fifo()
 
 
+# What a file is
+
+
+def checked(path):
+    return vendor.main(["--check", str(path)])
+
+
+@pytest.mark.parametrize("extras", [[], ["tools"], ["conversations", "media"], ["all"]])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["lf", "crlf"])
+def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extras, newline):
+    target = tmp_path / "x.py"
+    target.write_bytes(vendor.vendored(extras).replace("\n", newline).encode())
+    assert checked(target) == 0
+    told = capsys.readouterr().out
+    assert told == f"{target} is what chatgptlib {lib.__version__} writes\n"
+
+
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    ("text", "status", "verdict"),
     [
-        pytest.param("from . import errors", "what is not vendored", id="a-whole-module"),
-        pytest.param("def f():\n    from .offline import g", "what is not vendored", id="left-out"),
-        pytest.param("from ..errors import f", "what is not vendored", id="from-further-up"),
-        pytest.param("from .errors import f as g", "another name", id="renamed"),
-        pytest.param("from .errors import *", "another name", id="star"),
+        pytest.param(
+            UNTOUCHED["of-an-older-version"], 3,
+            f"is what chatgptlib 0.0.9 (older than this, {lib.__version__}) wrote", id="older",
+        ),
+        pytest.param(
+            UNTOUCHED["of-a-newer-version"], 3,
+            f"is what chatgptlib 99.0 (newer than this, {lib.__version__}) wrote", id="newer",
+        ),
+        pytest.param(
+            signed(CORE_TEXT.replace("def ", "async def ")), 3,
+            f"is what another chatgptlib {lib.__version__} wrote", id="other-sources",
+        ),
+        pytest.param(
+            UNTOUCHED["with-an-extra-that-is-no-more"], 3,
+            f"is what another chatgptlib {lib.__version__} wrote", id="other-extras",
+        ),
+        pytest.param(
+            EDITED["a-letter-changed"], 4,
+            f"was edited since chatgptlib {lib.__version__} wrote it", id="edited",
+        ),
+        pytest.param(
+            EDITED["a-line-in-front"], 4,
+            f"was edited since chatgptlib {lib.__version__} wrote it", id="a-line-in-front",
+        ),
+        pytest.param(
+            EDITED["another-selection-named"], 4,
+            f"was edited since chatgptlib {lib.__version__} wrote it", id="another-selection-named",
+        ),
+        pytest.param(
+            EDITED["of-an-older-version"], 4,
+            f"was edited since chatgptlib 0.0.9 (older than this, {lib.__version__}) wrote it",
+            id="older-and-edited",
+        ),
+        *(
+            pytest.param(text, 5, f"was not written by `{COMMAND}`", id=f"foreign-{name}")
+            for name, text in {**FOREIGN, "empty": ""}.items()
+        ),
     ],
-)
-def test_an_import_that_cannot_be_dropped_is_refused(source, reason):
-    with pytest.raises(vendor.CannotVendor, match=rf"^m\.py, line \d: .*{reason}"):
-        vendor._section("m", source, ast.parse(f'"""M."""\n{source}'))
+)  # fmt: skip
+def test_a_file_that_is_not_in_order_is_told_apart(tmp_path, capsys, text, status, verdict):
+    target = tmp_path / "x.py"
+    target.write_bytes(text.encode())
+    assert checked(target) == status
+    assert capsys.readouterr().out == f"{target} {verdict}\n"
+    assert target.read_bytes() == text.encode()
 
 
-@pytest.mark.parametrize("source", ["", "x = []", "if True:\n    __all__ = ['x']"])
-def test_a_package_that_does_not_say_its_names_is_refused(source):
-    with pytest.raises(vendor.CannotVendor, match="has no __all__"):
-        vendor._all(ast.parse(source))
+def test_every_status_of_a_check_is_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        vendor.main(["--help"])
+    told = capsys.readouterr().out
+    assert re.findall(r"(?m)^  (\d)  FILE ", told) == ["0", "3", "4", "5"]
 
 
-def test_a_block_of_imports_alone_is_passed():
-    source = '"""M."""\n\n\ndef f():\n    from .errors import g  # for its effect\n\n\nx = 1\n'
-    cut = vendor._section("m", source, ast.parse(source))
-    assert cut.endswith("# M.\n\n\ndef f():\n    pass\n\n\nx = 1")
+def test_a_file_that_cannot_be_read_is_no_verdict(tmp_path, capsys):
+    assert checked(tmp_path / "nothing.py") == 1
+    told = capsys.readouterr()
+    assert (told.out, "No such file" in told.err) == ("", True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--check", "x.py", "-o", "y.py"], ["--list", "-o", "y.py"], ["--check", "x.py", "--list"],
+     ["--check", "x.py", "--with", "tools"], ["--list", "--with", "tools"]],
+)  # fmt: skip
+def test_arguments_that_do_not_go_together_are_refused(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        vendor.main(arguments)
+    assert caught.value.code == 2
+    assert not [*tmp_path.iterdir()]
 
 
 # What it does
-
-
-def test_it_has_the_names_of_the_package_but_for_the_server(copy):
-    assert copy.__all__ == [name for name in lib.__all__ if name not in LEFT_OUT]
 
 
 def told(thing):
@@ -260,7 +645,7 @@ def told(thing):
     return inspect.getdoc(thing), re.sub(r"['\"]|\b(?:[a-zA-Z_]\w*\.)+", "", signature)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", sorted(lib.__all__))
 def test_each_name_is_that_of_the_package(copy, name):
     ours, theirs = getattr(copy, name), getattr(lib, name)
     assert told(ours) == told(theirs)
@@ -273,7 +658,7 @@ def test_each_name_is_that_of_the_package(copy, name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in PUBLIC if inspect.isclass(getattr(lib, name))
+    "name", [name for name in sorted(lib.__all__) if inspect.isclass(getattr(lib, name))
              and issubclass(getattr(lib, name), Exception)],
 )  # fmt: skip
 def test_its_errors_pickle_under_its_name(copy, name):
@@ -284,12 +669,13 @@ def test_its_errors_pickle_under_its_name(copy, name):
     assert again.args == ("words",)
 
 
+@EITHER
 @pytest.mark.parametrize("home", ["", "_vendor", "_vendor/deep"])
-def test_with_requests_beside_it_it_answers_in_any_package(tmp_path, home):
+def test_with_requests_beside_it_it_answers_in_any_package(tmp_path, home, text):
     (tmp_path / "app" / home).mkdir(parents=True)
     for folder in {tmp_path / "app", tmp_path / "app" / home}:
         (folder / "__init__.py").touch()
-    (tmp_path / "app" / home / "chat.py").write_bytes(TEXT.encode())
+    (tmp_path / "app" / home / "chat.py").write_bytes(text.encode())
     package = ".".join(["app", *home.split("/")]).rstrip(".")
     beside = Path(requests.__file__).parent.parent
     code = f"import sys; sys.path[:0] = ['.']; sys.path.append({str(beside)!r})\n"
@@ -305,3 +691,21 @@ def test_importing_it_loads_nothing_heavy(tmp_path):
     loaded = loaded_by(f"sys.path[:0] = [{str(tmp_path)!r}]; import x")
     assert "x" in loaded
     assert not {"requests", "urllib3", "http.client", "ssl", "sqlite3", "socket"} & loaded
+
+
+# The tests that a file with the core alone skips
+
+
+def test_no_test_asks_a_file_for_a_name_of_the_core_that_it_lacks(core):
+    """Else the test would be skipped there, as if the name were that of an extra."""
+    owners = {}
+    for module in LADDER:
+        for node in ast.parse(source_of(module)).body:
+            targets = getattr(node, "targets", [getattr(node, "target", node)])
+            owners.update((getattr(one, "name", getattr(one, "id", "")), module) for one in targets)
+    asked = set()
+    for path in Path(__file__).parent.glob("*.py"):
+        asked.update(re.findall(r"\blib\.(\w+)", path.read_text("utf-8")))
+    assert len(asked) > 80
+    for name in asked & owners.keys():
+        assert hasattr(core, name) == (owners[name] in CORE), name

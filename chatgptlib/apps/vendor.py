@@ -1,36 +1,35 @@
-"""The whole library as one module, to copy into a project.
+"""The library as one module, to copy into a project.
 
-    python -m chatgptlib vendor -o chatgptlib.py
+    python -m chatgptlib vendor --with tools -o chat.py
 
-The modules stand in it in the order in which they import each other, line by line as they
-are here. Gone are their imports of each other, which a single file has no need of, and
-the standard library is imported once, at the top. Left out are the command line, the
-offline server, and this module.
+The file holds the core, and the extras that are asked for with those that they import. Each
+module stands in it as it is here, behind the modules that it needs, but for its imports:
+those of the library are left out, the others stand once at the top. Where the core would
+import an extra that is not in the file, a ConfigError says how to add it.
 
-The same sources give the same bytes, wherever they are read from.
+The same sources and extras give the same bytes. The header tells the version, the extras and
+a hash of the rest, in a form that every version can read.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import hashlib
+import itertools
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from secrets import token_hex
+from typing import Any, TypeGuard
 
 from ..client import __version__
 from ..codec import is_list
-
-VENDORED = [
-    "errors", "codec", "models", "deltas", "accumulate", "sse", "protocol", "connections", "exchange",
-    "replies", "events", "paths", "settings", "client", "stream", "chat",
-    "extras.stored", "extras.media", "extras.forms", "extras.schema", "extras.structured",
-    "extras.tools", "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks",
-]  # fmt: skip
 
 _LICENCE = """\
 MIT License
@@ -56,224 +55,366 @@ OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
 """  # as in LICENSE, which is not beside the modules where these are installed
 _HOME = (__package__ or "chatgptlib.apps").rpartition(".")[0]
-_WIDTH = 100
-
-_HEADER = """\
-# chatgptlib {version}: Chat Completions in one module, under any name, for Python 3.10 and newer.
-# {licence}; its text is at the end.
-# Source: sha256 {digest}
-# Made by `python -m chatgptlib vendor -o FILE`. Change the package, then make it again.
-# It needs `requests` 2.32.2 with urllib3 2.2, or newer, and nothing else.
+_COMMAND = "python -m chatgptlib vendor"
+_SEAL = "# sha256 of the other lines: "
+_HEADER = f"""\
+# chatgptlib {{version}}: Chat Completions in one module, under any name, for Python 3.10 and newer.
+# Made by `{_COMMAND}{{option}} -o FILE`. Change the package, then make it again.
+{_SEAL}
+# {{licence}}; its text is at the end.
 #
-# Each section was a module. Where one speaks of when it is imported, or of how its
-# annotations are evaluated, it means the package: here all is loaded at once, and every
-# annotation is text. The command line and the offline server are in the package only.
+# It needs `requests` 2.32.2 with urllib3 2.2, or newer, and nothing else. Each section was a
+# module: where one speaks of its import or of its annotations, it means the package.
+#
+# Contents, each with the number of its line:
+{{contents}}
 #
 # The rules it keeps are the package's, and not those of the project it is copied into.
+# fmt: off
+# isort: skip_file
 # ruff: noqa
 # flake8: noqa
 # pyright: reportMissingModuleSource=false, reportPrivateUsage=false
 """
+_MADE = re.compile(  # the lines that every version writes, so that any other can read them
+    rf"^# chatgptlib (?P<version>\S+): .*\n"
+    rf"# Made by `{_COMMAND}(?: --with (?P<extras>\S+))? -o FILE`.*\n"
+    rf"(?P<seal>{_SEAL}(?P<digest>.*)\n)",
+    re.MULTILINE,
+)
+
+_OTHER, _EDITED, _FOREIGN = 3, 4, 5  # what a file may be, as the exit status of --check
+_STATUS = f"""\
+exit status of --check:
+  0  FILE is what this version writes, with the extras that are in it
+  {_OTHER}  FILE is what another version wrote
+  {_EDITED}  FILE was edited since this version or another wrote it
+  {_FOREIGN}  FILE was not written by this command
+"""
 
 
 class CannotVendor(Exception):
-    """The sources are not there, or can't be joined, or the file can't be written."""
+    """There is no such extra, the sources are not there, or the file can't be written."""
 
 
-def vendored() -> str:
-    """The text of the single file. Raises CannotVendor if the sources can't be had."""
-    sources = {name: _source(name) for name in (*VENDORED, "__init__")}
-    trees = {name: ast.parse(source) for name, source in sources.items()}
-    digest = hashlib.sha256("".join(sources.values()).encode()).hexdigest()
-    root = trees.pop("__init__")
-    kind, _, copyright_line, *_ = _LICENCE.splitlines()
-    licence = f"{kind}, {copyright_line}"
-    parts = [
-        _HEADER.format(version=__version__, licence=licence, digest=digest)
-        + (ast.get_source_segment(sources["__init__"], root.body[0]) or ""),
-        "from __future__ import annotations",
-        _imports(trees),
-        _all(root),
-        *("\n" + _section(name, sources[name], tree) for name, tree in trees.items()),
-        "\n" + _comment("licence", _LICENCE),
-    ]
-    return "\n\n".join(parts) + "\n"
+def vendored(extras: Iterable[str] = ()) -> str:
+    """The text of the single file: the core, and these extras with what they need.
+
+    `["all"]` stands for every extra. Raises CannotVendor if there is no extra of such a name,
+    or if the sources can't be had.
+    """
+    return _File(_package(), extras).text()
 
 
-def _source(name: str) -> str:
+def _package() -> dict[str, str]:
+    """The sources of the core's modules and, with a prefix, the extras'; and of `__init__`."""
+    found: dict[str, str] = {}
     try:
-        file = resources.files(_HOME).joinpath(f"{name.replace('.', '/')}.py")
-        return file.read_text("utf-8")
+        home = resources.files(_HOME)
+        for prefix, folder in ("", home), ("extras.", home.joinpath("extras")):
+            for name in sorted(file.name for file in folder.iterdir()):
+                module = prefix + name.removesuffix(".py")
+                if name.endswith(".py") and module not in ("__main__", "extras.__init__"):
+                    found[module] = folder.joinpath(name).read_text("utf-8")
     except (OSError, TypeError, NotImplementedError) as error:  # each loader has its own
-        raise CannotVendor(f"cannot read the source of {_HOME}.{name}: {error}") from error
+        raise CannotVendor(f"cannot read the sources of {_HOME}: {error}") from error
+    if "__init__" not in found:
+        raise CannotVendor(f"cannot find the sources of {_HOME} in {home}")
+    return found
 
 
-def _section(name: str, source: str, tree: ast.Module) -> str:
-    """A module without its docstring and its imports, under a banner with the docstring."""
-    lines = source.splitlines()
-    _blank(lines, tree.body[0], "")
-    for node, instead in _cuts(name, tree.body, hoisted=True):
-        _blank(lines, node, instead)
-    told = _comment(name, ast.get_docstring(tree) or "")
-    kept = (line for line in lines if line != _GONE)
-    return told + "\n\n\n" + "\n".join(kept).strip("\n")
+@functools.cache
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
-def _comment(title: str, text: str) -> str:
-    """Some text as a comment, under a banner."""
-    banner = f"# ---- {title} ".ljust(_WIDTH, "-")
-    return "\n".join([banner, "#", *(f"# {line}".rstrip() for line in text.splitlines())])
+def _docstring(source: str) -> str:
+    return ast.get_docstring(_parsed(source)) or ""
 
 
-_GONE = "\0"  # in place of a line; no source can have it
+def _title(source: str) -> str:
+    return _docstring(source).partition("\n")[0]
 
 
-def _blank(lines: list[str], node: ast.stmt, instead: str) -> None:
-    """Take a statement out, and the blank lines that set it off from what follows."""
-    first, end = node.lineno - 1, node.end_lineno or node.lineno
-    lines[first:end] = [_GONE] * (end - first)
-    if instead:
-        lines[first] = " " * node.col_offset + instead
-        return
-    while end < len(lines) and not lines[end]:
-        lines[end] = _GONE
-        end += 1
+def _extras(modules: Iterable[str]) -> list[str]:
+    """The names of the extras among these modules."""
+    return [name.removeprefix("extras.") for name in modules if name.startswith("extras.")]
 
 
-def _cuts(module: str, body: Sequence[ast.stmt], hoisted: bool) -> Iterator[tuple[ast.stmt, str]]:
-    """The statements that are not taken over, each with what stands in its place."""
-    gone = [node for node in body if _goes(module, node, hoisted)]
-    for node in gone:
-        yield node, "pass" if len(gone) == len(body) and node is gone[0] else ""
-    for node in body:
-        if node not in gone:
-            for block in _blocks(node):
-                yield from _cuts(module, block, hoisted=_is_for_checkers(node))
+class _File:
+    """The single file with some extras, and with those that these need."""
+
+    def __init__(self, package: Mapping[str, str], extras: Iterable[str]) -> None:
+        self.package = package
+        self.modules: dict[str, str] = {}  # in the order that they have in the file
+        every = _extras(package)
+        wanted = [name for name in package if "." not in name and name != "__init__"]
+        for extra in extras:
+            if extra not in (*every, "all"):
+                raise CannotVendor(f"there is no extra {extra!r}: name {', '.join(every)}, or all")
+            wanted += [f"extras.{name}" for name in every if extra in (name, "all")]
+        for name in wanted:  # which grows by what an extra needs
+            wanted += {*self._needs(name)} - {*wanted}
+        for name in package:
+            if name in wanted:
+                self._add(name)
+
+    def _add(self, name: str) -> None:
+        """Add a module behind those that it imports as it is loaded."""
+        if name not in self.modules:
+            for needed in _imported(name, _parsed(self.package[name]).body):
+                self._add(needed)
+            self.modules[name] = self.package[name]
+
+    def _needs(self, name: str) -> Iterator[str]:
+        """What an extra imports at any time; the core does without the extras."""
+        if name.startswith("extras."):
+            yield from _imported(name, ast.walk(_parsed(self.package[name])))
+
+    def option(self) -> str:
+        """What to give on the command line for this file."""
+        needed = {one for name in self.modules for one in self._needs(name)}
+        extras = ",".join(sorted(_extras(self.modules.keys() - needed)))
+        if _extras(self.package) == sorted(_extras(self.modules)):
+            extras = "all"
+        return extras and f" --with {extras}"
+
+    def text(self) -> str:
+        kind, _, copyright_line, *_ = _LICENCE.splitlines()
+        contents = {name: _title(source) for name, source in self.modules.items()}
+        contents["licence"] = kind
+        wide = max(map(len, contents))
+        header = _HEADER.format(
+            version=__version__,
+            option=self.option(),
+            licence=f"{kind}, {copyright_line}",
+            contents="\n".join(f"#{0:6}  {name:{wide}}  {it}" for name, it in contents.items()),
+        )
+        root = self.package["__init__"]
+        parts = [
+            header + (ast.get_source_segment(root, _parsed(root).body[0]) or ""),
+            "from __future__ import annotations",
+            _imports([_parsed(source) for source in self.modules.values()]),
+            self._all(_parsed(root)),
+            *("\n" + self._section(name, source) for name, source in self.modules.items()),
+            "\n" + _comment("licence", _LICENCE),
+        ]
+        text = "\n\n".join(parts) + "\n"
+        for number, line in enumerate(text.splitlines(), 1):
+            if banner := re.match(r"# ---- (\S+) -", line):
+                text = text.replace(f"#{0:6}  {banner[1]} ", f"#{number:6}  {banner[1]} ", 1)
+        return text.replace(_SEAL, _SEAL + _digest(text.replace(f"{_SEAL}\n", "", 1)), 1)
+
+    def _all(self, root: ast.Module) -> str:
+        """The package's `__all__` without the names of modules that are not in the file."""
+        left_out = {
+            alias.name
+            for node in ast.walk(root)
+            if isinstance(node, ast.ImportFrom) and node.level and node.module not in self.modules
+            for alias in node.names
+        }
+        for node in root.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                names = [name for name in ast.literal_eval(node.value) if name not in left_out]
+                return "\n".join(["__all__ = [", *(f'    "{name}",' for name in names), "]"])
+        raise CannotVendor("__init__.py has no __all__")
+
+    def _section(self, name: str, source: str) -> str:
+        """A module without its docstring and its imports, under a banner with the docstring."""
+        lines: list[str | None] = [*source.splitlines()]
+        tree = _parsed(source)
+        _blank(lines, tree.body[0])
+        for parent in ast.walk(tree):
+            hoisted = parent is tree or _is_for_checkers(parent)
+            for _, value in ast.iter_fields(parent):
+                self._cut(name, lines, [*value] if is_list(value) else [], hoisted)
+        code = "\n".join(line for line in lines if line is not None).strip("\n")
+        return f"{_comment(name, _docstring(source))}\n\n\n{code}"
+
+    def _cut(self, name: str, lines: list[str | None], block: list[Any], hoisted: bool) -> None:
+        """Take imports out of a block of statements: the library's, or all if they are hoisted."""
+        for node in block:
+            of_ours = [*_imported(name, [node])]
+            missing = [] if hoisted else _extras(one for one in of_ours if one not in self.modules)
+            if missing:  # what follows in the block would use it
+                first, end = node.lineno - 1, block[-1].end_lineno
+                wider = _File(self.package, [*_extras(self.modules), *missing])
+                command = f"{_COMMAND}{wider.option()} -o FILE"
+                words = f"{{__name__}} was made without {missing[0]}: `{command}` adds it"
+                lines[first] = f'{" " * node.col_offset}raise ConfigError(f"{words}")'
+                lines[first + 1 : end] = [None] * (end - first - 1)
+                return
+            for_checkers = _is_for_checkers(node) and all(
+                _is_import(one) for one in (*node.body, *node.orelse)
+            )
+            if of_ours or for_checkers or (hoisted and _is_import(node)):
+                _blank(lines, node)
 
 
-def _goes(module: str, node: ast.stmt, hoisted: bool) -> bool:
-    """Whether it is an import that the single file does without, or has at its top."""
-    if isinstance(node, ast.ImportFrom) and node.level:
-        if _imported(module, node) not in VENDORED:
-            raise CannotVendor(f"{module}.py, line {node.lineno}: imports what is not vendored")
-        if any(alias.asname or alias.name == "*" for alias in node.names):
-            raise CannotVendor(f"{module}.py, line {node.lineno}: imports under another name")
-        return True
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return hoisted
-    if isinstance(node, ast.If) and _is_for_checkers(node):
-        return all(_goes(module, one, hoisted) for one in (*node.body, *node.orelse))
-    return False
+def _imported(module: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The modules of the package that these statements of a module import."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = module.rpartition(".")[0] if node.level == 1 else ""
+            yield f"{folder}.{node.module}".lstrip(".")
 
 
-def _imported(module: str, node: ast.ImportFrom) -> str:
-    """The module of the package that a relative import names, as VENDORED has it."""
-    if node.level > module.count(".") + 1:
-        return ""  # outside of the package
-    folder = module.rpartition(".")[0] if node.level == 1 else ""
-    return f"{folder}.{node.module}".lstrip(".")
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, (ast.Import, ast.ImportFrom))
 
 
-def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    """The lists of statements right inside a statement."""
-    for _, value in ast.iter_fields(node):
-        parts = list(value) if is_list(value) else []
-        if parts and isinstance(parts[0], ast.stmt):
-            yield parts
-        for part in parts:
-            if isinstance(part, (ast.excepthandler, ast.match_case)):
-                yield from _blocks(part)
-
-
-def _is_for_checkers(node: ast.stmt) -> bool:
+def _is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
     test = node.test if isinstance(node, ast.If) else None
     return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
-def _imports(trees: Mapping[str, ast.Module]) -> str:
+def _blank(lines: list[str | None], node: ast.stmt) -> None:
+    """Take a statement out, and the blank lines that set it off from what follows."""
+    first, end = node.lineno - 1, node.end_lineno or node.lineno
+    while end < len(lines) and not lines[end]:
+        end += 1
+    lines[first:end] = [None] * (end - first)
+
+
+def _comment(title: str, text: str) -> str:
+    """Some text as a comment, under a banner."""
+    banner = f"# ---- {title} ".ljust(100, "-")
+    return "\n".join([banner, "#", *(f"# {line}".rstrip() for line in text.splitlines())])
+
+
+def _imports(trees: Sequence[ast.Module]) -> str:
     """What the modules import from outside, once each; then what type checkers need."""
-    always: set[tuple[str, str]] = set()
-    checked: set[tuple[str, str]] = set()
-    for tree in trees.values():
-        always.update(_outside(tree.body))
-        for node in tree.body:
-            if isinstance(node, ast.If) and _is_for_checkers(node):
-                checked.update(_outside(node.body))
-    block = "\n".join(f"    {line}" for line in _import_lines(checked - always))
-    return "\n".join([*_import_lines(always), "", "if TYPE_CHECKING:", block])
+    always = _outside(tree.body for tree in trees)
+    blocks = (node.body for tree in trees for node in tree.body if _is_for_checkers(node))
+    checked = ("    " + line for line in _import_lines(_outside(blocks) - always))
+    return "\n".join([*_import_lines(always), "", "if TYPE_CHECKING:", *checked])
 
 
-def _outside(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """The imports from outside of the library: a module and a name in it, "" for itself."""
-    for node in body:
+def _outside(blocks: Iterable[Sequence[ast.stmt]]) -> set[tuple[str, str]]:
+    """The imports from outside of the library: how each begins, and the name at its end."""
+    found: set[tuple[str, str]] = set()
+    for node in itertools.chain.from_iterable(blocks):
         if isinstance(node, ast.Import):
-            yield from ((ast.unparse(alias), "") for alias in node.names)
+            found.update((f"import {ast.unparse(alias)}", "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
-            yield from ((node.module or "", ast.unparse(alias)) for alias in node.names)
+            found.update(
+                (f"from {node.module} import ", ast.unparse(alias)) for alias in node.names
+            )
+    return found
 
 
 def _import_lines(found: set[tuple[str, str]]) -> Iterator[str]:
-    names: dict[str, list[str]] = {}
-    for module, name in sorted(found):
-        if name:
-            names.setdefault(module, []).append(name)
-        else:
-            yield f"import {module}"
-    for module, listed in names.items():
-        line = f"from {module} import {', '.join(listed)}"
-        if len(line) <= _WIDTH:
-            yield line
-        else:
-            yield from [f"from {module} import (", *(f"    {name}," for name in listed), ")"]
+    for start in sorted({start for start, _ in found}, key=lambda it: (it[:4] == "from", it)):
+        yield start + ", ".join(sorted(name for one, name in found if one == start))
 
 
-def _all(root: ast.Module) -> str:
-    """The package's `__all__` without the names that stayed in the package."""
-    left_out = {
-        alias.name
-        for node in ast.walk(root)
-        if isinstance(node, ast.ImportFrom) and node.level and node.module not in VENDORED
-        for alias in node.names
-    }
-    for node in root.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            names = [name for name in ast.literal_eval(node.value) if name not in left_out]
-            return "\n".join(["__all__ = [", *(f'    "{name}",' for name in names), "]"])
-    raise CannotVendor("__init__.py has no __all__")
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write(target: Path, data: bytes) -> None:
-    """All of the file or nothing of it, whatever happens meanwhile."""
+def _listed() -> str:
+    """A table: the size of the file with the core alone, with each extra, and with all."""
+    package = _package()
+    rows = ["--with            lines     bytes"]
+    for choice in ("", *_extras(package), "all"):
+        file = _File(package, [choice] if choice else [])
+        text = file.text()
+        about = _title(package.get(f"extras.{choice}", ""))
+        needs = ", ".join(name for name in _extras(file.modules) if name != choice)
+        about += f" Needs {needs}." if about and needs else ""
+        size = f"{len(text.splitlines()):9,} {len(text.encode()):9,}"
+        rows.append(f"{choice or '(the core)':14}{size}  {about}".rstrip())
+    return "\n".join(rows)
+
+
+def _check(path: Path) -> tuple[int, str]:
+    """What a file is: an exit status, and a line that says it. Its line ends don't matter."""
+    text = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
+    made = _MADE.search(text)
+    if not made:
+        return _FOREIGN, f"{path} was not written by `{_COMMAND}`"
+    version, extras = made["version"], [*filter(None, (made["extras"] or "").split(","))]
+    that, this = ([*map(int, re.findall(r"\d+", one))] for one in (version, __version__))
+    age = "older" if that < this else "newer" if that > this else "another"
+    known = f" ({age} than this, {__version__})" if version != __version__ else ""
+    if _digest(text.replace(made["seal"], "", 1)) != made["digest"]:
+        return _EDITED, f"{path} was edited since chatgptlib {version}{known} wrote it"
+    package = _package()
+    if {*extras} <= {*_extras(package), "all"} and text == _File(package, extras).text():
+        return 0, f"{path} is what chatgptlib {version} writes"
+    return _OTHER, f"{path} is what {'' if known else 'another '}chatgptlib {version}{known} wrote"
+
+
+def _write(target: Path, data: bytes, force: bool) -> None:
+    """All of the file or nothing of it. A link stays, and what it leads to is replaced."""
+    if target.exists() and not target.is_file() and not target.is_dir():
+        target.write_bytes(data)  # to a pipe or a device, which is to stay one
+        return
+    if target.is_symlink() and not target.exists():
+        raise CannotVendor(f"{target} is a link that leads nowhere: name a file")
     target = Path(os.path.realpath(target))
     if target.is_dir():
         raise CannotVendor(f"{target} is a folder: name a file in it")
     if not target.parent.is_dir():
         raise CannotVendor(f"cannot write {target}: there is no folder {target.parent}")
-    if target.exists() and not target.is_file():  # a pipe or a device, which is to stay one
-        target.write_bytes(data)
-        return
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        if target.exists():
-            shutil.copymode(target, beside)
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    if not force and target.exists() and target.stat().st_size:
+        status, verdict = _check(target)
+        if status in (_EDITED, _FOREIGN):
+            raise CannotVendor(f"{verdict}; --force replaces it")
+    beside = target.with_name(f".{target.name}.{token_hex(8)}")
+    with open(beside, "xb", opener=_through_no_link) as file:
+        try:
+            file.write(data)
+            file.close()  # before it is moved, which Windows asks for
+            if target.exists():
+                shutil.copymode(target, beside)
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _through_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_COMMAND,
+        description="Write the library as one module: its core, and the extras that you name.",
+        epilog=_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("-o", metavar="FILE", type=Path, help="where to (default: standard output)")
+    add("--list", action="store_true", help="list the extras, and how large the file is with each")
+    add("--check", metavar="FILE", type=Path, help="tell whether FILE is up to date, and unedited")
+    parser.add_argument(
+        "--with", metavar="EXTRA,...", dest="extras", action="extend", default=[],
+        type=lambda text: text.split(","), help="add these, and what they need; or all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--force", action="store_true",
+        help="replace FILE also if it was edited, or not written by this command",
+    )  # fmt: skip
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m chatgptlib vendor", description="Write the whole library as one module."
-    )
-    parser.add_argument("-o", metavar="FILE", type=Path, help="where to (default: standard output)")
-    target: Path | None = parser.parse_args(arguments).o
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.extras and (given.list or given.check):
+        parser.error("--with is for a file to write")
     try:
-        data = vendored().encode()
-        if target:
-            _write(target, data)
+        if given.check:
+            status, verdict = _check(given.check)
+            print(verdict)
+            return status
+        if given.list:
+            print(_listed())
+        elif given.o:
+            _write(given.o, vendored(given.extras).encode(), given.force)
         else:
-            sys.stdout.buffer.write(data)  # as bytes: the same on every system
+            sys.stdout.buffer.write(vendored(given.extras).encode())  # the same on every system
             sys.stdout.flush()
     except (CannotVendor, OSError) as error:
         sys.stderr.write(f"chatgptlib vendor: {error}\n")
