@@ -1,10 +1,10 @@
 """The gate: everything that has to hold of this checkout, each in an environment of its own.
 
 It checks the style and the types; builds the sdist and the wheel; runs the wheel alone; and
-runs the whole suite on every Python from 3.10 up that it finds, on the oldest dependencies
-that setup.cfg allows, on the library as one file, and once more for its coverage. It
-installs what it needs into a folder that it leaves no trace of, tells what ran, and ends
-with the closing line of a suite.
+runs the whole suite on every Python from 3.10 up that it finds, on old dependencies, on the
+library as one file, with all extras and without, and once more for its coverage. It installs
+what it needs into a folder that it leaves no trace of, tells what ran, and ends with the
+closing line of a suite.
 """
 
 from __future__ import annotations
@@ -20,9 +20,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 VERSIONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 WHEEL_LIMIT = 140_000  # bytes: it is to become less, not more; 100,000 was the aim
+CORE_LIMITS = (
+    4_850,
+    195_000,
+)  # lines and bytes of the file without extras; 3,300, 130,000 are the aim
+FILES = {"without extras": [], "with all extras": ["--with", "all"]}
+OLD_PAIRS: list[list[str]] = []  # beside the floors, as ["requests==2.31.0", "urllib3==2.0.7"]
+OF_EXTRAS = {  # test modules that need an extra in each test; any other has to test the core
+    "test_conversations", "test_glific", "test_schema", "test_structured", "test_tools",
+    "test_webhooks",
+}  # fmt: skip
 QUICK_START = "Write a tagline for an ice cream shop."
 STRICT = ("--strict", "--config-file=", "--no-error-summary")  # for mypy
 BARE = ("requests", "pytest", "responses", "hypothesis")  # what the tests of the file need
@@ -72,9 +83,6 @@ def pythons() -> dict[str, str]:
         installed = sorted(pyenv.glob(f"{version}.*/bin/python"), key=_patch, reverse=True)
         for python in [*([on_path] if on_path else []), *installed]:
             try:  # a shim of pyenv's may stand there for nothing
-                code = (
-                    "import ensurepip, sys, venv; print('.'.join(map(str, sys.version_info[:3])))"
-                )
                 full = run(python, "-c", code, cwd=HOME).strip()
             except (Failed, OSError):
                 continue
@@ -90,11 +98,12 @@ def _patch(python: Path) -> int:
     return int("".join(filter(str.isdigit, python.parts[-3].split(".")[-1])) or 0)
 
 
-def oldest() -> list[str]:
-    """The oldest dependencies that setup.cfg allows."""
+def old_dependencies() -> list[list[str]]:
+    """The oldest dependencies that setup.cfg allows, and the other pairs."""
     config = configparser.ConfigParser()
     config.read(HOME / "setup.cfg")
-    return config["options"]["install_requires"].replace(">=", "==").replace(" ", "").split()
+    floors = config["options"]["install_requires"].replace(">=", "==").replace(" ", "").split()
+    return [floors, *OLD_PAIRS]
 
 
 def suite(python: Path, cwd: Path, *before: str, **environment: str) -> str:
@@ -136,7 +145,7 @@ class Gate:
         self.note("mypy --strict, pyright strict: the package", "clean")
 
     def built(self) -> None:
-        """Build, and run what was built: the wheel alone, and the file that it makes."""
+        """Build, and run what was built: the wheel alone, and the files that it makes."""
         self.tool("build", "--outdir", self.room / "dist", ".")
         (self.wheel,), (sdist,) = (
             list((self.room / "dist").glob(end)) for end in ("*.whl", "*.tar.gz")
@@ -162,16 +171,24 @@ class Gate:
         self.tool("mypy", *STRICT, "--python-executable", python, "use.py", cwd=self.room)
         self.note("the wheel alone: quick start, its types", "ok")
 
-        self.alone = self.room / "alone"  # the file, and what tests it
-        self.file = self.alone / "vendored_chat.py"
-        for name in ("tests", "README.md", "setup.cfg", "chatgptlib/extras/offline.py"):
-            self.copy(unpacked / name, self.alone / name)
-        run(python, "-m", "chatgptlib", "vendor", "-o", self.file, cwd=self.beside)
-        there = self.room / "of_checkout.py"
-        self.tool("chatgptlib", "vendor", "-o", there)
-        if self.file.read_bytes() != there.read_bytes():
-            raise Failed("the wheel and the checkout give different files")
-        self.note("the single file: of wheel and checkout", "the same bytes")
+        self.files: dict[str, Path] = {}  # each beside what tests it
+        for name, options in FILES.items():
+            alone = self.room / name.replace(" ", "_")
+            for needed in ("tests", "README.md", "setup.cfg", "chatgptlib/extras/offline.py"):
+                self.copy(unpacked / needed, alone / needed)
+            file = self.files[name] = alone / "vendored_chat.py"
+            run(python, "-m", "chatgptlib", "vendor", *options, "-o", file, cwd=self.beside)
+            there = self.room / "of_checkout.py"
+            self.tool("chatgptlib", "vendor", *options, "-o", there)
+            data = file.read_bytes()
+            if data != there.read_bytes():
+                raise Failed(f"the wheel and the checkout give different files {name}")
+            found = data.count(b"\n"), len(data)
+            if not options and any(map(int.__gt__, found, CORE_LIMITS)):
+                raise Failed(f"the file {name} has {found} lines and bytes, not {CORE_LIMITS}")
+            self.note(
+                f"the file {name}: wheel as checkout", "{:,} lines, {:,} bytes".format(*found)
+            )
 
     def copy(self, source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,15 +197,16 @@ class Gate:
         else:
             shutil.copy(source, target)
 
-    def types_of_file(self) -> None:
-        """As a project sees it that has it, and `requests`, and no stubs for that."""
+    def types_of_files(self) -> None:
+        """As a project sees one that has it, and `requests`, and no stubs for that."""
         self.bare = environment_at(self.room / "bare", sys.executable, *BARE)
-        self.tool("mypy", *STRICT, "--python-executable", self.bare, self.file, cwd=self.room)
-        config = self.alone / "pyrightconfig.json"
-        config.write_text('{"include": ["vendored_chat.py"], "typeCheckingMode": "strict"}')
-        self.tool("pyright", "--pythonpath", self.bare, cwd=self.alone)
-        config.unlink()
-        self.note("mypy --strict, pyright strict: the file", "clean")
+        for name, file in self.files.items():
+            self.tool("mypy", *STRICT, "--python-executable", self.bare, file, cwd=self.room)
+            config = file.with_name("pyrightconfig.json")
+            config.write_text(f'{{"include": ["{file.name}"], "typeCheckingMode": "strict"}}')
+            self.tool("pyright", "--pythonpath", self.bare, cwd=file.parent)
+            config.unlink()
+            self.note(f"mypy, pyright strict: the file {name}", "clean")
 
     def suites(self) -> str:
         """The suite in each environment, some at a time, told in this order; the closing
@@ -201,10 +219,11 @@ class Gate:
             f"Python {full}": partial(self._on, full, python) for full, python in found.items()
         }
         first, python = next(iter(found.items()))
-        jobs[f"Python {first}, {', '.join(oldest())}"] = partial(
-            self._on, "oldest", python, *oldest()
-        )
-        jobs["the single file"] = self._on_file
+        for old in old_dependencies():
+            what = ", ".join([f"Python {first}", *old])
+            jobs[what] = partial(self._on, "_".join(old), python, *old)
+        for name in self.files:
+            jobs[f"the file {name}"] = partial(self._on_file, name)
         jobs["the package, with its coverage"] = self._on_tools
         with ThreadPoolExecutor(AT_ONCE) as pool:
             started = {what: pool.submit(job) for what, job in jobs.items()}
@@ -212,6 +231,7 @@ class Gate:
             for what, future in started.items():
                 closing = future.result()
                 self.note(what, closing)
+        self._no_test_is_missed()
         self.tool("coverage", "combine", "--quiet")
         self.tool("coverage", "report")  # fails below what setup.cfg asks for
         total = self.tool("coverage", "report", "--format=total").strip()
@@ -222,9 +242,22 @@ class Gate:
         inside = environment_at(self.room / name, python, f"{self.wheel}[test]", *packages)
         return suite(inside, self.beside)
 
-    def _on_file(self) -> str:
-        under_test = {"CHATGPTLIB_UNDER_TEST": self.file.stem, "PYTHONPATH": str(self.alone)}
-        return suite(self.bare, self.alone, **under_test)
+    def _on_file(self, name: str) -> str:
+        folder, module = self.files[name].parent, self.files[name].stem
+        return suite(self.bare, folder, CHATGPTLIB_UNDER_TEST=module, PYTHONPATH=str(folder),
+                     PYTEST_ADDOPTS="--junitxml=report.xml")  # fmt: skip
+
+    def _no_test_is_missed(self) -> None:
+        """The file without extras skips the tests that need one, and no others."""
+        ran: list[set[str]] = []
+        for name in FILES:
+            report = ElementTree.parse(self.files[name].with_name("report.xml"))
+            cases = (case for case in report.iter("testcase") if case.find("skipped") is None)
+            ran.append({case.get("classname", "").split(".")[1] for case in cases})
+        skipped = ran[1] - ran[0]
+        if skipped - OF_EXTRAS:
+            raise Failed(f"not tested without extras: {', '.join(sorted(skipped - OF_EXTRAS))}")
+        self.note("skipped without extras", ", ".join(sorted(skipped)))
 
     def _on_tools(self) -> str:
         return suite(self.tools, self.checkout, "-m", "coverage", "run")
@@ -238,7 +271,7 @@ def main() -> int:
             gate.style()
             gate.types()
             gate.built()
-            gate.types_of_file()
+            gate.types_of_files()
             closing = gate.suites()
         except Failed as error:
             print(error, flush=True)
