@@ -68,6 +68,7 @@ def of_the_tested(code):
 
 def test_the_python_blocks_run_one_after_the_other(monkeypatch, tmp_path, capsys):
     assert len(PYTHON) >= 17
+    blocks = [of_the_tested(code) for code in PYTHON]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-key")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
@@ -76,8 +77,8 @@ def test_the_python_blocks_run_one_after_the_other(monkeypatch, tmp_path, capsys
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         other_endpoints(mock, server.url)
         names = {}
-        for code in PYTHON:
-            exec(compile(of_the_tested(code), "README.md", "exec", dont_inherit=True), names)
+        for code in blocks:
+            exec(compile(code, "README.md", "exec", dont_inherit=True), names)
             for client in names.values():
                 if isinstance(client, lib.OpenAIClient):
                     client.close()
