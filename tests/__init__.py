@@ -26,7 +26,7 @@ def _is_partial():
     if hasattr(_root, "__path__"):
         return False
     made = re.search(r"(?m)^# Made by `(.*) -o FILE`", Path(_root.__file__).read_text("utf-8"))
-    return not made[1].endswith(" --with all")
+    return bool(made) and not made[1].endswith(" --with all")
 
 
 def _skip(needed):

@@ -569,6 +569,11 @@ def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extr
             f"is what chatgptlib 99.0 (newer than this, {lib.__version__}) wrote", id="newer",
         ),
         pytest.param(
+            signed(CORE_TEXT.replace(f"{lib.__version__}:", f"{lib.__version__}rc1:", 1)), 3,
+            f"is what chatgptlib {lib.__version__}rc1 (other than this, {lib.__version__}) wrote",
+            id="before-this",
+        ),
+        pytest.param(
             signed(CORE_TEXT.replace("def ", "async def ")), 3,
             f"is what another chatgptlib {lib.__version__} wrote", id="other-sources",
         ),

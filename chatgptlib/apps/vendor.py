@@ -334,8 +334,9 @@ def _check(path: Path) -> tuple[int, str]:
     if not made:
         return _FOREIGN, f"{path} was not written by `{_COMMAND}`"
     version, extras = made["version"], [*filter(None, (made["extras"] or "").split(","))]
-    that, this = ([*map(int, re.findall(r"\d+", one))] for one in (version, __version__))
-    age = "older" if that < this else "newer" if that > this else "another"
+    releases = (re.split(r"[^\d.]", one)[0] for one in (version, __version__))
+    that, this = ([*map(int, re.findall(r"\d+", one))] for one in releases)
+    age = "older" if that < this else "newer" if that > this else "other"
     known = f" ({age} than this, {__version__})" if version != __version__ else ""
     if _digest(text.replace(made["seal"], "", 1)) != made["digest"]:
         return _EDITED, f"{path} was edited since chatgptlib {version}{known} wrote it"
