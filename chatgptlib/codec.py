@@ -128,7 +128,13 @@ def as_json(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-_STRICT = json.JSONEncoder(default=as_json, allow_nan=False, separators=(",", ":"))
+def _as_sent(value: Any) -> Any:
+    """What to write for a value in a request, where a message differs from what came."""
+    own = getattr(value, "_as_sent", None)
+    return as_json(value) if own is None else own()
+
+
+_STRICT = json.JSONEncoder(default=_as_sent, allow_nan=False, separators=(",", ":"))
 _LENIENT = json.JSONEncoder(default=as_json)  # what a server sent may hold -Infinity
 
 

@@ -131,6 +131,11 @@ class ToolCall(JSONObject):
     index: int | None = None  # in a stream only: which call this is a piece of
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    def _as_sent(self) -> dict[str, Any]:
+        found = {"type": "custom" if self.custom else "function", **plain_members(self)}
+        found.pop("index", None)
+        return found
+
 
 @dataclass(repr=False, eq=False)
 class ContentPart(JSONObject):
@@ -188,7 +193,8 @@ class ChatMessage(JSONObject):
     since `ChatMessage("Hello")` has its text in the place of the role. `from_dict` reads any
     role, and a message without one as the assistant's.
 
-    An answer's message goes back into the next request as it is.
+    An answer's message goes back into the next request as the API takes it there: a spoken
+    answer as its id, notes of a search not at all, keys of the server's own as they came.
     """
 
     role: ChatRole | str = field(default="", metadata={WHEN_MISSING: ChatRole.ASSISTANT})
@@ -269,6 +275,18 @@ class ChatMessage(JSONObject):
     def _finish_members(self, found: dict[str, Any]) -> None:
         if self.tool_calls or self.function_call:
             found.setdefault("content", None)  # many servers refuse a call without the key
+
+    def _as_sent(self) -> dict[str, Any]:
+        found = self._members()
+        if self.role != ChatRole.ASSISTANT:
+            return found
+        found.pop("annotations", None)
+        if self.audio is not None:
+            found["audio"] = {"id": self.audio.id}
+        found = {name: value for name, value in found.items() if value != []}
+        if not found.keys() & {"content", "refusal", "audio"}:
+            found["content"] = ""  # the API takes null only beside a call
+        return found
 
 
 _THOUGHTS = ("thinking", "reasoning")  # types of parts; most servers use a key of the message

@@ -1,0 +1,90 @@
+"""What came in an answer goes back in the next request as the schema of requests has it."""
+
+import pytest
+
+from . import lib
+
+FUNCTION = {"name": "f", "arguments": "{}"}
+CALL = {"id": "x", "type": "function", "function": FUNCTION}
+CUSTOM = {"id": "x", "type": "custom", "custom": {"name": "f", "input": "in"}}
+SPOKEN = {"id": "audio_1", "data": "UklGRg==" * 9, "transcript": "Hi there.", "expires_at": 2**40}
+NOTE = {"type": "url_citation", "url_citation": {"url": "https://a", "title": "A",
+                                                 "start_index": 0, "end_index": 2}}  # fmt: skip
+
+
+def assistant(**members):
+    return {"role": "assistant", **members}
+
+
+CAME = {
+    "text": (assistant(content="Hi", refusal=None), assistant(content="Hi")),
+    "spoken": (
+        assistant(content=None, audio=SPOKEN, refusal=None),
+        assistant(audio={"id": "audio_1"}),
+    ),
+    "notes-of-a-search": (
+        assistant(content="Hi", annotations=[NOTE]),
+        assistant(content="Hi"),
+    ),
+    "no-notes": (assistant(content="Hi", annotations=[]), assistant(content="Hi")),
+    "refusal": (assistant(content=None, refusal="No."), assistant(refusal="No.")),
+    "nothing": (assistant(content=None), assistant(content="")),
+    "no-role": ({"content": "Hi"}, assistant(content="Hi")),
+    "no-parts": (assistant(content=[]), assistant(content="")),
+    "no-calls": (
+        assistant(content="Hi", tool_calls=[], function_call=None),
+        assistant(content="Hi"),
+    ),
+    "calls": (
+        assistant(content=None, tool_calls=[CALL]),
+        assistant(content=None, tool_calls=[CALL]),
+    ),
+    "calls-with-an-index": (
+        assistant(content="", tool_calls=[{"index": 0, **CALL}, {"index": 1, **CUSTOM}]),
+        assistant(content="", tool_calls=[CALL, CUSTOM]),
+    ),
+    "calls-without-a-type": (
+        assistant(tool_calls=[{"id": "x", "function": FUNCTION}, {**CUSTOM, "type": None}]),
+        assistant(content=None, tool_calls=[CALL, CUSTOM]),
+    ),
+    "a-call-of-the-old-kind": (
+        assistant(content=None, function_call=FUNCTION),
+        assistant(content=None, function_call=FUNCTION),
+    ),
+    "what-the-provider-added": (
+        assistant(
+            content="Hi",
+            reasoning_content="Hm.",
+            tool_calls=[{**CALL, "extra_content": {"google": {"thought_signature": "s"}}}],
+        ),
+        assistant(
+            content="Hi",
+            reasoning_content="Hm.",
+            tool_calls=[{**CALL, "extra_content": {"google": {"thought_signature": "s"}}}],
+        ),
+    ),
+}
+
+
+REQUESTS = {
+    "request": lambda message: lib.CreateChatCompletionRequest(model="m", messages=[message]),
+    "mapping": lambda message: {"model": "m", "messages": [message]},
+}
+
+
+@pytest.mark.parametrize("request_of", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize(("came", "goes"), CAME.values(), ids=CAME)
+def test_a_message_that_came_goes_out_as_the_schema_of_requests_has_it(
+    offline, came, goes, request_of
+):
+    client = offline(came, "Fine.")
+    request = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+    message = lib.create_chat_completion(client, request).choices[0].message
+    lib.create_chat_completion(client, request_of(message))
+    assert client.server.requests[1].body["messages"] == [goes]
+
+
+def test_a_message_that_came_is_written_down_as_it_came():
+    came = assistant(audio=SPOKEN, annotations=[NOTE], tool_calls=[{"index": 0, **CALL}])
+    came["content"] = None
+    assert lib.ChatMessage.from_dict(came).to_dict() == came
