@@ -238,12 +238,14 @@ class ChatMessage(JSONObject):
     ) -> "Self":
         """What the person says and shows.
 
-        An image, an audio clip or a file is a path, bytes, a data: URL or a part in the
-        API's own form; an image also an http(s) URL, a file also the id of an uploaded
-        one. Each may be one or several. A path is read at once. `detail` ("low", "high",
-        "auto") is how closely a model looks at the images, parts of your own excepted.
+        An image, an audio clip or a file is a path, bytes, an open binary file, a data: URL
+        or a part in the API's own form; an image also an http(s) URL or an image of Pillow's,
+        a file also the id of an uploaded one. Each may be one or several. A path is read at
+        once. `detail` ("low", "high", "auto") is how closely a model looks at the images,
+        parts of your own excepted.
 
-        Raises ConfigError for what can't be read, or is of no kind that can be sent.
+        Raises ConfigError for what can't be read, and for what by its first bytes is no PNG,
+        JPEG, GIF or WebP (images), no WAV or MP3 (audio), or a file of no known kind.
         https://platform.openai.com/docs/guides/images-vision
         """
         if all(type(given) is tuple and not given for given in (images, audio, files)):
