@@ -56,8 +56,8 @@ class OpenAIError(Exception):
 
 
 class ConfigError(OpenAIError):
-    """The client was set up, or a request was put together, wrongly, and was not sent; or a
-    file that was given can't be used."""
+    """The client was set up, or a request put together, wrongly: it was not sent. Or a file that
+    was given can't be used."""
 
 
 class HTTPError(OpenAIError):
@@ -202,37 +202,22 @@ class InternalServerError(APIError):
     """5xx: the server, or a gateway before it, failed."""
 
 
-_CLASS_OF_STATUS: dict[int, type[APIError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    402: QuotaExceededError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    422: UnprocessableEntityError,
-    429: RateLimitError,
+# What tells the class: the status, or what servers write into `code` or `type`.
+_SIGNS: dict[tuple[int | str, ...], type[APIError]] = {
+    (400, "invalid_request_error", "context_length_exceeded"): BadRequestError,
+    (401, "invalid_api_key", "authentication_error"): AuthenticationError,
+    (402,): QuotaExceededError,
+    (403, "permission_error"): PermissionDeniedError,
+    (404, "not_found_error", "model_not_found"): NotFoundError,
+    (409,): ConflictError,
+    (422,): UnprocessableEntityError,
+    (429, "rate_limit_exceeded", "rate_limit_error", "too_many_requests"): RateLimitError,
+    (500, "server_error", "internal_error", "internal_server_error"): InternalServerError,
+    ("overloaded_error", "service_unavailable"): InternalServerError,
 }
-
-# What servers write into `code` or `type`; it decides where the status does not,
-# which is so for an error inside a 200.
-_CLASS_OF_CODE: dict[str, type[APIError]] = {
-    "rate_limit_exceeded": RateLimitError,
-    "rate_limit_error": RateLimitError,
-    "too_many_requests": RateLimitError,
-    "invalid_api_key": AuthenticationError,
-    "authentication_error": AuthenticationError,
-    "permission_error": PermissionDeniedError,
-    "not_found_error": NotFoundError,
-    "model_not_found": NotFoundError,
-    "invalid_request_error": BadRequestError,
-    "context_length_exceeded": BadRequestError,
-    "server_error": InternalServerError,
-    "internal_error": InternalServerError,
-    "internal_server_error": InternalServerError,
-    "overloaded_error": InternalServerError,
-    "service_unavailable": InternalServerError,
+_CLASS_OF: dict[Any, type[APIError]] = {
+    sign: kind for signs, kind in _SIGNS.items() for sign in signs
 }
-
 _NO_MONEY = re.compile("(?i)insufficient_?(user_)?(quota|balance|credit|fund)|billing_hard_limit")
 
 # How servers call the parts of an error, in lower case.
@@ -249,37 +234,22 @@ def excerpt(text: str) -> str:
     return line if len(line) <= _EXCERPT and begin == text else line[:_EXCERPT] + "..."
 
 
-def api_error(
-    body: JSONValue,
-    *,
-    status_code: int = 200,
-    where: str = "",
-    hint: str = "",
-    headers: Mapping[str, str] | None = None,
-    request_id: str | None = None,
-    retry_after: float | None = None,
-) -> APIError:
+def api_error(body: JSONValue, *, where: str = "", hint: str = "", **evidence: Any) -> APIError:
     """The error that `body` tells of: parsed JSON of any shape, or text.
 
-    Never raises, whatever is in `body`: servers differ, and proxies more so.
+    `evidence` is what else the error carries, by the names that APIError has for it. Never
+    raises, whatever is in `body`: servers differ, and proxies more so.
     """
+    status_code, request_id = evidence.get("status_code", 200), evidence.get("request_id")
     detail = _error_object(body)
     message = _words(detail) or _words(body) or "no reason given"
     kind, code = detail.get("type"), _code_in(detail)
     at = f" [{where}]" if where else ""
-    told = f" (request {request_id})" if request_id else ""
-    text = f"{status_code}: {message}{at}{told}" + (f". {hint}" if hint else "")
+    named = f" (request {request_id})" if request_id else ""
+    text = f"{status_code}: {message}{at}{named}" + (f". {hint}" if hint else "")
+    param = detail.get("param")
     return _class_for(status_code, code, kind)(
-        text,
-        status_code=status_code,
-        message=message,
-        type=kind,
-        param=detail.get("param"),
-        code=code,
-        body=body,
-        request_id=request_id,
-        headers=headers,
-        retry_after=retry_after,
+        text, message=message, type=kind, param=param, code=code, body=body, **evidence
     )
 
 
@@ -288,24 +258,22 @@ def is_passing(status_code: int) -> bool:
     return status_code in (408, 409, 429) or (status_code >= 500 and status_code != 501)
 
 
-def _class_for(status_code: int, code: Any, kind: Any) -> type[APIError]:
-    words = [word for word in (code, kind) if isinstance(word, str)]
-    if any(map(_NO_MONEY.match, words)):
+def _class_for(status_code: int, *told: Any) -> type[APIError]:
+    """The class by the status; but by what the body tells inside a good answer, or of a quota."""
+    if any(isinstance(word, str) and _NO_MONEY.match(word) for word in told):
         return QuotaExceededError
-    by_code = next((_CLASS_OF_CODE[word] for word in words if word in _CLASS_OF_CODE), None)
-    if status_code < 400:
-        if by_code is not None:
-            return by_code
-        status_code = _as_status(code)
-    if status_code >= 500:
-        return InternalServerError
-    return _CLASS_OF_STATUS.get(status_code, APIError)
+    by_body = [kind for value in told if (kind := _CLASS_OF.get(_sign(value)))]
+    by_status = _CLASS_OF.get(_sign(status_code), APIError)
+    return by_body[0] if by_body and status_code < 400 else by_status
 
 
-def _as_status(code: Any) -> int:
-    """`code` where a server writes an HTTP status into it, as 429 or "429"; else 0."""
-    text = str(code) if isinstance(code, (int, str)) else ""
-    return int(text) if re.fullmatch("[45][0-9][0-9]", text) else 0
+def _sign(value: Any) -> int | str | None:
+    """`value` as the table has it: a status may be text, and one of 5xx stands for all."""
+    if isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value):
+        value = int(value)
+    if isinstance(value, int) and 500 <= value < 600:
+        return 500
+    return value if isinstance(value, (int, str)) else None
 
 
 def _error_object(body: JSONValue) -> dict[str, JSONValue]:
@@ -313,13 +281,12 @@ def _error_object(body: JSONValue) -> dict[str, JSONValue]:
     for _ in range(8):  # deeper wrapping than this is nobody's error format
         if isinstance(body, list):
             body = next((item for item in body if item), None)
-        elif isinstance(body, dict):
-            inner = body.get("error") or body.get("detail")
-            if not isinstance(inner, dict) and not _holds_object(inner):
-                return body
-            body = inner
-        else:
+        if not isinstance(body, dict):
+            return {}
+        inner = body.get("error") or body.get("detail")
+        if not isinstance(inner, dict) and not _holds_object(inner):
             break
+        body = inner
     return body if isinstance(body, dict) else {}
 
 
@@ -346,7 +313,7 @@ def _holds_object(value: JSONValue) -> bool:
 
 def _words(value: JSONValue, depth: int = 0) -> str:
     """What `value` says, for people: the message in it, or its text."""
-    if value is None or value == "" or value == [] or value == {}:
+    if not value or value is True:
         return ""
     if isinstance(value, str):
         return _text_of_page(value) if value.lstrip()[:1] == "<" else excerpt(value)
@@ -357,16 +324,12 @@ def _words(value: JSONValue, depth: int = 0) -> str:
         if isinstance(text := value.get("msg"), str) and isinstance(at := value.get("loc"), list):
             return f"{'.'.join(map(str, at))}: {text}"
         named = folded(value)
-        found = [
-            words
-            for key in ("error", "message", "detail", "title", "errors", "base_resp", *TEXT_KEYS)
-            if not isinstance(named.get(key), bool) and (words := _words(named.get(key), depth + 1))
-        ]
-        metadata = value.get("metadata")  # OpenRouter keeps the provider's own words here
-        if isinstance(metadata, dict) and (raw := _words(metadata.get("raw"), depth + 1)):
-            found.append(raw)
-        if found:
-            return excerpt(": ".join(dict.fromkeys(found)))
+        if isinstance(metadata := value.get("metadata"), dict):
+            named["raw"] = metadata.get("raw")  # OpenRouter keeps the provider's own words here
+        keys = ("error", "message", "detail", "title", "errors", "base_resp", *TEXT_KEYS, "raw")
+        found = filter(None, (_words(named.get(key), depth + 1) for key in keys))
+        if words := ": ".join(dict.fromkeys(found)):
+            return excerpt(words)
     try:
         return excerpt(json.dumps(value, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError):
@@ -393,11 +356,9 @@ def hides_variables(function: F) -> F:
         try:
             return function(*args, **named)
         except OpenAIError as error:
-            del args, named
             raise without_traceback(error) from error.__cause__
-        except BaseException:
+        finally:
             del args, named
-            raise
 
     return cast("F", call)
 
