@@ -1,5 +1,6 @@
 """The two functions: what goes out, what comes back, what is refused before sending."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from enum import Enum
@@ -327,6 +328,62 @@ def test_a_good_status_with_no_answer_is_a_deserialize_error(ask, question, body
     assert caught.value.headers["content-type"] == "text/x"
     assert caught.value.body == body.decode("utf-8", "replace")
     assert len(client.wire.requests) == 1, "the server has done its work: not tried again"
+
+
+def hostile_answers():
+    """Answers with something at each place that no honest server puts there."""
+    odd = {
+        "deep": "[" * 500 + "]" * 500,
+        "deeper": "[" * 100_000 + "]" * 100_000,
+        "deep-object": '{"content":' * 500 + "1" + "}" * 500,
+        "deep-tokens": '{"content":[{"top_logprobs":[' * 40 + "]}]}" * 40,
+        "long-int": "9" * 5000,
+        "long-negative-int": "-" + "9" * 5000,
+        "huge-float": "1e999",
+        "nan": "NaN",
+        "half-a-character": r'"\ud83d"',
+        "half-in-a-key": r'{"\udc4b": "\ud83d"}',
+        "a-key-twice": '{"role": "a", "role": 5, "content": "a", "content": [null]}',
+        "not-utf-8": b'"\xff"'.decode("latin-1"),
+    }
+    places = [
+        "%s",
+        '{"choices": %s}',
+        '{"choices": [%s]}',
+        '{"choices": [{"message": %s}]}',
+        '{"choices": [{"delta": %s, "text": %s}]}',
+        '{"choices": [{"index": %s, "finish_reason": %s, "message": {"content": %s, "role": %s}}]}',
+        '{"choices": [{"logprobs": %s, "usage": %s, "message": {"thinking": %s}}], "created": %s}',
+        '{"choices": [{"message": {"tool_calls": [{"function": %s, "index": %s}]}}], "usage": %s}',
+        '{"choices": [], "choices": null, "error": {"message": %s, "code": %s, "type": %s}}',
+        '{"base_resp": {"status_code": %s}, "code": %s, "msg": %s, "detail": %s}',
+    ]
+    for name, value in odd.items():
+        for number, place in enumerate(places):
+            body = place.replace("%s", value).encode("latin-1")
+            yield pytest.param(body, id=f"{name}-{number}")
+
+
+def used(response):
+    """What users do with a response."""
+    return [response.text, repr(response), response == response, response.to_dict()] + [
+        (choice.message.text, choice.message.reasoning) for choice in response.choices
+    ]
+
+
+@pytest.mark.parametrize("body", list(hostile_answers()))
+def test_a_hostile_answer_is_read_or_raises_an_error_of_the_library(mocked, client, question, body):
+    mocked.post(URL, body=body, content_type="application/json")
+    with contextlib.suppress(lib.OpenAIError):
+        used(lib.create_chat_completion(client, question))
+    mocked.reset()
+    mocked.post(URL, body=b"data: " + body + b"\n\n")
+    with contextlib.suppress(lib.OpenAIError):
+        used(lib.create_chat_completion_stream(client, question).response())
+    mocked.reset()
+    mocked.post(URL, body=body, status=400)
+    with pytest.raises(lib.BadRequestError):
+        lib.create_chat_completion(client, question)
 
 
 @pytest.mark.parametrize(
