@@ -1,14 +1,16 @@
 """Writing is strict and says where; reading is lenient and loses nothing."""
 
+import functools
 import json
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from . import lib
@@ -273,13 +275,60 @@ json_values = st.recursive(
 )
 keys = st.sampled_from(
     ["choices", "index", "message", "delta", "content", "role", "tool_calls", "function", "usage",
-     "logprobs", "extra", "id", "error", "name", "arguments", "x"]
+     "logprobs", "extra", "id", "error", "name", "arguments", "text", "x_groq", "x"]
 )  # fmt: skip
 shaped = st.recursive(
     json_values,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=6),
     max_leaves=20,
 )
+
+
+MODELS = [
+    value
+    for value in vars(lib.modules[0]).values()
+    if isinstance(value, type) and is_dataclass(value) and issubclass(value, lib.JSONObject)
+]
+OF_ANOTHER_PLACE = {"usage", "x_groq"}  # read as the usage of the whole, from where they stand
+
+
+def values_of(hint):
+    """Values of a field's type, or of any type where it does not say which."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if is_dataclass(kind):
+        return st.deferred(lambda: instances(kind))
+    if kind in (Union, UnionType):
+        has_class = any(map(is_dataclass, arguments))  # what is read gives one, not a mapping
+        kinds = [arg for arg in arguments if not (has_class and get_origin(arg) is Mapping)]
+        return st.one_of(*map(values_of, kinds))
+    if kind in (list, Sequence):
+        return st.lists(values_of(arguments[0]), max_size=2)
+    if kind in (dict, Mapping):
+        return st.dictionaries(st.text(max_size=3), json_values, max_size=2)
+    plain = {str: st.text(max_size=5), int: st.integers(), float: st.floats(allow_nan=False),
+             bool: st.booleans(), type(None): st.none(), lib.ChatRole: st.sampled_from(lib.ChatRole)}  # fmt: skip
+    return plain.get(kind, json_values)
+
+
+@functools.cache
+def instances(cls):
+    """Instances of a model, with any keys in their extra but the names of its own fields."""
+    hints = get_type_hints(cls)
+    given = {field.name: values_of(hints[field.name]) for field in fields(cls)}
+    if cls is lib.ChatMessage:
+        given["role"] = st.sampled_from(lib.ChatRole)
+    own = {*given, *OF_ANOTHER_PLACE}
+    foreign = (st.text(max_size=5) | keys).filter(lambda key: key not in own)
+    given["extra"] = st.dictionaries(foreign, json_values, max_size=3)
+    return st.builds(cls, **given)
+
+
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_model_that_was_written_reads_as_the_same(cls, data):
+    it = data.draw(instances(cls))
+    assert cls.from_dict(it.to_dict()) == it
 
 
 @given(st.dictionaries(keys, shaped, max_size=6))
