@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -142,10 +143,11 @@ def _dump(value: Any, encoder: json.JSONEncoder) -> str:
     try:
         return encoder.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        try:
-            path, reason = _fault(value, "$") or ("$", str(error))
-        except RecursionError:
-            path, reason = "$", "nested too deeply, or inside itself"
+        reason = str(error)
+    try:
+        path, reason = _fault(value, "$") or ("$", reason)
+    except RecursionError:
+        path, reason = "$", "nested too deeply, or inside itself"
     raise ConfigError(f"cannot be sent as JSON: {path}: {reason}")
 
 
@@ -154,8 +156,7 @@ def _fault(value: Any, path: str) -> tuple[str, str] | None:
     if value is None or isinstance(value, (str, bool, int)):
         return None
     if isinstance(value, float):
-        finite = value == value and value not in (float("inf"), float("-inf"))
-        return None if finite else (path, f"{value} is not a JSON number")
+        return None if math.isfinite(value) else (path, f"{value} is not a JSON number")
     if is_list(value):
         faults = (_fault(item, f"{path}[{i}]") for i, item in enumerate(value))
         return next(filter(None, faults), None)
@@ -202,18 +203,12 @@ def decoder(into: Any) -> Callable[[Any], Any]:
 
 
 _Reader = Callable[[Any], Any]
-_JSON_NAMES: dict[type, str] = {
-    dict: "object",
-    list: "list",
-    str: "string",
-    bool: "boolean",
-    type(None): "null",
-}
+_JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
 
 
-def misfit(expected: str, value: object) -> DeserializeError:
+def misfit(expected: str, value: Any) -> DeserializeError:
     """The error for a value of another JSON type than the expected one."""
-    found = _JSON_NAMES.get(type(value), "number")
+    found = _JSON_NAMES.get(value.__class__, "number")
     return DeserializeError(f"$: expected {expected}, got {found}")
 
 

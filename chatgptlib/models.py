@@ -6,15 +6,14 @@ Rules that hold for all of them:
 
 - A field at None is not sent, so the server's default applies. `False`, `0`, `""` and
   `[]` are sent. After reading, None means that the key was missing or null.
-- Keys a class does not name are in its `extra`, as they came or for the server to see. A
-  field that is set wins over a key of `extra`, which fills what is not set.
+- Keys that a class does not name are in its `extra`. A field that is set wins over a key of
+  `extra`, which fills what is not set.
 - Values are not checked or converted: a new role or finish reason is kept as it came.
 - `to_dict()` gives the JSON object, `from_dict()` reads one.
 
-The annotations here are evaluated at once, unlike those of the other modules: as text
-they would be parsed by `dataclass` and again by the codec, at every start of a program.
-Slots are for what users write, where a misspelt name is then an error, and for what is
-made for each chunk; with them a class takes twice as long to make.
+The annotations here are evaluated at once, unlike those of the other modules, since `dataclass`
+and the codec would parse text at every start of a program. Slots make a class twice as slow to
+create; they are for what users write, where they find misspelt names, and for chunks.
 """
 
 import re
@@ -64,14 +63,8 @@ class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
         return str(self.value)
 
 
-_ROLES = tuple(ChatRole)
-
-
 class Model:
-    """Names of models in use, as strings; any other string does as well.
-
-    https://platform.openai.com/docs/models
-    """
+    """Names of models in use; any other text will do. https://platform.openai.com/docs/models"""
 
     GPT_5_6_SOL = "gpt-5.6-sol"
     GPT_5_6_TERRA = "gpt-5.6-terra"
@@ -97,9 +90,6 @@ class Model:
     O3 = "o3"
     O3_MINI = "o3-mini"
     O1 = "o1"
-
-
-# A message and what is in it
 
 
 @dataclass(repr=False, eq=False)
@@ -140,9 +130,7 @@ class ToolCall(JSONObject):
 @dataclass(repr=False, eq=False)
 class ContentPart(JSONObject):
     """A part of a message's content; `type` says which of the others is set.
-
-    https://platform.openai.com/docs/api-reference/chat/create#chat-create-messages
-    """
+    https://platform.openai.com/docs/api-reference/chat/create#chat-create-messages"""
 
     type: str | None = None  # "text", "image_url", "input_audio", "file" or "refusal"
     text: str | None = None
@@ -209,12 +197,10 @@ class ChatMessage(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        alone = self.role not in _ROLES and members(self).keys() == {"role"}
-        if alone or not self.role:
-            raise TypeError(
-                "a message needs its role first: "
-                'write ChatMessage.user("Hello") or ChatMessage("user", "Hello")'
-            )
+        known = self.role in ChatRole.__members__.values()
+        if not self.role or (not known and members(self).keys() == {"role"}):
+            example = 'write ChatMessage.user("Hello") or ChatMessage("user", "Hello")'
+            raise TypeError(f"a message needs its role first: {example}")
 
     @classmethod
     def system(cls, text: str) -> "Self":
@@ -295,22 +281,12 @@ _THOUGHTS = ("thinking", "reasoning")  # types of parts; most servers use a key 
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
 
-def text_of(content: Any) -> str:
-    """The text in a message's or a delta's content, which is text or a list of parts."""
+def text_of(content: Any, *, thoughts: bool = False) -> str:
+    """The text in a message's or a delta's content, or that of the reasoning in its parts."""
     if isinstance(content, str):
-        return content
-    said = [part for part in _parts_of(content) if part.get("type") not in _THOUGHTS]
-    return "".join(_text_in(part.get("text")) for part in said)
-
-
-def _reasoning_in(said: "ChatMessage | ChatCompletionDelta") -> str:
-    thoughts = [part for part in _parts_of(said.content) if part.get("type") in _THOUGHTS]
-    places = [*(said.extra.get(key) for key in _REASONING), thoughts]
-    return next((text for place in places if (text := _text_in(place))), "")
-
-
-def _parts_of(content: Any) -> list[dict[str, Any]]:
-    return [part for item in content if (part := object_members(item))] if is_list(content) else []
+        return "" if thoughts else content
+    parts = [part for item in content if (part := object_members(item))] if is_list(content) else []
+    return "".join(_text_in(part) for part in parts if (part.get("type") in _THOUGHTS) == thoughts)
 
 
 def _text_in(value: Any, depth: int = 0) -> str:
@@ -347,13 +323,14 @@ def index_of(value: Any) -> int | None:
     return int(value) if 0 <= value <= 10_000 and value == int(value) else None
 
 
-# The request
+def _reasoning_in(said: "ChatMessage | ChatCompletionDelta") -> str:
+    named = (_text_in(said.extra.get(key)) for key in _REASONING)
+    return next(filter(None, named), "") or text_of(said.content, thoughts=True)
 
 
 @dataclass(repr=False, eq=False, slots=True, kw_only=True)
 class CreateChatCompletionRequest(JSONObject):
     """The body of `POST /chat/completions`, with all the parameters it documents.
-
     https://platform.openai.com/docs/api-reference/chat/create
 
     A parameter left at None is not sent. A misspelt one is a TypeError; a value that JSON
@@ -405,7 +382,6 @@ class CreateChatCompletionRequest(JSONObject):
 
     model: str
     messages: Sequence[ChatMessage | Mapping[str, Any]]
-
     max_completion_tokens: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
@@ -424,14 +400,12 @@ class CreateChatCompletionRequest(JSONObject):
     prediction: Mapping[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-
     tools: Sequence[Any] | None = None
     tool_choice: str | Mapping[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     web_search_options: Mapping[str, Any] | None = None
     functions: Sequence[Mapping[str, Any]] | None = None
     function_call: str | Mapping[str, Any] | None = None
-
     stream: bool | None = None
     stream_options: Mapping[str, Any] | None = None
     store: bool | None = None
@@ -443,31 +417,28 @@ class CreateChatCompletionRequest(JSONObject):
     safety_identifier: str | None = None
     moderation: Mapping[str, Any] | None = None
     user: str | None = None
-
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-# The response
 
 
 def in_form(choice: Mapping[str, Any], form: str, other: str) -> Mapping[str, Any]:
     """A choice with what it says under `form`: "message" or "delta".
 
-    Some servers send the `other`, or `text`, in its place.
+    Some servers send the `other`, or `text`, in its place. Beside it the `other` says the same.
     """
-    if choice.get(form):
+    if other not in choice and choice.get(form):
         return choice
-    if said := choice.get(other):
+    found = {key: value for key, value in choice.items() if key != other}
+    said = choice.get(other)
+    if said and not found.get(form):
         if is_mapping(said) and is_list(calls := said.get("tool_calls")):
             # A delta numbers its calls, a message has them in their order.
             pairs = enumerate(calls)
             calls = [{"index": i, **call} if is_mapping(call) else call for i, call in pairs]
             said = {**said, "tool_calls": calls}
-        return {**choice, form: said}
-    if choice.get(form) is None and isinstance(choice.get("text"), str):
-        rest = {key: value for key, value in choice.items() if key != "text"}
-        return {**rest, form: {"content": choice["text"]}}
-    return choice
+        found[form] = said
+    elif found.get(form) is None and isinstance(found.get("text"), str):
+        found[form] = {"content": found.pop("text")}
+    return found
 
 
 @dataclass(repr=False, eq=False)
@@ -554,10 +525,7 @@ def _with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _FromHTTP:
-    """What came beside the JSON: no part of it, and no fields of the dataclass.
-
-    So that a web service which answers with a response does not pass them on.
-    """
+    """What came beside the JSON: no fields, or web services would pass it on to browsers."""
 
     request_id: str | None = None  # the server's name for the request, to quote to its support
     headers: Mapping[str, str] = MappingProxyType({})  # of the HTTP response: rate limits and more
@@ -565,9 +533,7 @@ class _FromHTTP:
 
 @dataclass(repr=False, eq=False)
 class CreateChatCompletionResponse(JSONObject, _FromHTTP):
-    """A whole answer.
-
-    https://platform.openai.com/docs/api-reference/chat/object
+    """A whole answer. https://platform.openai.com/docs/api-reference/chat/object
 
     `request_id` and `headers` are those of the HTTP response. They are no fields: `asdict`,
     `to_dict`, comparison and the repr pass over them, copies and pickles keep them.
@@ -591,9 +557,6 @@ class CreateChatCompletionResponse(JSONObject, _FromHTTP):
     def text(self) -> str:
         """The text of the first choice; "" where there is none. Never raises."""
         return self.choices[0].message.text if self.choices else ""
-
-
-# The chunks of a stream
 
 
 @dataclass(repr=False, eq=False, slots=True)
@@ -635,9 +598,7 @@ class ChatCompletionChunkChoice(JSONObject):
 @dataclass(repr=False, eq=False, slots=True)
 class CreateChatCompletionChunk(JSONObject):
     """A piece of a streamed answer. `choices` may be empty, as beside the usage.
-
-    https://platform.openai.com/docs/api-reference/chat-streaming
-    """
+    https://platform.openai.com/docs/api-reference/chat-streaming"""
 
     choices: list[ChatCompletionChunkChoice] = field(default_factory=list[Any])
     id: str | None = None
