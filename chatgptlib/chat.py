@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .stream import ChatCompletionStream
 
 _COMPLETIONS = "chat/completions"
-_ENDS = frozenset({"index", "message", "finish_reason", "logprobs"})  # keys of an empty choice
+_EMPTY_CHOICE = frozenset({"index", "message", "finish_reason", "logprobs"})  # its keys
 
 _BLANK = b"\xef\xbb\xbf \r\n"
 _EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -169,7 +169,7 @@ def _says_something(choice: Any) -> TypeGuard[dict[str, Any]]:
         return False
     if any(choice.get(form) is not None for form in ("message", "delta", "text")):
         return True
-    return bool(choice.get("finish_reason")) and _ENDS.issuperset(choice)
+    return bool(choice.get("finish_reason")) and _EMPTY_CHOICE.issuperset(choice)
 
 
 # The reply to any of the completions' endpoints

@@ -189,7 +189,10 @@ def decode(into: type[T], value: Any) -> T:
     with the path to what does not fit.
     """
     read: Callable[[Any], T] = decoder(into)
-    return read(dict(value) if is_mapping(value) else value)
+    try:
+        return read(dict(value) if is_mapping(value) else value)
+    except RecursionError:
+        raise DeserializeError("$: nested too deeply") from None
 
 
 def decoder(into: Any) -> Callable[[Any], Any]:

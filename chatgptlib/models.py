@@ -122,7 +122,7 @@ class ToolCall(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def _as_sent(self) -> dict[str, Any]:
-        found = {"type": "custom" if self.custom else "function", **plain_members(self)}
+        found = {"type": "custom" if self.custom else "function", **members(self)}
         found.pop("index", None)
         return found
 
@@ -265,7 +265,7 @@ class ChatMessage(JSONObject):
             found.setdefault("content", None)  # many servers refuse a call without the key
 
     def _as_sent(self) -> dict[str, Any]:
-        found = self._members()
+        found = members(self)
         if self.role != ChatRole.ASSISTANT:
             return found
         found.pop("annotations", None)
