@@ -293,7 +293,7 @@ def _text_in(value: Any, depth: int = 0) -> str:
     """The text of a part, or of a list of parts. They may hold parts again, of some depth."""
     if isinstance(value, str):
         return value
-    if depth > 8:
+    if value is None or depth > 8:
         return ""
     if is_list(value):
         return "".join(_text_in(item, depth + 1) for item in value)
