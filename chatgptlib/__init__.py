@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     )
     from .extras.glific import parse_via_chat_gpt
     from .extras.offline import OfflineRequest, OfflineServer
+    from .extras.results import ResultStream
     from .extras.schema import json_schema
     from .extras.stored import (
         ChatCompletionDeleted,
@@ -92,8 +93,8 @@ if TYPE_CHECKING:
         update_chat_completion,
     )
     from .extras.stores import ConversationStore, MemoryStore, SQLiteStore
-    from .extras.structured import parse_chat_completion
-    from .extras.tools import ToolRun, function_tool, run_tools
+    from .extras.structured import ParsedCompletion, parse_chat_completion, stream_parsed
+    from .extras.tools import ToolRun, function_tool, run_tools, stream_tools
     from .extras.webhooks import verify_webhook
     from .sse import EventDecoder
     from .stream import ChatCompletionStream
@@ -144,6 +145,7 @@ __all__ = [
     "OpenAIClient",
     "OpenAIError",
     "OutputTruncatedError",
+    "ParsedCompletion",
     "PermissionDeniedError",
     "PromptTokensDetails",
     "QuotaExceededError",
@@ -151,6 +153,7 @@ __all__ = [
     "RefusalError",
     "RequestTimeoutError",
     "ResponseAccumulator",
+    "ResultStream",
     "SQLiteStore",
     "ServerSentEvent",
     "StreamInterruptedError",
@@ -174,6 +177,8 @@ __all__ = [
     "parse_via_chat_gpt",
     "retrieve_chat_completion",
     "run_tools",
+    "stream_parsed",
+    "stream_tools",
     "update_chat_completion",
     "verify_webhook",
 ]
@@ -202,7 +207,9 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
         "MemoryStore": "extras.stores",
         "OfflineRequest": "extras.offline",
         "OfflineServer": "extras.offline",
+        "ParsedCompletion": "extras.structured",
         "ResponseAccumulator": "accumulate",
+        "ResultStream": "extras.results",
         "SQLiteStore": "extras.stores",
         "ServerSentEvent": "events",
         "ToolRun": "extras.tools",
@@ -211,6 +218,8 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
         "parse_chat_completion": "extras.structured",
         "parse_via_chat_gpt": "extras.glific",
         "run_tools": "extras.tools",
+        "stream_parsed": "extras.structured",
+        "stream_tools": "extras.tools",
         "verify_webhook": "extras.webhooks",
     }
 

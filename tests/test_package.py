@@ -17,7 +17,10 @@ CORE = [
     "replies", "events", "paths", "settings", "client", "stream", "chat",
 ]  # fmt: skip
 EXTRAS = [
-    "extras.stored", "extras.media", "extras.forms", "extras.schema", "extras.structured", "extras.tools",
+    "extras.stored", "extras.media", "extras.forms", "extras.docstrings", "extras.everyday",
+    "extras.strict", "extras.shapes", "extras.schema", "extras.results", "extras.partial",
+    "extras.structured",
+    "extras.tools",
     "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks", "extras.offline",
 ]  # fmt: skip
 APPS = ["apps.chat", "apps.batch", "apps.vendor", "apps.ask"]

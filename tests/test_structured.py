@@ -193,11 +193,15 @@ class Weather:
 
     @classmethod
     def model_json_schema(cls):
-        inner = {"type": "object", "properties": {"a": {"type": "integer", "default": 1}}}
+        inner = {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}},
+            "required": ["a"],
+        }
         return {
             "type": "object",
-            "properties": {"city": {"type": "string", "default": "x"},
-                           "inner": {"$ref": "#/$defs/Inner"}},
+            "properties": {"city": {"type": "string"}, "inner": {"$ref": "#/$defs/Inner"}},
+            "required": ["city", "inner"],
             "$defs": {"Inner": inner},
         }  # fmt: skip
 

@@ -44,7 +44,7 @@ def plan_trip(
     """Plan a trip
     by train.
 
-    Long explanations are for people.
+    Long explanations are for models as well.
 
     Args:
         kind: how to go; fast is the
@@ -62,7 +62,7 @@ PLAN_TRIP = {
     "type": "function",
     "function": {
         "name": "plan_trip",
-        "description": "Plan a trip by train.",
+        "description": "Plan a trip by train.\n\nLong explanations are for models as well.",
         "parameters": {
             "type": "object",
             "properties": {
@@ -72,7 +72,7 @@ PLAN_TRIP = {
                     "description": "how to go; fast is the shorter way",
                 },
                 "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
-                "guide": {"type": ["string", "null"]},
+                "guide": {"anyOf": [{"type": "string"}, {"type": "null"}]},
                 "stops": {
                     "type": "array",
                     "items": {"$ref": "#/$defs/Stop"},
@@ -80,7 +80,7 @@ PLAN_TRIP = {
                 },
                 "seats": {"type": "object", "additionalProperties": {"type": "integer"}},
                 "budget": {"$ref": "#/$defs/Budget"},
-                "start": {"type": ["integer", "string"]},
+                "start": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
                 "pace": {"type": "number", "description": "1 is usual", "default": 1.0},
             },
             "required": ["kind", "unit", "guide", "stops", "seats", "budget", "start"],
@@ -140,7 +140,13 @@ def test_strictly_all_parameters_are_required():
     assert function["strict"] is True
     assert function["parameters"] == {
         "type": "object",
-        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "properties": {
+            "a": {"type": "integer"},
+            "b": {
+                "anyOf": [{"type": "integer"}, {"type": "null"}],
+                "description": "null means the default, 1",
+            },
+        },
         "required": ["a", "b"],
         "additionalProperties": False,
     }
@@ -191,8 +197,8 @@ def test_parameters_are_described_by_the_docstring_in_any_style(doc):
     [GOOGLE, NUMPY, REST, "Do it.\nArgs:\n    x: y", "Do\nit.\n:param x: y", "Do it.\n\n:x",
      "Do it.\nParameters\n----------\nx : int", "------\nDo it.", "------\nDo it.\n------"],
 )  # fmt: skip
-def test_the_first_paragraph_ends_at_a_section(doc):
-    assert lib.first_paragraph(doc) == "Do it."
+def test_the_prose_ends_at_a_section(doc):
+    assert lib.prose_of(doc) == "Do it."
 
 
 @pytest.mark.parametrize("doc", ["", "Args:", "Parameters\n---", "No section.\nfirst: one"])
@@ -235,7 +241,7 @@ def named(**kwargs: int):
     pass
 
 
-def odd(x: bytes):
+def odd(x: complex):
     pass
 
 
@@ -253,7 +259,7 @@ async def later(x: int):
         (untyped, "cannot describe untyped(x): it has no type hint"),
         (scattered, "cannot describe scattered(args): name each parameter"),
         (named, "cannot describe named(kwargs): name each parameter"),
-        (odd, "cannot describe odd(x): bytes has no JSON form"),
+        (odd, "cannot describe odd(x): complex has no JSON form"),
         (lost, "cannot describe lost(x): 'Nowhere' can't be understood"),
         (later, "cannot describe later: it is asynchronous"),
         (lambda: 1, "cannot describe <lambda>: a tool needs a name"),
@@ -400,19 +406,6 @@ def test_a_result_is_told_with_its_nulls_and_computed_fields(offline, question):
     assert told(client)[0]["content"] == '[{"total":1,"note":null,"tax":0.5},["a"]]'
 
 
-@pytest.mark.parametrize("result", [object(), float("nan"), {(1, 2): 3}], ids=repr)
-def test_a_result_without_a_json_form_is_told_or_raised(offline, question, result):
-    def look() -> Any:
-        return result
-
-    client = offline(calls(call("look", {})), "Well.")
-    lib.run_tools(client, question, [look])
-    assert "returned what has no JSON form" in told(client)[0]["content"]
-    client = offline(calls(call("look", {})))
-    with pytest.raises(lib.ToolError, match=r"look\(\) returned what has no JSON form"):
-        lib.run_tools(client, question, [look], raise_errors=True)
-
-
 def test_a_model_that_never_ends_is_stopped(offline, question):
     client = offline(*[calls(call("add", {"a": 1}))] * 3)
     with pytest.raises(lib.ToolError, match="still calls tools after 3 answers") as caught:
@@ -439,8 +432,8 @@ OWN = [
 @pytest.mark.parametrize(
     "made",
     [
-        call("lookup", {}),
-        {"id": "1", "type": "custom", "custom": {"name": "write", "input": "text"}},
+        call("lookup", {}, "own"),
+        {"id": "own", "type": "custom", "custom": {"name": "write", "input": "text"}},
     ],
     ids=["function", "custom"],
 )

@@ -18,7 +18,7 @@ from typing import TextIO
 
 from ..errors import OpenAIError
 from ..extras.conversations import ChatOptions, Conversations
-from ..extras.tools import added_usage
+from ..extras.results import added_usage
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 
 _HELP = """\

@@ -10,89 +10,231 @@ https://platform.openai.com/docs/guides/structured-outputs
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from copy import copy
+from dataclasses import dataclass
 from types import UnionType
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
-from ..chat import ChatRequest, create_chat_completion, request_members
+from ..chat import (
+    ChatRequest,
+    create_chat_completion,
+    create_chat_completion_stream,
+    request_members,
+)
 from ..client import OpenAIClient
 from ..errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
-from ..models import CreateChatCompletionResponse
-from ..replies import first_choice, parsed, with_response
-from .schema import Member, ObjectShape, Shape, described, shape_of
+from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
+from ..replies import first_choice, with_response
+from .partial import json_in, json_so_far
+from .results import ResultStream, added_usage
+from .schema import Hints
+from .shapes import Member, object_schema, object_shape
 
 V = TypeVar("V")
 
 
-@overload
-def parse_chat_completion(client: OpenAIClient, request: ChatRequest, into: type[V]) -> V: ...
+@dataclass
+class ParsedCompletion(Generic[V]):
+    """What parse_chat_completion gives with `with_response=True`.
+
+    `value` is the instance that was asked for; `response` the answer it was read from, with
+    its request id; `usage` the tokens of all attempts together, where the server tells them.
+    """
+
+    value: V
+    response: CreateChatCompletionResponse
+    usage: ChatCompletionUsage | None
 
 
 @overload
-def parse_chat_completion(client: OpenAIClient, request: ChatRequest, into: UnionType) -> Any: ...
+def parse_chat_completion(
+    client: OpenAIClient,
+    request: ChatRequest,
+    into: type[V],
+    *,
+    attempts: int = 1,
+    with_response: Literal[False] = False,
+) -> V: ...
 
 
-def parse_chat_completion(client: OpenAIClient, request: ChatRequest, into: Any) -> Any:
+@overload
+def parse_chat_completion(
+    client: OpenAIClient,
+    request: ChatRequest,
+    into: type[V],
+    *,
+    attempts: int = 1,
+    with_response: Literal[True],
+) -> ParsedCompletion[V]: ...
+
+
+@overload
+def parse_chat_completion(
+    client: OpenAIClient,
+    request: ChatRequest,
+    into: UnionType,
+    *,
+    attempts: int = 1,
+    with_response: bool = False,
+) -> Any: ...
+
+
+def parse_chat_completion(
+    client: OpenAIClient,
+    request: ChatRequest,
+    into: Any,
+    *,
+    attempts: int = 1,
+    with_response: bool = False,
+) -> Any:
     """Ask for an answer that is an instance of `into`, and return that.
 
     `into` is a dataclass, a TypedDict, a list of them, or whatever else `json_schema`
     describes; also a model of Pydantic's. The request has no `response_format` of its own.
 
+    attempts: how many answers are asked for at most; the model is told what was wrong with
+        one that does not fit. The limits are the client's, for each of them
+    with_response: return a ParsedCompletion, which also has the response and the usage
+
     Raises RefusalError when the model refuses, OutputTruncatedError when a limit on
-    tokens ended its answer, DeserializeError, with the response as `partial`, when the
-    answer is not what was asked for, and what create_chat_completion raises.
+    tokens ended its answer, DeserializeError when the answer, the last of them, is not
+    what was asked for, and what create_chat_completion raises. The first three have the
+    response as `partial`, with the usage of all attempts.
     https://platform.openai.com/docs/guides/structured-outputs
     """
-    body = request_members(request)
-    if body.get("response_format") is not None:
-        raise ConfigError("parse_chat_completion() makes the response_format itself: leave it out")
-    shape = _object(into)
-    body["response_format"] = _format(shape, _title(into))
-    response = create_chat_completion(client, body)
-    text = _whole_text(response)
-    value, broken = parsed(_without_fence(text))
-    try:
-        if broken is not None:
-            raise DeserializeError(f"$: {_not_said(response, text)}") from broken
-        return shape.read(value)
-    except DeserializeError as error:
-        error.body = text
-        with_response(error, response)
-        raise
+    if type(attempts) is not int or attempts < 1:
+        raise ConfigError(f"attempts must be 1 or more, not {attempts!r}")
+    form = _Form(into)
+    body = form.body(request)
+    usage: ChatCompletionUsage | None = None
+    while True:
+        response = create_chat_completion(client, body)
+        usage = added_usage(usage, response.usage)
+        try:
+            value = form.read(response, usage)
+        except DeserializeError as error:
+            attempts -= 1
+            if not attempts:
+                raise
+            again = f"That is not what was asked for: {error}. Answer again, with all of it."
+            message = response.choices[0].message
+            body["messages"] = [*body["messages"], message, ChatMessage.user(again)]
+        else:
+            return ParsedCompletion(value, response, usage) if with_response else value
 
 
-def _object(of: Any) -> Shape:
-    shape = shape_of(of, _title(of))
-    if shape.is_object:
-        return shape
+def stream_parsed(
+    client: OpenAIClient, request: ChatRequest, into: type[V]
+) -> ResultStream[dict[str, Any] | V, V]:
+    """Ask for an instance of `into`, and return what is there of it while it is being written.
 
-    def alone(value: Any) -> Any:
-        return value
+        with stream_parsed(client, request, Recipe) as stream:
+            for part in stream: ...         # {"title": "Pi"}, ... and at last the Recipe
+            recipe = stream.result()
 
-    return ObjectShape(lambda: [Member("value", shape)], alone)
+    The parts are plain dicts, as they are in the answer: text is cut anywhere, numbers are
+    there when they are whole, and nothing is checked. The last item is the instance, which
+    is. What is no object comes under the key "value". A long answer has fewer parts than
+    chunks.
+
+    The request is sent at the first item. Iterating raises what parse_chat_completion
+    raises, and what a ChatCompletionStream does.
+    """
+    form = _Form(into)
+    return ResultStream(_parsed_parts(client, form.body(request), form))
 
 
-def _title(of: Any) -> str:
-    return re.sub("[^a-zA-Z0-9_-]", "_", getattr(of, "__name__", ""))[:64] or "answer"
+def _parsed_parts(
+    client: OpenAIClient, body: dict[str, Any], form: _Form
+) -> Generator[dict[str, Any] | Any, None, Any]:
+    text, last, next_length = "", dict[str, Any](), 1
+    with create_chat_completion_stream(client, body) as stream:
+        for piece in stream.text_deltas():
+            text += piece
+            if len(text) < next_length:
+                continue
+            next_length = len(text) * 65 // 64 + 1  # each costs a look at the whole text
+            part = json_so_far(text)
+            if part != last:
+                last = part
+                yield part
+        response = stream.response()
+    value = form.read(response, response.usage)
+    yield value
+    return value
 
 
-def _format(shape: Shape, title: str) -> dict[str, Any]:
-    named = {"name": title, "schema": described(shape, strict=True), "strict": True}
-    return {"type": "json_schema", "json_schema": named}
+class _Form:
+    """What an answer has to look like."""
+
+    def __init__(self, into: Any) -> None:
+        title = re.sub("[^a-zA-Z0-9_-]", "_", getattr(into, "__name__", ""))[:64] or "answer"
+        hints = Hints({})
+        self._shape = self._bare = hints.shape(into, title)
+        if "properties" not in hints.schema(self._shape, title, strict=False):
+            members = {"value": Member("value", self._bare)}
+            self._shape = object_shape(members, _alone, object_schema(members))
+        schema = hints.schema(self._shape, title, strict=True)
+        named = {"name": title, "schema": schema, "strict": True}
+        self._response_format = {"type": "json_schema", "json_schema": named}
+
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """The request that asks for it."""
+        body = request_members(request)
+        if body.get("response_format") is not None:
+            raise ConfigError("a structured answer has its own response_format: leave it out")
+        return {**body, "response_format": self._response_format}
+
+    def read(
+        self, response: CreateChatCompletionResponse, usage: ChatCompletionUsage | None
+    ) -> Any:
+        """The instance in a response. Errors have the response, with this usage."""
+        text = ""
+        try:
+            text = _whole_text(response)
+            return self._found_in(text, response)
+        except (DeserializeError, RefusalError, OutputTruncatedError) as error:
+            whole = copy(response)
+            whole.usage = usage
+            if isinstance(error, DeserializeError):
+                error.body = text
+            else:
+                error.response = whole
+            raise with_response(error, whole) from error.__cause__
+
+    def _found_in(self, text: str, response: CreateChatCompletionResponse) -> Any:
+        misfit: DeserializeError | None = None
+        for value in json_in(text):
+            for shape in dict.fromkeys((self._shape, self._bare)):
+                try:
+                    return shape.read(value)
+                except DeserializeError as error:
+                    misfit = misfit or error
+        if misfit is None and self._bare is not self._shape:
+            try:
+                return self._bare.read(text.strip() or None)
+            except DeserializeError:
+                pass
+        raise misfit or DeserializeError(f"$: {_not_said(response, text)}")
+
+
+def _alone(value: Any) -> Any:
+    return value
 
 
 def _whole_text(response: CreateChatCompletionResponse) -> str:
     """The text of the first choice, if it has come to its end."""
     choice = first_choice(response)
-    error: RefusalError | OutputTruncatedError
     if choice.message.refusal:
-        error = RefusalError(f"the model refused: {choice.message.refusal}", response)
-    elif choice.finish_reason == "content_filter":
-        error = RefusalError("the content filter stopped the answer", response)
-    elif choice.finish_reason == "length":
-        error = OutputTruncatedError(_cut_off(response), response)
-    else:
-        return response.text
-    raise with_response(error, response)
+        raise RefusalError(f"the model refused: {choice.message.refusal}")
+    if choice.finish_reason == "content_filter":
+        raise RefusalError("the content filter stopped the answer")
+    if choice.finish_reason == "length":
+        used = response.usage.completion_tokens if response.usage else None
+        after = f" after {used} tokens" if used else ""
+        raise OutputTruncatedError(f"the answer was cut off{after}: raise max_completion_tokens")
+    return response.text
 
 
 def _not_said(response: CreateChatCompletionResponse, text: str) -> str:
@@ -100,15 +242,3 @@ def _not_said(response: CreateChatCompletionResponse, text: str) -> str:
         return f"the answer is no JSON: {excerpt(text)}"
     calls = response.choices[0].message.tool_calls
     return "the model called a tool instead of answering" if calls else "the answer is empty"
-
-
-def _cut_off(response: CreateChatCompletionResponse) -> str:
-    used = response.usage.completion_tokens if response.usage else None
-    after = f" after {used} tokens" if used else ""
-    return f"the answer was cut off{after}: raise max_completion_tokens"
-
-
-def _without_fence(text: str) -> str:
-    """JSON out of the Markdown that models without a grammar like to put around it."""
-    first, _, rest = text.strip().partition("\n")
-    return rest.removesuffix("```") if first.rstrip() in ("```", "```json") else text

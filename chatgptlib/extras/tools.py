@@ -15,9 +15,13 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypeGuard
+import sys
+import types
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 from ..chat import (
     ChatRequest,
@@ -26,27 +30,32 @@ from ..chat import (
     request_members,
 )
 from ..client import OpenAIClient
-from ..codec import JSONObject, as_json, is_dict, is_mapping
-from ..errors import ConfigError, DeserializeError, OpenAIError, ToolError
+from ..codec import is_mapping, object_members
+from ..errors import ConfigError, DeserializeError, OutputTruncatedError, ToolError
 from ..exchange import raised_by_signal
 from ..models import (
+    ChatCompletionChoice,
     ChatCompletionUsage,
     ChatMessage,
     CreateChatCompletionChunk,
     CreateChatCompletionResponse,
     ToolCall,
 )
-from ..replies import first_choice, parsed
-from .schema import Member, ObjectShape, described, first_paragraph, shape_of
+from ..replies import first_choice, parsed, with_response
+from .docstrings import parameter_notes, prose_of
+from .results import ResultStream, added_usage, plain
+from .schema import Hints
+from .shapes import Member, object_schema, object_shape
 
 
 def function_tool(function: Callable[..., Any], *, strict: bool = False) -> dict[str, Any]:
     """The entry of a request's `tools` that describes a Python function.
 
-    The first paragraph of the docstring is the description. A parameter's description is
-    that of `Annotated[int, "how many"]`, or the one in the docstring, in the style of
-    Google, NumPy or reST. A parameter with a default may be left out, unless `strict`,
-    which holds the model to the schema and has all parameters required.
+    The docstring, up to its first section, is the description. A parameter's description
+    is that of `Annotated[int, "how many"]` or of Pydantic's Field, or the one in the
+    docstring, in the style of Google, NumPy or reST. A parameter with a default may be
+    left out; `strict` holds the model to the schema, where it may be null instead. What
+    `functools.partial` has bound is neither told to the model nor taken from it.
 
     Raises ConfigError, with the reason, for a function that can't be described: without
     a name, asynchronous, with `*args` or `**kwargs`, or with a parameter that has no type
@@ -76,6 +85,9 @@ class ToolRun:
         return self.response.text
 
 
+BeforeCall = Callable[[ToolCall], str | None]
+
+
 def run_tools(
     client: OpenAIClient,
     request: ChatRequest,
@@ -85,83 +97,220 @@ def run_tools(
     raise_errors: bool = False,
     strict: bool = False,
     on_chunk: Callable[[CreateChatCompletionChunk], object] | None = None,
+    before_call: BeforeCall | None = None,
+    jobs: int = 1,
 ) -> ToolRun:
     """Let a model call Python functions until it has its answer.
 
-    Each round asks the model, and carries out the calls in its first choice, in their
-    order. What a function returns is told to the model, as text, or as the JSON of
-    anything else. A call that does not fit the function is told to it too, so that it
-    can mend it. So is what a function raises; with `raise_errors` that is a ToolError.
+    Each round asks the model, and carries out the calls in its first choice. What a
+    function returns is told to the model, as text, or as the JSON of anything else. A call
+    that does not fit the function is told to it too, so that it can mend it. So is what a
+    function raises; with `raise_errors` that is a ToolError.
 
     The request may have `tools` of its own, of any kind: a call to one of those ends the
     run, and is the caller's to carry out. Its `tool_choice` holds for the first round;
     later the model may choose, or a demand would never end.
 
-    `max_rounds` answers without an end are a ToolError. `strict` describes the functions
-    as function_tool does. With `on_chunk` the answers are streamed, and it is called with
-    each chunk.
+    max_rounds: how many answers without an end are a ToolError
+    strict: describe the functions as function_tool does
+    on_chunk: stream the answers, and call this with each chunk; see also stream_tools
+    before_call: called with each call that fits, before it is carried out. None lets it go
+        on; a text is told to the model in place of the result. What it raises reaches you
+    jobs: how many calls of a round are carried out at once, each in a thread of its own;
+        they are answered in their order
 
-    Raises ConfigError for a function that can't be described, ToolError, and what
-    create_chat_completion raises.
+    Raises ConfigError for a function that can't be described, OutputTruncatedError for a
+    call that was cut off, ToolError, and what create_chat_completion raises. An error has
+    the exchange so far as `messages`, one that passes through from elsewhere, too.
     """
-    if max_rounds < 1:
-        raise ConfigError(f"max_rounds must be 1 or more, not {max_rounds!r}")
-    tools = _by_name(functions)
-    body = request_members(request)
-    for key in ("tools", "messages"):
-        value: object = body.get(key) or ()
-        if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-            raise ConfigError(f"the {key} of a request are a list, not {type(value).__name__}")
-    own = _names_in(body.get("tools") or ())
-    for name in own & tools.keys():
-        raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
-    described_tools = [tool.described(strict) for tool in tools.values()]
-    if described_tools:  # an empty list is refused by some servers
-        body["tools"] = [*(body.get("tools") or ()), *described_tools]
-    messages: list[ChatMessage | Mapping[str, Any]] = list(body.get("messages") or ())
-    calls: list[ToolCall] = []
-    usage: ChatCompletionUsage | None = None
-    try:
-        for number in range(1, max_rounds + 1):
-            response = _answer(client, {**body, "messages": messages}, on_chunk)
-            usage = added_usage(usage, response.usage)
-            choice = first_choice(response)
-            messages.append(choice.message)
-            calls = choice.message.tool_calls or []
-            stopped = choice.finish_reason == "content_filter"
-            if not calls or stopped or any(_name_called(call) in own for call in calls):
-                return ToolRun(response, messages, usage, number)
-            _complete(calls)
-            for call in calls:
-                text = _carried_out(call, tools, raise_errors)
-                messages.append(ChatMessage.tool(str(call.id), text))
-            if body.get("tool_choice") is not None:
-                body["tool_choice"] = _without_demand(body["tool_choice"])
-        raise _tool_error(f"the model still calls tools after {max_rounds} answers", calls[0])
-    except OpenAIError as error:
-        error.messages = messages
-        raise
+    settings = _Settings(max_rounds, raise_errors, before_call, jobs)
+    exchange = _Exchange(client, request, functions, settings, strict)
+    rounds = exchange.rounds(streamed=on_chunk is not None)
+    while True:
+        try:
+            item = next(rounds)
+        except StopIteration as end:
+            run: ToolRun = end.value
+            return run
+        if on_chunk is not None and isinstance(item, CreateChatCompletionChunk):
+            on_chunk(item)
 
 
-def _complete(calls: list[ToolCall]) -> None:
-    """Give calls what servers leave out, and yet want to see when they come back."""
-    for number, call in enumerate(calls):
-        call.id = call.id or f"call_{number}"
-        if call.function is not None and call.function.arguments is None:
-            call.function.arguments = "{}"
-
-
-def _answer(
+def stream_tools(
     client: OpenAIClient,
-    body: dict[str, Any],
-    on_chunk: Callable[[CreateChatCompletionChunk], object] | None,
-) -> CreateChatCompletionResponse:
-    if on_chunk is None:
-        return create_chat_completion(client, body)
-    with create_chat_completion_stream(client, body) as stream:
-        for chunk in stream:
-            on_chunk(chunk)
-        return stream.response()
+    request: ChatRequest,
+    functions: Sequence[Callable[..., Any]],
+    *,
+    max_rounds: int = 10,
+    raise_errors: bool = False,
+    strict: bool = False,
+    before_call: BeforeCall | None = None,
+    jobs: int = 1,
+) -> ResultStream[CreateChatCompletionChunk | ToolCall, ToolRun]:
+    """The same as a stream: of the chunks of each answer, as they arrive, and between the
+    answers of each ToolCall, before it is carried out.
+
+        with stream_tools(client, request, [get_weather]) as stream:
+            for item in stream:
+                if isinstance(item, ToolCall): ...      # else a chunk
+            run = stream.result()
+
+    Arguments are those of run_tools; iterating raises what that raises. Left before its
+    end, the stream asks and carries out nothing more.
+    """
+    settings = _Settings(max_rounds, raise_errors, before_call, jobs)
+    exchange = _Exchange(client, request, functions, settings, strict)
+    return ResultStream(exchange.rounds(streamed=True))
+
+
+@dataclass
+class _Settings:
+    max_rounds: int
+    raise_errors: bool
+    before_call: BeforeCall | None
+    jobs: int
+
+    def __post_init__(self) -> None:
+        for name in ("max_rounds", "jobs"):
+            value: Any = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"{name} must be 1 or more, not {value!r}")
+
+
+class _Exchange:
+    """A request, and what it comes to when the model's calls are carried out."""
+
+    def __init__(
+        self,
+        client: OpenAIClient,
+        request: ChatRequest,
+        functions: Sequence[Callable[..., Any]],
+        settings: _Settings,
+        strict: bool,
+    ) -> None:
+        self._client, self._settings = client, settings
+        self._tools = _by_name(functions)
+        self._body = body = request_members(request)
+        for key in ("tools", "messages"):
+            value: object = body.get(key) or ()
+            if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+                raise ConfigError(f"the {key} of a request are a list, not {type(value).__name__}")
+        self._own = _names_in(body.get("tools") or ())
+        for name in self._own & self._tools.keys():
+            raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
+        described = [tool.described(strict) for tool in self._tools.values()]
+        if described:  # an empty list is refused by some servers
+            body["tools"] = [*(body.get("tools") or ()), *described]
+        self._messages: list[ChatMessage | Mapping[str, Any]] = list(body.get("messages") or ())
+        self._ids = _ids_in(self._messages)
+        self._numbers = count()
+
+    def rounds(
+        self, streamed: bool
+    ) -> Generator[CreateChatCompletionChunk | ToolCall, None, ToolRun]:
+        """Ask and carry out until there is an answer; the chunks and the calls on the way."""
+        usage: ChatCompletionUsage | None = None
+        body, messages, most = self._body, self._messages, self._settings.max_rounds
+        calls: list[ToolCall] = []
+        try:
+            for number in range(1, most + 1):
+                response = yield from self._answer({**body, "messages": messages}, streamed)
+                usage = added_usage(usage, response.usage)
+                choice = first_choice(response)
+                calls = self._whole_calls(choice, response)
+                messages.append(choice.message)
+                stopped = choice.finish_reason == "content_filter"
+                if not calls or stopped or any(_name_called(call) in self._own for call in calls):
+                    return ToolRun(response, messages, usage, number)
+                yield from calls
+                for call, text in zip(calls, self._results(calls), strict=True):
+                    messages.append(ChatMessage.tool(str(call.id), text))
+                if body.get("tool_choice") is not None:
+                    body["tool_choice"] = _without_demand(body["tool_choice"])
+            raise _tool_error(f"the model still calls tools after {most} answers", calls[0])
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # also Ctrl-C: what was done is not to be lost
+            error.messages = messages  # type: ignore[attr-defined]
+            raise
+
+    def _answer(
+        self, body: dict[str, Any], streamed: bool
+    ) -> Generator[CreateChatCompletionChunk, None, CreateChatCompletionResponse]:
+        if not streamed:
+            return create_chat_completion(self._client, body)
+        with create_chat_completion_stream(self._client, body) as stream:
+            yield from stream
+            return stream.response()
+
+    def _whole_calls(
+        self, choice: ChatCompletionChoice, response: CreateChatCompletionResponse
+    ) -> list[ToolCall]:
+        """The calls of an answer, with what servers leave out and yet want to see when they come
+        back: arguments, and ids of which no two in the exchange are the same."""
+        calls = choice.message.tool_calls or []
+        if choice.finish_reason == "length" and any(map(_is_cut, calls)):
+            words = "the answer was cut off in a tool call: raise max_completion_tokens"
+            raise with_response(OutputTruncatedError(words, response), response)
+        for call in calls:
+            while not call.id or call.id in self._ids:
+                call.id = f"call_{next(self._numbers)}"
+            self._ids.add(call.id)
+            if call.function is not None and call.function.arguments is None:
+                call.function.arguments = "{}"
+        return calls
+
+    def _results(self, calls: list[ToolCall]) -> Iterator[str]:
+        """What to tell the model that its calls came to, in their order."""
+        if self._settings.jobs == 1:
+            for call in calls:
+                yield self._prepared(call)()
+            return
+        from concurrent.futures import ThreadPoolExecutor
+        from contextvars import copy_context
+
+        prepared = [self._prepared(call) for call in calls]
+        threads = ThreadPoolExecutor(self._settings.jobs)
+        try:
+            for future in [threads.submit(copy_context().run, one) for one in prepared]:
+                yield future.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _prepared(self, call: ToolCall) -> Callable[[], str]:
+        """What carries out a call that fits, and that `before_call` lets go on; and returns
+        what to tell the model."""
+        name, function = _name_called(call), call.function
+        tool = self._tools.get(name or "")
+        if tool is None or function is None:
+            return lambda: _told(f"there is no function named {name!r}")
+        try:
+            arguments = tool.arguments(function.arguments)
+        except DeserializeError as error:
+            words = f"the call does not fit {name}: {error}"
+            return lambda: _told(words)
+        instead = self._settings.before_call and self._settings.before_call(call)
+        if instead is not None:
+            return lambda: _result_text(instead, "before_call", call)
+        return lambda: self._carried_out(tool, arguments, call)
+
+    def _carried_out(self, tool: _Tool, arguments: inspect.BoundArguments, call: ToolCall) -> str:
+        try:
+            result = tool.function(*arguments.args, **arguments.kwargs)
+            if hasattr(result, "__next__"):
+                result = list(result)  # a generator works only now
+        except Exception as error:
+            if raised_by_signal(error):  # a time limit of the program's, say: not for the model
+                raise
+            words = f"{type(error).__name__}: {error}"
+            if not self._settings.raise_errors:
+                return _told(words)
+            raise _tool_error(f"{tool.name}() raised {words}", call) from error
+        return _result_text(result, tool.name, call)
+
+
+def _is_cut(call: ToolCall) -> bool:
+    return call.function is not None and parsed(call.function.arguments or "")[1] is not None
 
 
 def _without_demand(choice: Any) -> Any:
@@ -174,36 +323,25 @@ def _without_demand(choice: Any) -> Any:
     return {**choice, "allowed_tools": {**allowed, "mode": "auto"}}
 
 
-def added_usage(
-    so_far: ChatCompletionUsage | None, more: ChatCompletionUsage | None
-) -> ChatCompletionUsage | None:
-    """The tokens of both, where they were told."""
-    if so_far is None or more is None:
-        return so_far or more
-    return ChatCompletionUsage.from_dict(_sum(so_far.to_dict(), more.to_dict()))
-
-
-def _sum(one: Any, other: Any) -> Any:
-    """Numbers added, at every level; of anything else the later."""
-    if is_dict(one) and is_dict(other):
-        both = {key: _sum(one[key], other[key]) for key in one.keys() & other.keys()}
-        return {**one, **other, **both}
-    numbers = all(isinstance(value, (int, float)) for value in (one, other))
-    return one + other if numbers and not isinstance(other, bool) else other
-
-
-# Calls
-
-
 def _names_in(tools: Any) -> set[str]:
     """The names of the tools that a request has of its own."""
     found: set[str] = set()
     for tool in tools:
-        plain = request_members(tool)
-        kind = plain.get(str(plain.get("type")))
+        members = request_members(tool)
+        kind = members.get(str(members.get("type")))
         if is_mapping(kind):
             found.add(str(kind.get("name")))
     return found
+
+
+def _ids_in(messages: Sequence[Any]) -> set[str]:
+    """The ids of the calls in an exchange."""
+    calls = (call for message in messages for call in _member(message, "tool_calls") or ())
+    return {str(_member(call, "id")) for call in calls}
+
+
+def _member(thing: Any, name: str) -> Any:
+    return (object_members(thing) or {}).get(name)
 
 
 def _name_called(call: ToolCall) -> str | None:
@@ -211,54 +349,25 @@ def _name_called(call: ToolCall) -> str | None:
     return called.name if called and isinstance(called.name, str) else None
 
 
-def _carried_out(call: ToolCall, tools: Mapping[str, _Tool], raise_errors: bool) -> str:
-    """What to tell the model that its call came to."""
-    name = _name_called(call)
-    tool = tools.get(name or "")
-    if tool is None or call.function is None:
-        return _told(f"there is no function named {name!r}")
-    try:
-        arguments = tool.arguments(call.function.arguments)
-    except DeserializeError as error:
-        return _told(f"the call does not fit {name}: {error}")
-    try:
-        result = tool.function(*arguments.args, **arguments.kwargs)
-    except Exception as error:
-        if raised_by_signal(error):  # a time limit of the program's, say: not for the model
-            raise
-        words = f"{type(error).__name__}: {error}"
-        if not raise_errors:
-            return _told(words)
-        raise _tool_error(f"{name}() raised {words}", call) from error
+def _result_text(result: Any, name: str, call: ToolCall) -> str:
+    """What a function returned, as it is told to the model. It is done, so this never fails, but
+    for what is not done yet: then no model could tell, and its author has to."""
+    if inspect.isawaitable(result) or hasattr(result, "__anext__"):
+        if close := getattr(result, "close", None):
+            close()  # or Python warns that nobody awaited it
+        kind = type(result).__name__
+        raise _tool_error(f"{name}() returned a {kind}, which has to be awaited", call)
     if isinstance(result, str):
         return result
     try:
-        return _TOLD.encode(result)
-    except (TypeError, ValueError, RecursionError) as error:
-        words = f"{name}() returned what has no JSON form: {error}"
-        if not raise_errors:
-            return _told(words)
-        raise _tool_error(words, call) from error
-
-
-def _as_told(value: Any) -> Any:
-    """A result as JSON. Unlike in a request, a field at None says something."""
-    if is_dataclass(value) and not isinstance(value, (type, JSONObject)):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    if _is_set(value):
-        return list(value)
-    if dump := getattr(value, "model_dump", None):  # a model of Pydantic's
-        return dump(mode="json")
-    return as_json(value)
-
-
-def _is_set(value: object) -> TypeGuard[set[Any] | frozenset[Any]]:
-    return isinstance(value, (set, frozenset))
-
-
-_TOLD = json.JSONEncoder(
-    default=_as_told, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-)
+        return json.dumps(plain(result), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except Exception as error:
+        if raised_by_signal(error):
+            raise
+    try:
+        return str(result)
+    except Exception:
+        return object.__repr__(result)
 
 
 def _told(reason: str) -> str:
@@ -278,17 +387,21 @@ class _Tool:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.name = _name_of(function)
+        behind = _behind_partials(function)
+        doc = inspect.getdoc(behind) or ""
+        if sys.flags.optimize > 1 and not doc:
+            warnings.warn("python -OO drops the docstrings that describe tools", stacklevel=4)
+        self._about = prose_of(doc)
         self.signature = _signature_of(function, self.name)
-        doc = inspect.getdoc(_behind_partials(function)) or ""
-        self._note = first_paragraph(doc)
-        members = _parameters(function, self.name, self.signature, parameter_notes(doc))
-        self._shape = ObjectShape(lambda: members, dict)
+        self._hints = Hints(getattr(inspect.unwrap(behind), "__globals__", {}))
+        members = _parameters(self._hints, self.name, self.signature, parameter_notes(doc))
+        self._shape = object_shape(members, dict, object_schema(members))
 
     def described(self, strict: bool = False) -> dict[str, Any]:
         function: dict[str, Any] = {"name": self.name}
-        if self._note:
-            function["description"] = self._note
-        function["parameters"] = described(self._shape, strict)
+        if self._about:
+            function["description"] = self._about
+        function["parameters"] = self._hints.schema(self._shape, self.name, strict)
         if strict:
             function["strict"] = True
         return {"type": "function", "function": function}
@@ -313,49 +426,25 @@ def _by_name(functions: Sequence[Callable[..., Any]]) -> dict[str, _Tool]:
 
 
 def _name_of(function: Any) -> str:
-    name = getattr(function, "__name__", None)
-    if name is None or not re.fullmatch("[a-zA-Z0-9_-]{1,64}", name):
+    named = (getattr(one, "__name__", None) for one in (function, _behind_partials(function)))
+    name = next(filter(None, named), None)
+    if not isinstance(name, str) or not re.fullmatch("[a-zA-Z0-9_-]{1,64}", name):
         shown = name or type(function).__name__
         raise ConfigError(
             f"cannot describe {shown}: a tool needs a name, of up to 64 letters, digits, _ and -, "
             "so wrap it in a def"
         )
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if _is_async(function):
         raise ConfigError(f"cannot describe {name}: it is asynchronous")
-    return str(name)
+    return name
 
 
-def _signature_of(function: Any, name: str) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"cannot describe {name}: {error}") from None
-
-
-def _parameters(
-    function: Any, name: str, signature: inspect.Signature, notes: Mapping[str, str]
-) -> list[Member]:
-    names = _names_in_sight(function)
-    found: list[Member] = []
-    for parameter in signature.parameters.values():
-        where = f"{name}({parameter.name})"
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ConfigError(f"cannot describe {where}: name each parameter instead")
-        if parameter.annotation is parameter.empty:
-            raise ConfigError(f"cannot describe {where}: it has no type hint")
-        required = parameter.default is parameter.empty
-        default = None if required else parameter.default
-        shape = shape_of(parameter.annotation, where, names)
-        note = "" if shape.note else notes.get(parameter.name, "")
-        found.append(Member(parameter.name, shape, required, default, note))
-    return found
-
-
-def _names_in_sight(function: Any) -> dict[str, Any]:
-    """What type hints that stand as text may refer to."""
-    function = inspect.unwrap(_behind_partials(function))
-    names: dict[str, Any] = getattr(function, "__globals__", {})
-    return names
+def _is_async(function: Any) -> bool:
+    function = _behind_partials(function)
+    if _own_signature(function) is None and hasattr(function, "__wrapped__"):  # of lru_cache, say
+        return _is_async(function.__wrapped__)
+    called = (function, type(function).__call__)  # which may be an object's own
+    return any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in called)
 
 
 def _behind_partials(function: Any) -> Any:
@@ -364,53 +453,50 @@ def _behind_partials(function: Any) -> Any:
     return function
 
 
-# Docstrings
-
-_GOOGLE_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\(.*?\))?\s*:\s*(.*)")
-_NUMPY_ENTRY = re.compile(r"(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?$")
-_REST_ENTRY = re.compile(
-    r"^:(?:param|parameter|arg|argument)\s+(?:[^:\n]*\s)?(\w+)\s*:[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.M
-)
+def _own_signature(function: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
 
 
-def parameter_notes(doc: str) -> dict[str, str]:
-    """What a docstring says about each parameter, in the style of Google, NumPy or reST."""
-    lines = inspect.cleandoc(doc).splitlines()
-    found = {name: " ".join(text.split()) for name, text in _REST_ENTRY.findall("\n".join(lines))}
-    for number, line in enumerate(lines):
-        following = lines[number + 1 :]
-        if re.fullmatch(r"(?:Args|Arguments|Params|Parameters):", line.strip()):
-            found |= _section_notes(_indented(following), _GOOGLE_ENTRY)
-        elif line == "Parameters" and following and re.fullmatch("-{3,}", following[0]):
-            found |= _section_notes(_until_next_title(following[1:]), _NUMPY_ENTRY)
-    return {name: text for name, text in found.items() if text}
+def _described_one(function: Any) -> Any:
+    """The callable whose parameters are described: the one that will be called, or what it
+    wraps where it passes all of its arguments on."""
+    if isinstance(function, functools.partial):
+        inner = _described_one(function.func)
+        return functools.partial(inner, *function.args, **function.keywords)
+    own, inner = _own_signature(function), getattr(function, "__wrapped__", None)
+    if inner is None or (own and any(p.kind.name[:3] != "VAR" for p in own.parameters.values())):
+        return function
+    if inspect.ismethod(function):
+        inner = types.MethodType(inner, function.__self__)
+    return _described_one(inner)
 
 
-def _indented(lines: list[str]) -> list[str]:
-    """The lines of a section that is indented, up to its end."""
-    body: list[str] = []
-    for line in lines:
-        if line and not line[0].isspace():
-            break
-        body.append(line)
-    return inspect.cleandoc("\n" + "\n".join(body)).splitlines()
+def _signature_of(function: Any, name: str) -> inspect.Signature:
+    """The parameters that a model is to fill in: without those that a partial has bound."""
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    try:
+        signature = inspect.signature(_described_one(function), follow_wrapped=False)
+    except (TypeError, ValueError, NameError) as error:
+        raise ConfigError(f"cannot describe {name}: {error}") from None
+    free = [one for one in signature.parameters.values() if one.name not in bound]
+    return signature.replace(parameters=free)
 
 
-def _until_next_title(lines: list[str]) -> list[str]:
-    titles = (i for i, line in enumerate(lines[1:]) if re.fullmatch("-{3,}", line))
-    return lines[: next(titles, len(lines))]
-
-
-def _section_notes(lines: list[str], entry: re.Pattern[str]) -> dict[str, str]:
-    """The entries of a section: each begins at the margin, and goes on indented."""
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in lines:
-        if line and not line[0].isspace():
-            match = entry.match(line)
-            names = re.split(r"\s*,\s*", match[1]) if match else []
-            text = match[2].strip() if match and entry is _GOOGLE_ENTRY else ""
-            found |= dict.fromkeys(names, text)
-        else:
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+def _parameters(
+    hints: Hints, name: str, signature: inspect.Signature, notes: Mapping[str, str]
+) -> dict[str, Member]:
+    found: dict[str, Member] = {}
+    for parameter in signature.parameters.values():
+        where = f"{name}({parameter.name})"
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigError(f"cannot describe {where}: name each parameter instead")
+        if parameter.annotation is parameter.empty:
+            raise ConfigError(f"cannot describe {where}: it has no type hint")
+        note = notes.get(parameter.name, "")
+        found[parameter.name] = hints.member(
+            parameter.name, parameter.annotation, where, parameter.default, note
+        )
     return found

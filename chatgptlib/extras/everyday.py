@@ -1,0 +1,154 @@
+"""Python's everyday types as JSON has them, and the limits that Annotated sets on values."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..codec import is_list
+
+
+class EverydayType(NamedTuple):
+    """A type whose values are text in JSON.
+
+    `read` raises ValueError or ArithmeticError for text that is none of its values.
+    """
+
+    name: str  # in messages
+    schema: dict[str, Any]  # beside the type
+    read: Callable[[str], Any]
+    write: Callable[[Any], str]
+    json_types: tuple[type, ...] = (str,)  # those that are read
+
+
+def everyday(value: object) -> EverydayType | None:
+    """The everyday type of a value, if it is of one, or of one derived from it."""
+    types = everyday_types()
+    return next((types[base] for base in type(value).__mro__ if base in types), None)
+
+
+@functools.cache
+def everyday_types() -> dict[type, EverydayType]:
+    """The table. What it needs is imported when the first type is looked up in it."""
+    from base64 import b64decode, b64encode
+    from datetime import date, datetime, time, timedelta
+    from decimal import Decimal
+    from pathlib import Path, PurePath
+    from uuid import UUID
+
+    def known(name: str, read: Callable[[str], Any], write: Callable[[Any], str]) -> EverydayType:
+        return EverydayType(name, {"format": name}, read, write)
+
+    def decimal(text: str) -> Decimal:
+        if not (found := Decimal(text)).is_finite():
+            raise ValueError(text)
+        return found
+
+    def from_base64(text: str) -> bytes:
+        return b64decode(text, validate=True)
+
+    def base64(value: bytes) -> str:
+        return b64encode(value).decode()
+
+    return {
+        datetime: known("date-time", lambda t: datetime.fromisoformat(_iso(t)), datetime.isoformat),
+        date: known("date", date.fromisoformat, date.isoformat),
+        time: known("time", lambda t: time.fromisoformat(_iso(t)), time.isoformat),
+        timedelta: known("duration", lambda t: timedelta(seconds=_seconds(t)), _duration),
+        UUID: known("uuid", UUID, str),
+        Path: known("path", Path, str),
+        PurePath: known("path", PurePath, str),
+        Decimal: EverydayType(
+            "number as text", {"pattern": r"^-?[0-9]+(\.[0-9]+)?$"}, decimal, str, (str, int, float)
+        ),
+        bytes: EverydayType("base64", {"contentEncoding": "base64"}, from_base64, base64),
+    }
+
+
+def _iso(text: str) -> str:
+    """The spelling of ISO 8601 that Python 3.10 reads: no Z, microseconds in six digits."""
+    text = re.sub(r"\.(\d+)", lambda digits: f".{digits[1]:0<6.6}", text)
+    return re.sub("[Zz]$", "+00:00", text)
+
+
+_UNITS = {"W": 604800, "D": 86400, "H": 3600, "M": 60, "S": 1}  # in seconds; a month has no length
+_DURATION = re.compile(
+    r"([+-]?)P(?=.*\d)((?:N[WD])*)(?:T((?:N[HMS])*))?".replace("N", r"\d+(?:\.\d+)?")
+)
+
+
+def _seconds(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    parts = re.findall(r"([\d.]+)([WDHMS])", text)
+    return math.fsum(float(n) * _UNITS[unit] for n, unit in parts) * (-1 if match[1] == "-" else 1)
+
+
+def _duration(length: Any) -> str:
+    sign, length = ("-", -length) if length.days < 0 else ("", length)
+    seconds = f"{length.seconds}.{length.microseconds:06}".rstrip("0").rstrip(".")
+    return f"{sign}P{length.days}DT{seconds}S"
+
+
+# Limits
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit on values, with the keyword that JSON Schema has for it."""
+
+    keyword: str
+    bound: Any
+    check: Callable[[Any, Any], Any]  # of the bound and a value
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value keeps to it. One of a type that it says nothing of does."""
+        try:
+            return bool(self.check(self.bound, value))
+        except TypeError:
+            return True
+
+
+def _is_multiple(of: Any, value: Any) -> bool:
+    times = float(value) / float(of)
+    return math.isclose(times, round(times), abs_tol=1e-9)
+
+
+# By the attribute of what stands in Annotated: annotated-types and Pydantic agree on these.
+_LIMITS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "gt": ("exclusiveMinimum", operator.lt),
+    "ge": ("minimum", operator.le),
+    "lt": ("exclusiveMaximum", operator.gt),
+    "le": ("maximum", operator.ge),
+    "multiple_of": ("multipleOf", _is_multiple),
+    "min_length": ("minLength", lambda bound, value: bound <= len(value)),
+    "max_length": ("maxLength", lambda bound, value: bound >= len(value)),
+    "pattern": ("pattern", re.search),
+}
+
+
+def limits_in(metadata: Iterable[Any]) -> list[Limit]:
+    """The limits in what stands in Annotated, also in a Field of Pydantic's."""
+    found: list[Limit] = []
+    for one in metadata:
+        inner: object = getattr(one, "metadata", ())
+        found += limits_in(inner if is_list(inner) else ())
+        for name, (keyword, check) in _LIMITS.items():
+            if (bound := getattr(one, name, None)) is not None:
+                found.append(Limit(keyword, bound, check))
+    return found
+
+
+def note_in(metadata: Iterable[Any]) -> str:
+    """The description in what stands in Annotated; "" where there is none."""
+    for one in metadata:
+        for text in (one, getattr(one, "description", None), getattr(one, "documentation", None)):
+            if isinstance(text, str):
+                return text
+    return ""

@@ -1,0 +1,115 @@
+"""JSON in an answer: among other words, or while it is still being written. No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from ..errors import JSONValue
+from ..replies import check_depth, parsed
+
+_MOST_VALUES = 100  # that are looked for in one answer
+_FENCE = re.compile(r"^\s*```(?:[a-zA-Z]+(?=[\s{\[]))?|```\s*$")
+_OPENING = re.compile(r"[{\[]")
+
+
+def json_in(text: str) -> Iterator[JSONValue]:
+    """The JSON values in an answer: the whole of it, or else what stands in a Markdown fence,
+    behind the model's thoughts, and between other words."""
+    text = text.lstrip("\ufeff").rstrip()
+    value, broken = parsed(text)
+    if broken is not None:
+        text = _FENCE.sub("", text.rpartition("</think>")[2])
+        value, broken = parsed(text)
+    if broken is None:
+        yield value
+        return
+    at = 0
+    for _ in range(_MOST_VALUES):
+        opening = _OPENING.search(text, at)
+        if opening is None:
+            return
+        try:
+            value, at = json.JSONDecoder().raw_decode(text, opening.start())
+            check_depth(text, value)
+        except (ValueError, RecursionError) as error:
+            at = max(getattr(error, "pos", 0), opening.end())
+        else:
+            yield value
+
+
+def json_so_far(text: str) -> dict[str, Any]:
+    """The object that an answer has begun to write.
+
+    Text is there as far as it came; numbers and words only when they are whole, since what
+    is cut off of them changes what they say.
+    """
+    _, end, answer = text.rpartition("</think>")
+    begin = answer.find("{")
+    found: list[dict[str, Any]] = [{}]
+    if begin >= 0 and (end or not answer.lstrip().startswith("<think")):
+        try:
+            _read_beginning(answer, begin, found.append)
+        except (_Cut, RecursionError):
+            pass
+    return found[-1]
+
+
+class _Cut(Exception):
+    """The text ends here, or goes on with what is no JSON."""
+
+
+_BETWEEN = re.compile(r"[\s,:]*")
+_TEXT = re.compile(r'"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')  # up to its end, or to a cut escape
+_WORD = re.compile(r'[^\s,:{}\[\]"]+')
+
+
+def _read_beginning(text: str, at: int, put: Callable[[Any], object]) -> int:
+    """Give the value at a place to `put`, as soon as anything of it is there; return its end."""
+    first = text[at : at + 1]
+    if first == '"':
+        end, said = _read_text(text, at)
+        put(said)
+        if text[end : end + 1] != '"':
+            raise _Cut
+        return end + 1
+    if first not in ("{", "["):
+        word = _WORD.match(text, at)
+        value, broken = parsed(word[0]) if word and word.end() < len(text) else (None, _Cut())
+        if word is None or broken is not None:
+            raise _Cut
+        put(value)
+        return word.end()
+    found: Any = {} if first == "{" else []
+    put(found)
+    at = _skipped(text, at + 1)
+    while text[at : at + 1] not in ("}", "]"):
+        put_item: Callable[[Any], object] = found.append
+        if first == "{":
+            end, key = _read_text(text, at)
+            if text[end : end + 1] != '"':
+                raise _Cut
+            put_item, at = partial(found.__setitem__, key), _skipped(text, end + 1)
+        at = _skipped(text, _read_beginning(text, at, put_item))
+    return at + 1
+
+
+def _skipped(text: str, at: int) -> int:
+    between = _BETWEEN.match(text, at)
+    return between.end() if between else at
+
+
+def _read_text(text: str, at: int) -> tuple[int, str]:
+    """Where a text ends, and what it says."""
+    match = _TEXT.match(text, at)
+    if match is None:
+        raise _Cut
+    said, broken = parsed(f'"{match[1]}"')
+    if broken is not None or not isinstance(said, str):
+        raise _Cut
+    if match.end() == len(text) and "\ud800" <= said[-1:] <= "\udbff":
+        said = said[:-1]  # half of a character
+    return match.end(), said

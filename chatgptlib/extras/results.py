@@ -1,0 +1,150 @@
+"""What calls come to: a stream with a result, the tokens of all, what a tool returned as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping, MappingView, Sequence, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from ..codec import JSONObject, is_dict, is_mapping, members
+from ..models import ChatCompletionUsage
+from .everyday import everyday
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+StepT = TypeVar("StepT")
+EndT = TypeVar("EndT")
+
+
+class ResultStream(Generic[StepT, EndT]):
+    """Items as they arrive, and at their end a result: an iterator, and a context manager.
+
+        for item in stream: ...
+        result = stream.result()
+
+    Inside of a generator `result = yield from stream` passes the items on. Iterating and
+    result() raise what the function that made the stream says.
+    """
+
+    def __init__(self, items: Generator[StepT, None, EndT]) -> None:
+        self._items = items
+        self._result: list[EndT] = []  # empty until the end
+        self._open = True
+
+    def __iter__(self) -> Iterator[StepT]:
+        return self
+
+    def __next__(self) -> StepT:
+        try:
+            return next(self._items)
+        except StopIteration as end:
+            if self._open:
+                self._result.append(end.value)
+            self._open = False
+            raise
+        except BaseException:
+            self._open = False
+            raise
+
+    def result(self) -> EndT:
+        """Read what is left, and return the result.
+
+        Raises what iterating raises, and RuntimeError when the stream was closed, or had
+        failed, before its end.
+        """
+        for _ in self:
+            pass
+        if not self._result:
+            raise RuntimeError("the stream has no result: it was closed, or it failed")
+        return self._result[0]
+
+    def close(self) -> None:
+        """Leave the stream, and free its connection. Nothing more is asked of the model."""
+        self._open = False
+        self._items.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def added_usage(
+    so_far: ChatCompletionUsage | None, more: ChatCompletionUsage | None
+) -> ChatCompletionUsage | None:
+    """The tokens of both, where they were told."""
+    if so_far is None or more is None:
+        return so_far or more
+    return ChatCompletionUsage.from_dict(_sum(so_far.to_dict(), more.to_dict()))
+
+
+def _sum(one: Any, other: Any) -> Any:
+    """Numbers added, at every level; of anything else the later."""
+    if is_dict(one) and is_dict(other):
+        both = {key: _sum(one[key], other[key]) for key in one.keys() & other.keys()}
+        return {**one, **other, **both}
+    if isinstance(other, bool) or not all(
+        isinstance(value, (int, float)) for value in (one, other)
+    ):
+        return other
+    try:
+        return one + other
+    except OverflowError:  # a fraction and a number beyond all floats, in which it is lost
+        return max(one, other)
+
+
+# Any value as JSON
+
+
+def plain(value: Any) -> Any:
+    """A value as dicts, lists, text and numbers that JSON can hold.
+
+    Objects are written with all their fields, iterators as lists, NumPy's arrays and
+    numbers as Python's. Anything else is its text, since what a tool did is done, whatever
+    it returned.
+    """
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if known := everyday(value):
+        return known.write(value)
+    if (found := _object_in(value)) is not None:
+        return {_key(key): plain(item) for key, item in found.items()}
+    if isinstance(value, (Iterator, Sequence, Set, MappingView)):
+        return [plain(item) for item in cast("Iterable[Any]", value)]
+    for name in ("tolist", "item"):  # NumPy's arrays, and its scalars
+        if callable(convert := getattr(value, name, None)):
+            return plain(convert())
+    return str(value)
+
+
+def _object_in(value: Any) -> Mapping[Any, Any] | None:
+    """What a value holds, if it is an object in JSON. A field at None says something, except in
+    the API's own objects."""
+    if isinstance(value, JSONObject):
+        return members(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if is_mapping(value):
+        return value
+    if isinstance(value, type):
+        return None
+    found: Any = None
+    if hasattr(value, "model_dump"):  # a model of Pydantic's
+        found = value.model_dump(mode="json")
+    elif hasattr(value, "_asdict"):  # a NamedTuple
+        found = value._asdict()
+    return found if is_mapping(found) else None
+
+
+def _key(key: Any) -> str:
+    written = plain(key)
+    return written if isinstance(written, str) else json.dumps(written)

@@ -1,0 +1,419 @@
+"""How the values of a type look in JSON: a schema, and a way to read them.
+
+The codec reads what servers send, and is lenient. This reads what a model wrote: all of
+it is checked, and nothing is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from ..codec import is_dict, is_list, misfit, under
+from ..errors import DeserializeError, JSONValue, excerpt
+from ..replies import parsed
+from .everyday import EverydayType, Limit, everyday
+from .strict import cannot_describe, either, with_notes
+
+Seen = dict[tuple[int, int], tuple[JSONValue, Any, DeserializeError | None]]
+"""What came of reading a list or an object as a shape, by the ids of both. It holds the value,
+or another could get its id. Without it, each option of a union would be tried over the whole
+subtree, at every level of it."""
+
+
+@dataclass(eq=False)
+class Shape:
+    """How the values of a type look in JSON.
+
+    `convert` makes the Python value of a JSON value, or raises DeserializeError;
+    `is_exactly` says that a value need not be converted to be of this type; `nearness` is
+    a score, to choose which error of a union to report.
+    """
+
+    name: str  # in messages
+    schema: dict[str, Any]  # in all of JSON Schema
+    convert: Callable[[Any, Seen], Any]
+    is_exactly: Callable[[Any], bool] = lambda value: False
+    nearness: Callable[[Any], int] = lambda value: 0
+    is_tag: bool = False  # has few values, which tell in a union what an object is
+    options: Sequence[Shape] = ()  # of a union
+
+    def read(self, value: JSONValue) -> Any:
+        """The Python value of a JSON value. Raises DeserializeError."""
+        return self.read_in(value, {})
+
+    def read_in(self, value: JSONValue, seen: Seen) -> Any:
+        """The same for a value inside of another; each is read only once."""
+        if not isinstance(value, (dict, list)):
+            return self.convert(value, seen)
+        key = id(self), id(value)
+        if key not in seen:
+            try:
+                seen[key] = value, self.convert(value, seen), None
+            except DeserializeError as error:
+                seen[key] = value, None, error
+        _, found, misfit_found = seen[key]
+        if misfit_found is not None:
+            raise misfit_found.with_traceback(None)
+        return found
+
+
+@dataclass(frozen=True)
+class Member:
+    """A property of an object: a field, or a parameter of a function."""
+
+    name: str
+    shape: Shape
+    required: bool = True
+    default: Any = None  # None also where it is made anew each time
+    note: str = ""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The shape's schema, with what is known of the property."""
+        about = {"description": self.note} if self.note else {}
+        default = _short_form(self.default)
+        return {**about, **self.shape.schema, **({} if default is None else {"default": default})}
+
+
+def _short_form(default: Any) -> Any:
+    """A default as one word of JSON; None where it has none, or is null."""
+    if isinstance(default, Enum):
+        return _short_form(default.value)
+    if type(default) is float and not math.isfinite(default):
+        return None
+    if known := everyday(default):
+        return known.write(default)
+    return default if isinstance(default, (str, int, float)) else None
+
+
+# Scalars
+
+SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+def scalar(kind: type) -> Shape:
+    name = SCALARS[kind]
+
+    def convert(value: Any, seen: Seen) -> Any:
+        if type(value) is float and not math.isfinite(value):
+            raise DeserializeError(f"$: expected {name}, got {value}")
+        if type(value) is kind:
+            return value
+        if kind is float and type(value) is int and abs(value) < 1 << 1023:
+            return float(value)
+        if kind is int and type(value) is float and value.is_integer():
+            return int(value)  # a model that writes 3.0 means 3
+        raise misfit(name, value)
+
+    return Shape(name, {"type": name}, convert, lambda value: type(value) is kind)
+
+
+def anything() -> Shape:
+    return Shape("value", {}, lambda value, seen: value, lambda value: True)
+
+
+def text_of_type(kind: EverydayType) -> Shape:
+    """A type whose values are text in JSON, as dates are."""
+
+    def convert(value: Any, seen: Seen) -> Any:
+        if type(value) not in kind.json_types:
+            raise misfit(kind.name, value)
+        try:
+            return kind.read(str(value))
+        except (ValueError, ArithmeticError):
+            shown = excerpt(str(value))
+            raise DeserializeError(f"$: expected {kind.name}, got {shown!r}") from None
+
+    def is_exactly(value: Any) -> bool:
+        try:
+            convert(value, {})
+        except DeserializeError:
+            return False
+        return type(value) is str
+
+    return Shape(kind.name, {"type": "string", **kind.schema}, convert, is_exactly)
+
+
+def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
+    """One of some values, by what stands for each in JSON."""
+    pairs = list(values)
+    by_kind: dict[str, list[Any]] = {}
+    for known, _ in pairs:
+        if type(known) not in SCALARS:
+            raise cannot_describe(where, f"{known!r} is no JSON scalar")
+        by_kind.setdefault(SCALARS[type(known)], []).append(known)
+    if not pairs:
+        raise cannot_describe(where, "it has no members")
+    name = f"one of {', '.join(json.dumps(known) for known, _ in pairs)}"
+
+    def found(value: Any) -> list[Any]:
+        """The members that a value stands for. As JSON has it, 1 is 1.0, and True is not 1."""
+        is_bool = isinstance(value, bool)
+        return [
+            one for known, one in pairs if known == value and isinstance(known, bool) is is_bool
+        ]
+
+    def convert(value: Any, seen: Seen) -> Any:
+        for one in found(value):
+            return one
+        if type(value) in SCALARS:
+            raise DeserializeError(f"$: expected {name}, got {excerpt(json.dumps(value))}")
+        raise misfit(name, value)
+
+    schema = either(
+        {"type": kind} if kind == "null" else {"type": kind, "enum": members}
+        for kind, members in by_kind.items()
+    )
+    return Shape(name, schema, convert, lambda value: bool(found(value)), is_tag=True)
+
+
+# Lists and objects
+
+
+def _from_text(value: Any) -> Any:
+    """A list or an object that came as JSON text, as some models write it inside of another."""
+    inner = parsed(value)[0] if isinstance(value, str) else None
+    return inner if isinstance(inner, (list, dict)) else value
+
+
+def _as_list(value: Any) -> list[Any]:
+    value = _from_text(value)
+    if not is_list(value):
+        raise misfit("list", value)
+    return list(value)
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    value = _from_text(value)
+    if not is_dict(value):
+        raise misfit("object", value)
+    return value
+
+
+def _read_at(step: str, shape: Shape, value: JSONValue, seen: Seen) -> Any:
+    try:
+        return shape.read_in(value, seen)
+    except DeserializeError as error:
+        raise under(error, step) from error.__cause__
+
+
+def array(item: Shape, make: Callable[[list[Any]], Any]) -> Shape:
+    def convert(value: Any, seen: Seen) -> Any:
+        items = [_read_at(f"[{i}]", item, one, seen) for i, one in enumerate(_as_list(value))]
+        try:
+            return make(items)
+        except TypeError as error:  # what a set cannot hold
+            raise DeserializeError(f"$: {error}") from None
+
+    unique = {"uniqueItems": True} if make in (set, frozenset) else {}
+    return Shape("list", {"type": "array", "items": item.schema, **unique}, convert)
+
+
+def fixed_tuple(items: list[Shape]) -> Shape:
+    count = len(items)
+
+    def convert(value: Any, seen: Seen) -> Any:
+        values = _as_list(value)
+        if len(values) != count:
+            raise DeserializeError(f"$: expected {count} items, got {len(values)}")
+        pairs = enumerate(zip(items, values, strict=True))
+        return tuple(_read_at(f"[{i}]", shape, one, seen) for i, (shape, one) in pairs)
+
+    schemas = [item.schema for item in items]
+    schema = {"type": "array", "prefixItems": schemas, "minItems": count, "maxItems": count}
+    return Shape("list", {**schema, "items": either(schemas)} if items else schema, convert)
+
+
+def free_keys(item: Shape) -> Shape:
+    def convert(value: Any, seen: Seen) -> Any:
+        found = _as_object(value).items()
+        return {key: _read_at(f".{key}", item, one, seen) for key, one in found}
+
+    return Shape("object", {"type": "object", "additionalProperties": item.schema}, convert)
+
+
+def object_shape(
+    members: Mapping[str, Member], make: Callable[..., Any], schema: dict[str, Any]
+) -> Shape:
+    """An object with known properties. `make` makes the Python value of those that came.
+
+    `members` may be filled later, since a class may hold itself.
+    """
+
+    def tags() -> dict[str, Shape]:
+        return {name: one.shape for name, one in members.items() if one.shape.is_tag}
+
+    def given_in(value: dict[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        for name, member in members.items():
+            nullable = member.shape.is_exactly(None)
+            if name in value and (value[name] is not None or nullable or member.required):
+                given[name] = value[name]  # else a null that the type does not know: the default
+            elif member.required and nullable:
+                given[name] = None  # servers that do not hold the model to the schema
+            elif member.required:
+                raise DeserializeError(f"$.{name}: missing", path=f"$.{name}")
+        return given
+
+    def convert(value: Any, seen: Seen) -> Any:
+        value = _as_object(value)
+        for key in value:
+            if key not in members:
+                raise DeserializeError(f"$.{key}: there is no such key", path=f"$.{key}")
+        given = given_in(value)
+        found = {
+            name: _read_at(f".{name}", members[name].shape, given[name], seen)
+            # A wrong tag tells it before all else.
+            for name in sorted(given, key=lambda name: not members[name].shape.is_tag)
+        }
+        try:
+            return make(**found)
+        except Exception as error:  # a class that checks itself
+            raise DeserializeError(f"$: {type(error).__name__}: {error}") from error
+
+    def nearness(value: Any) -> int:
+        if not is_dict(value):
+            return 0
+        right = sum(tag.is_exactly(value.get(name)) for name, tag in tags().items())
+        return 100 * right + 2 * len(members.keys() & value.keys()) - len(value)
+
+    return Shape("object", schema, convert, nearness=nearness)
+
+
+def object_schema(members: Mapping[str, Member], about: str = "") -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", **({"description": about} if about else {})}
+    schema["properties"] = {name: member.schema for name, member in members.items()}
+    required = [name for name, member in members.items() if member.required]
+    if required:
+        schema["required"] = required
+    return {**schema, "additionalProperties": False}
+
+
+# Shapes made of others
+
+
+def union(shapes: Iterable[Shape]) -> Shape:
+    options = [option for shape in shapes for option in shape.options or [shape]]
+    name = " or ".join(dict.fromkeys(option.name for option in options))
+
+    def convert(value: Any, seen: Seen) -> Any:
+        misfits: list[tuple[int, int, DeserializeError]] = []
+        # A number that is whole already is not to become a float because that came first.
+        for option in sorted(options, key=lambda option: not option.is_exactly(value)):
+            try:
+                return option.read_in(value, seen)
+            except DeserializeError as error:
+                depth = len(re.findall(r"[.\[]", error.path))
+                misfits.append((option.nearness(value), depth, error))
+        _, depth, nearest = max(misfits, key=lambda misfit: misfit[:2])
+        if depth or nearest.__cause__:  # the cause: what the class itself has against it
+            raise nearest
+        raise misfit(name, value)
+
+    def is_exactly(value: Any) -> bool:
+        return any(option.is_exactly(value) for option in options)
+
+    schema = either(option.schema for option in options)
+    return Shape(name, schema, convert, is_exactly, options=options)
+
+
+_LENGTHS = {"array": "Items", "object": "Properties"}  # in place of the Length of text
+
+
+def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
+    """A shape with a description, and with limits on its values."""
+    schema = {**shape.schema, **({"description": note} if note else {})}
+    is_text_for_another = bool(schema.keys() & {"format", "contentEncoding"})
+    for limit in limits:
+        length = _LENGTHS.get(schema.get("type", ""), "Length")
+        bound: Any = getattr(limit.bound, "pattern", limit.bound)  # perhaps a compiled pattern
+        known = everyday(bound)
+        if known or is_text_for_another:
+            note = f"{limit.keyword}: {known.write(bound) if known else bound}"
+            schema = with_notes(schema, [note])
+        else:
+            schema[limit.keyword.replace("Length", length)] = bound
+
+    def convert(value: Any, seen: Seen) -> Any:
+        found = shape.read_in(value, seen)
+        for limit in limits:
+            if found is not None and not limit.holds(found):
+                words = f"expected {limit.keyword} {limit.bound}, got {excerpt(str(found))}"
+                raise DeserializeError(f"$: {words}")
+        return found
+
+    return replace(shape, schema=schema, convert=convert, options=())
+
+
+Refer = Callable[[Any, str, Callable[[], dict[str, Any]]], dict[str, Any]]
+"""Takes the key and name of a definition, and what makes its schema; gives the reference to it."""
+
+
+def pydantic_model(model: Any, where: str, refer: Refer) -> Shape:
+    """A model or a dataclass of Pydantic's, which describes and reads itself."""
+    describe, validate = _pydantic_methods(model)
+    try:
+        whole: dict[str, Any] = describe()
+    except Exception as error:
+        raise cannot_describe(where, str(error).partition("\n")[0]) from error
+    inner = whole.pop("$defs", {})
+
+    def renamed(schema: Any) -> Any:
+        """A schema of Pydantic's among ours."""
+        if is_list(schema):
+            return [renamed(one) for one in schema]
+        if not is_dict(schema):
+            return schema
+        found = {key: renamed(one) for key, one in schema.items()}
+        if isinstance(reference := found.get("$ref"), str):
+            name = reference.removeprefix("#/$defs/")
+            found |= refer((model, name), name, lambda: renamed(inner[name]))
+        return found
+
+    def convert(value: Any, seen: Seen) -> Any:
+        value = _from_text(value)
+        try:
+            return validate(json.dumps(value))
+        except ValueError as error:
+            told: list[dict[str, Any]] = getattr(error, "errors", list)()
+            if _leave_out_nulls(value := json.loads(json.dumps(value)), told):
+                return convert(value, seen)
+            first = told[0] if told else {}
+            steps = (f"[{s}]" if type(s) is int else f".{s}" for s in first.get("loc", ()))
+            path = "$" + "".join(steps)
+            words = first.get("msg") or str(error).partition("\n")[0]
+            raise DeserializeError(f"{path}: {words}", path=path) from error
+
+    name = getattr(model, "__name__", "")
+    schema = renamed(whole) if "$ref" in whole else refer(model, name, lambda: renamed(whole))
+    return Shape("object", schema, convert)
+
+
+def _pydantic_methods(model: Any) -> tuple[Callable[[], dict[str, Any]], Callable[[str], Any]]:
+    if hasattr(model, "model_json_schema"):
+        return model.model_json_schema, model.model_validate_json
+    from importlib import import_module
+
+    adapter = import_module("pydantic").TypeAdapter(model)  # a dataclass
+    return adapter.json_schema, adapter.validate_json
+
+
+def _leave_out_nulls(value: Any, errors: Iterable[Mapping[str, Any]]) -> bool:
+    """Take the nulls out of `value` that were refused; whether there were any. In a strict
+    answer they mean the default."""
+    found = False
+    for *steps, last in (one["loc"] for one in errors if one.get("input", "") is None):
+        at: Any = value
+        for step in steps:  # which may also name an option of a union
+            if (is_dict(at) and step in at) or (is_list(at) and step in range(len(at))):
+                at = at[step]
+        if is_dict(at) and at.get(last, "") is None:
+            del at[last]
+            found = True
+    return found

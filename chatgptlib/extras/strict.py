@@ -1,0 +1,131 @@
+"""JSON Schema as strict structured output takes it: a documented part of it, and no more.
+
+What can't be said in that part goes into the description, and is checked when the answer
+is read. Every property is required; one that may be left out may be null instead.
+https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ..codec import is_list
+from ..errors import ConfigError
+
+# The keywords that are sent, by the type they belong to.
+_SENT_WITH_NUMBERS = {"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_SENT_WITH = {
+    "object": {"properties", "required", "additionalProperties"},
+    "array": {"items", "minItems", "maxItems"},
+    "string": {"pattern", "format"},
+    "integer": _SENT_WITH_NUMBERS,
+    "number": _SENT_WITH_NUMBERS,
+}
+_SENT_ALONE = {"type", "enum", "anyOf", "$ref"}
+_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+_LOOK_AROUND = re.compile(r"\(\?<?[=!]")
+_SAYS_NO_MORE = {"title", "discriminator", "description", "$defs"}
+
+
+def cannot_describe(where: str, reason: str) -> ConfigError:
+    """The error for a type that has no schema, or no strict one."""
+    return ConfigError(f"cannot describe {where}: {reason}")
+
+
+def either(schemas: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The schema of what fits one of several. Never a list of types, which not all servers take."""
+    different: list[dict[str, Any]] = []
+    for schema in schemas:
+        for one in schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]:
+            if one not in different:
+                different.append(one)
+    return different[0] if len(different) == 1 else {"anyOf": different}
+
+
+def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
+    """The strict form of a schema. `where` says in errors what it describes.
+
+    Raises ConfigError for what strict output has no form for: free keys, and values of
+    any type.
+    """
+    schema = _in_plain_words(schema)
+    found: dict[str, Any] = {
+        key: value for key, value in schema.items() if _is_sent(key, value, schema)
+    }
+    notes = [
+        f"null means the default, {_json(value)}" if key == "default" else f"{key}: {_json(value)}"
+        for key, value in schema.items()
+        if key not in found and key not in _SAYS_NO_MORE and value is not None
+    ]
+    if not found.keys() & _SENT_ALONE:
+        raise cannot_describe(where, "Any is too little to say in a strict schema")
+    if "anyOf" in found:
+        found["anyOf"] = [strict_schema(one, where) for one in found["anyOf"]]
+    if found.get("type") == "array":
+        found["items"] = strict_schema(found.get("items", {}), where)
+    if found.get("type") == "object":
+        found |= _closed(found, where)
+    if description := with_notes(schema, notes).get("description"):
+        if "$ref" in found:  # which strictly stands alone
+            found = {"anyOf": [found]}
+        found["description"] = description
+    if "$defs" in schema:
+        found["$defs"] = {name: strict_schema(one, name) for name, one in schema["$defs"].items()}
+    return found
+
+
+def with_notes(schema: dict[str, Any], notes: Iterable[str]) -> dict[str, Any]:
+    """A schema with more in its description."""
+    description, more = schema.get("description"), ", ".join(notes)
+    if not more:
+        return schema
+    return {**schema, "description": f"{description} ({more})" if description else more}
+
+
+def _in_plain_words(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema, without what there are simpler words for."""
+    found: dict[str, Any] = {**schema}
+    if len(found.get("allOf", ())) == 1:
+        found = {**found.pop("allOf")[0], **found}
+    if "oneOf" in found:
+        found["anyOf"] = found.pop("oneOf")
+    if "const" in found:
+        found["enum"] = [found.pop("const")]
+    if "prefixItems" in found:
+        found.setdefault("items", either(found["prefixItems"]))
+        if "anyOf" not in found["items"]:  # all of one type
+            del found["prefixItems"]
+    if is_list(kinds := found.get("type")):
+        del found["type"]
+        found["anyOf"] = [{"type": kind} for kind in kinds]
+    return found
+
+
+def _is_sent(key: str, value: Any, schema: dict[str, Any]) -> bool:
+    if key == "format" and value not in _FORMATS:
+        return False
+    if key == "pattern" and _LOOK_AROUND.search(value):
+        return False
+    return key in _SENT_ALONE or key in _SENT_WITH.get(schema.get("type", ""), ())
+
+
+def _closed(schema: dict[str, Any], where: str) -> dict[str, Any]:
+    """What is different of an object that has all of its properties and no other."""
+    if schema.get("additionalProperties") or "properties" not in schema:
+        raise cannot_describe(where, "a strict schema has no free keys: use a list of dataclasses")
+    properties: dict[str, Any] = {}
+    for name, one in schema["properties"].items():
+        found = strict_schema(one, f"{where}.{name}")
+        if name not in schema.get("required", ()):
+            about = {key: found.pop(key) for key in ("description",) if key in found}
+            found = {**either([found, {"type": "null"}]), **about}
+        properties[name] = found
+    closed = {"properties": properties, "additionalProperties": False}
+    return {**closed, "required": list(properties)} if properties else closed
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
