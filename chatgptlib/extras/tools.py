@@ -390,7 +390,7 @@ class _Tool:
         behind = _behind_partials(function)
         doc = inspect.getdoc(behind) or ""
         if sys.flags.optimize > 1 and not doc:
-            warnings.warn("python -OO drops the docstrings that describe tools", stacklevel=4)
+            warnings.warn("python -OO drops the docstrings that describe tools", stacklevel=1)
         self._about = prose_of(doc)
         self.signature = _signature_of(function, self.name)
         self._hints = Hints(getattr(inspect.unwrap(behind), "__globals__", {}))
@@ -460,6 +460,9 @@ def _own_signature(function: Any) -> inspect.Signature | None:
         return None
 
 
+_PASSING_ON = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
+
 def _described_one(function: Any) -> Any:
     """The callable whose parameters are described: the one that will be called, or what it
     wraps where it passes all of its arguments on."""
@@ -467,7 +470,8 @@ def _described_one(function: Any) -> Any:
         inner = _described_one(function.func)
         return functools.partial(inner, *function.args, **function.keywords)
     own, inner = _own_signature(function), getattr(function, "__wrapped__", None)
-    if inner is None or (own and any(p.kind.name[:3] != "VAR" for p in own.parameters.values())):
+    kinds = {parameter.kind for parameter in own.parameters.values()} if own else _PASSING_ON
+    if inner is None or not kinds or kinds - _PASSING_ON:
         return function
     if inspect.ismethod(function):
         inner = types.MethodType(inner, function.__self__)
@@ -476,13 +480,14 @@ def _described_one(function: Any) -> Any:
 
 def _signature_of(function: Any, name: str) -> inspect.Signature:
     """The parameters that a model is to fill in: without those that a partial has bound."""
-    bound = function.keywords if isinstance(function, functools.partial) else {}
+    one: Any = _described_one(function)
+    bound = one.keywords if isinstance(one, functools.partial) else {}
     try:
-        signature = inspect.signature(_described_one(function), follow_wrapped=False)
+        signature = inspect.signature(one, follow_wrapped=False)
     except (TypeError, ValueError, NameError) as error:
         raise ConfigError(f"cannot describe {name}: {error}") from None
-    free = [one for one in signature.parameters.values() if one.name not in bound]
-    return signature.replace(parameters=free)
+    parameters = signature.parameters.values()
+    return signature.replace(parameters=[p for p in parameters if p.name not in bound])
 
 
 def _parameters(
