@@ -481,11 +481,11 @@ def _described_one(function: Any) -> Any:
 def _signature_of(function: Any, name: str) -> inspect.Signature:
     """The parameters that a model is to fill in: without those that a partial has bound."""
     one: Any = _described_one(function)
-    bound = one.keywords if isinstance(one, functools.partial) else {}
     try:
         signature = inspect.signature(one, follow_wrapped=False)
     except (TypeError, ValueError, NameError) as error:
         raise ConfigError(f"cannot describe {name}: {error}") from None
+    bound = one.keywords if isinstance(one, functools.partial) else {}
     parameters = signature.parameters.values()
     return signature.replace(parameters=[p for p in parameters if p.name not in bound])
 

@@ -1,0 +1,323 @@
+"""The rounds of a tool run: streamed, asked about beforehand, carried out at once, cut off."""
+
+import json
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from . import lib
+from .test_tools import OWN, add, call, calls, told
+
+
+def sent_ids(request):
+    """The ids of all calls that went out with a request, and those of their answers."""
+    messages = request.body["messages"]
+    made = [one["id"] for message in messages for one in message.get("tool_calls") or ()]
+    answered = [message["tool_call_id"] for message in messages if message["role"] == "tool"]
+    return made, answered
+
+
+def cut(arguments, name="add", **more):
+    message = {"role": "assistant", **calls(call(name, arguments)), **more}
+    return {
+        "choices": [{"index": 0, "message": message, "finish_reason": "length"}],
+        "usage": {"completion_tokens": 9},
+    }
+
+
+# Streamed
+
+
+def test_a_run_streams_its_chunks_and_between_rounds_its_calls(offline, question):
+    client = offline(calls(call("add", {"a": 1}, "x"), call("add", {"a": 2}, "y")), "Two, three.")
+    stream = lib.stream_tools(client, question, [add])
+    items = list(stream)
+    places = [place for place, item in enumerate(items) if isinstance(item, lib.ToolCall)]
+    assert [items[place].id for place in places] == ["x", "y"]
+    chunks = [item for item in items if not isinstance(item, lib.ToolCall)]
+    assert "".join(chunk.text for chunk in chunks) == "Two, three."
+    assert "".join(chunk.text for chunk in items[: places[0]]) == ""  # the first round's
+    run = stream.result()
+    assert run.text == "Two, three."
+    assert run.rounds == 2
+    assert len(run.messages) == 5
+    assert [answer["content"] for answer in told(client)] == ["2", "3"]
+
+
+def test_a_call_is_shown_before_it_is_carried_out(offline, question):
+    done = []
+
+    def book(seat: int) -> None:
+        done.append(seat)
+
+    client = offline(calls(call("book", {"seat": 1})), "Booked.")
+    with lib.stream_tools(client, question, [book]) as stream:
+        for item in stream:
+            if isinstance(item, lib.ToolCall):
+                assert done == []
+                break
+    assert list(stream) == []
+    assert done == []  # left there, nothing more is asked or done
+    assert len(client.server.requests) == 1
+    with pytest.raises(RuntimeError, match="no result: it was closed"):
+        stream.result()
+
+
+def test_the_result_reads_what_is_left_of_a_stream(offline, question):
+    client = offline(calls(call("add", {"a": 1})), "2")
+    with lib.stream_tools(client, question, [add]) as stream:
+        next(stream)
+        assert stream.result().text == "2"
+        assert stream.result().rounds == 2
+
+
+def test_a_generator_passes_a_stream_on_and_gets_its_result(offline, question):
+    def handler():
+        run = yield from lib.stream_tools(offline("Hi"), question, [add])
+        yield run
+
+    *chunks, run = handler()
+    assert "".join(chunk.text for chunk in chunks) == run.text == "Hi"
+
+
+def test_a_stream_refuses_wrong_arguments_when_it_is_made(offline, question):
+    client = offline("Hi")
+    with pytest.raises(lib.ConfigError, match="two tools are named 'add'"):
+        lib.stream_tools(client, question, [add, add])
+    with pytest.raises(lib.ConfigError, match="max_rounds must be 1 or more"):
+        lib.stream_tools(client, question, [add], max_rounds=0)
+    assert client.server.requests == []
+
+
+def test_an_error_in_a_streamed_run_has_the_exchange_and_ends_it(offline, question):
+    client = offline(calls(call("add", {"a": 1})), 400)
+    stream = lib.stream_tools(client, question, [add])
+    with pytest.raises(lib.BadRequestError) as caught:
+        list(stream)
+    assert len(caught.value.messages) == 3
+    with pytest.raises(RuntimeError, match="no result"):
+        stream.result()
+
+
+# Before a call
+
+
+def test_a_call_that_is_not_let_go_on_is_answered_with_the_text_instead(offline, question):
+    asked = []
+
+    def ask_first(made):
+        asked.append((made.id, made.function.name))
+        return "The user said no." if made.id == "x" else None
+
+    client = offline(calls(call("add", {"a": 1}, "x"), call("add", {"a": 2}, "y")), "OK.")
+    lib.run_tools(client, question, [add], before_call=ask_first)
+    assert asked == [("x", "add"), ("y", "add")]
+    assert [answer["content"] for answer in told(client)] == ["The user said no.", "3"]
+
+
+def test_what_is_raised_before_a_call_reaches_the_caller_with_the_exchange(offline, question):
+    def refuse(made):
+        raise PermissionError(made.id)
+
+    client = offline(*[calls(call("add", {"a": 1}, "x"))] * 2)
+    with pytest.raises(PermissionError, match="x") as caught:
+        lib.run_tools(client, question, [add], before_call=refuse)
+    assert len(caught.value.messages) == 2
+    with pytest.raises(PermissionError, match="x") as caught:
+        lib.stream_tools(client, question, [add], before_call=refuse).result()
+    assert len(caught.value.messages) == 2
+
+
+def test_only_a_call_that_fits_is_asked_about(offline, question):
+    asked = []
+    client = offline(calls(call("add", {"a": "x"}), call("sub", {"a": 1}, "2")), "Sorry.")
+    lib.run_tools(client, question, [add], before_call=asked.append)
+    assert asked == []
+
+
+def test_an_interruption_inside_a_tool_keeps_the_exchange(offline, question):
+    def wait(x: int) -> int:
+        if x == 2:
+            raise KeyboardInterrupt
+        return x
+
+    client = offline(calls(call("wait", {"x": 1}, "x"), call("wait", {"x": 2}, "y")))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        lib.run_tools(client, question, [wait])
+    assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["1"]
+
+
+# Several at once
+
+
+def test_the_calls_of_a_round_are_carried_out_at_once_and_answered_in_their_order(
+    offline, question
+):
+    together = threading.Barrier(3)
+
+    def wait(x: int) -> int:
+        together.wait(30)  # breaks unless all three are here
+        return x
+
+    made = [call("wait", {"x": x}, f"id{x}") for x in range(3)]
+    client = offline(calls(*made), "Done.")
+    lib.run_tools(client, question, [wait], jobs=3)
+    assert [(answer["tool_call_id"], answer["content"]) for answer in told(client)] == [
+        ("id0", "0"), ("id1", "1"), ("id2", "2"),
+    ]  # fmt: skip
+
+
+def test_tools_at_once_are_asked_about_in_the_callers_thread_and_see_its_context(offline, question):
+    user = ContextVar("user", default="nobody")
+    threads = []
+
+    def who(x: int) -> str:
+        return user.get()
+
+    user.set("ann")
+    client = offline(calls(call("who", {"x": 1}, "1"), call("who", {"x": 2}, "2")), "Done.")
+    lib.run_tools(
+        client, question, [who], jobs=2,
+        before_call=lambda made: threads.append(threading.current_thread()),
+    )  # fmt: skip
+    assert threads == [threading.current_thread()] * 2
+    assert [answer["content"] for answer in told(client)] == ["ann", "ann"]
+
+
+def test_a_failure_among_tools_at_once_keeps_the_answers_before_it(offline, question):
+    def divide(a: int, b: int) -> float:
+        return a / b
+
+    made = [call("divide", {"a": 2, "b": b}, f"b{b}") for b in (1, 0, 2)]
+    with pytest.raises(lib.ToolError, match="ZeroDivisionError") as caught:
+        lib.run_tools(offline(calls(*made)), question, [divide], raise_errors=True, jobs=2)
+    assert caught.value.call.id == "b0"
+    assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["2.0"]
+    client = offline(calls(*made), "Well.")
+    lib.run_tools(client, question, [divide], jobs=2)
+    assert [answer["content"][:9] for answer in told(client)] == ["2.0", '{"error":', "1.0"]
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, None])
+def test_jobs_that_are_no_number_are_refused(offline, question, jobs):
+    with pytest.raises(lib.ConfigError, match="jobs must be 1 or more"):
+        lib.run_tools(offline("Hi"), question, [add], jobs=jobs)
+
+
+# A cut call
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1', "", '{"a": 1, "b": "x'])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_that_was_cut_off_is_an_error_at_once_with_the_exchange(
+    offline, question, arguments, streamed
+):
+    client = offline(calls(call("add", {"a": 1})), cut(arguments))
+    on_chunk = (lambda chunk: None) if streamed else None
+    with pytest.raises(lib.OutputTruncatedError, match="raise max_completion_tokens") as caught:
+        lib.run_tools(client, question, [add], on_chunk=on_chunk)
+    assert len(client.server.requests) == 2
+    assert len(caught.value.messages) == 3  # to go on from, without the cut one
+    assert caught.value.response.choices[0].finish_reason == "length"
+    assert caught.value.partial is caught.value.response
+
+
+def test_a_cut_call_of_the_requests_own_tool_is_no_call_either(offline, question):
+    client = offline(cut('{"a', name="lookup"))
+    with pytest.raises(lib.OutputTruncatedError):
+        lib.run_tools(client, {**question, "tools": OWN}, [add])
+
+
+def test_nothing_is_done_of_a_round_whose_last_call_was_cut(offline, question):
+    done = []
+
+    def book(seat: int) -> None:
+        done.append(seat)
+
+    made = cut("")
+    made["choices"][0]["message"]["tool_calls"] = [call("book", {"seat": 1}), call("book", '{"sea')]
+    with pytest.raises(lib.OutputTruncatedError):
+        lib.run_tools(offline(made), question, [book])
+    assert done == []
+
+
+def test_a_call_that_is_whole_is_carried_out_though_the_answer_was_cut_behind_it(offline, question):
+    client = offline(cut('{"a": 1}'), "2")
+    assert lib.run_tools(client, question, [add]).text == "2"
+
+
+def test_a_call_that_no_limit_cut_is_told_to_the_model(offline, question):
+    client = offline(calls(call("add", '{"a": 1')), "Sorry.")
+    assert lib.run_tools(client, question, [add]).text == "Sorry."
+    assert "the arguments are no JSON" in told(client)[0]["content"]
+
+
+# Ids
+
+
+def test_the_ids_of_calls_are_unique_over_the_whole_exchange(offline, question):
+    same = calls(call("add", {"a": 1}, "call_0"), call("add", {"a": 2}, "call_0"))
+    before = [
+        {"role": "assistant", "content": None, "tool_calls": [call("add", {"a": 1}, "call_0")]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "2"},
+        lib.ChatMessage("assistant", tool_calls=[lib.ToolCall(id="call_1")]),
+        lib.ChatMessage.tool("call_1", "3"),
+    ]
+    none = calls(call("add", {"a": 3}, ""), call("add", {"a": 4}, None))
+    client = offline(same, none, same, "Done.")
+    messages = [*question["messages"], *before]
+    lib.run_tools(client, {**question, "messages": messages}, [add])
+    made, answered = sent_ids(client.server.requests[-1])
+    assert len(made) == 8
+    assert len(set(made)) == 8
+    assert answered == made
+
+
+def test_ids_that_are_unique_are_kept(offline, question):
+    client = offline(calls(call("add", {"a": 1}, "a")), calls(call("add", {"a": 1}, "b")), "Done.")
+    lib.run_tools(client, question, [add])
+    assert sent_ids(client.server.requests[-1]) == (["a", "b"], ["a", "b"])
+
+
+def test_a_call_left_to_the_caller_has_an_id_of_its_own(offline, question):
+    client = offline(
+        calls(call("add", {"a": 1}, "c")), calls(call("lookup", {}, "c"), call("lookup", {}, None))
+    )
+    run = lib.run_tools(client, {**question, "tools": OWN}, [add])
+    ids = [made.id for made in run.response.choices[0].message.tool_calls]
+    assert len({*ids, "c"}) == 3
+
+
+# Arguments
+
+
+def test_arguments_that_came_as_json_text_inside_are_parsed(offline, question):
+    def note(lines: list[str], about: dict[str, int], also: list[int] | None, text: str) -> str:
+        return f"{lines} {about} {also} {text}"
+
+    arguments = {"lines": '["a", "b"]', "about": '{"a": 1}', "also": "[1]", "text": "[1]"}
+    client = offline(
+        calls(call("note", arguments), call("note", json.dumps(json.dumps(arguments)), "2")), "OK."
+    )
+    lib.run_tools(client, question, [note])
+    assert [answer["content"] for answer in told(client)] == ["['a', 'b'] {'a': 1} [1] [1]"] * 2
+
+
+def test_a_null_for_a_parameter_whose_default_is_none_is_left_out(offline, question):
+    def look(city: str = None, days: int = 3, unit: str | None = "c") -> str:  # noqa: RUF013
+        return f"{city} {days} {unit}"
+
+    nothing = {"city": None, "days": None, "unit": None}
+    client = offline(calls(call("look", nothing)), "OK.")
+    lib.run_tools(client, question, [look])
+    assert told(client)[0]["content"] == "None 3 None"
+
+
+@pytest.mark.parametrize("one", [10**400, 0.5, 1, float("inf")])
+@pytest.mark.parametrize("other", [10**400, 0.5, 1])
+def test_usage_of_any_size_adds_up(one, other):
+    usage = [lib.ChatCompletionUsage(total_tokens=number) for number in (one, other)]
+    total = lib.added_usage(*usage).total_tokens
+    assert total == (one + other if 10**400 not in (one, other) or one == other else total)
+    assert total >= max(one, other)
