@@ -69,47 +69,46 @@ _WORD = re.compile(r'[^\s,:{}\[\]"]+')
 
 def _read_beginning(text: str, at: int, put: Callable[[Any], object]) -> int:
     """Give the value at a place to `put`, as soon as anything of it is there; return its end."""
-    first = text[at : at + 1]
-    if first == '"':
-        end, said = _read_text(text, at)
-        put(said)
-        if text[end : end + 1] != '"':
-            raise _Cut
-        return end + 1
-    if first not in ("{", "["):
-        word = _WORD.match(text, at)
-        value, broken = parsed(word[0]) if word and word.end() < len(text) else (None, _Cut())
-        if word is None or broken is not None:
-            raise _Cut
-        put(value)
-        return word.end()
-    found: Any = {} if first == "{" else []
-    put(found)
-    at = _skipped(text, at + 1)
-    while text[at : at + 1] not in ("}", "]"):
-        put_item: Callable[[Any], object] = found.append
-        if first == "{":
-            end, key = _read_text(text, at)
-            if text[end : end + 1] != '"':
-                raise _Cut
-            put_item, at = partial(found.__setitem__, key), _skipped(text, end + 1)
-        at = _skipped(text, _read_beginning(text, at, put_item))
-    return at + 1
+    if text.startswith("{", at):
+        members: dict[str, Any] = {}
+        put(members)
+        at = _skipped(text, at + 1)
+        while not text.startswith("}", at):
+            key: list[str] = []
+            at = _skipped(text, _read_text(text, at, key.append))
+            at = _skipped(text, _read_beginning(text, at, partial(members.__setitem__, key[0])))
+        return at + 1
+    if text.startswith("[", at):
+        items: list[Any] = []
+        put(items)
+        at = _skipped(text, at + 1)
+        while not text.startswith("]", at):
+            at = _skipped(text, _read_beginning(text, at, items.append))
+        return at + 1
+    if text.startswith('"', at):
+        return _read_text(text, at, put)
+    word = _WORD.match(text, at)
+    value, broken = parsed(word[0]) if word else (None, None)
+    if word is None or word.end() == len(text) or broken is not None:
+        raise _Cut
+    put(value)
+    return word.end()
+
+
+def _read_text(text: str, at: int, put: Callable[[str], object]) -> int:
+    match = _TEXT.match(text, at)
+    said, _ = parsed(f'"{match[1]}"') if match else (None, None)
+    if match is None or not isinstance(said, str):
+        raise _Cut
+    is_whole = text.startswith('"', match.end())
+    if not is_whole and "\ud800" <= said[-1:] <= "\udbff":
+        said = said[:-1]  # half of a character
+    put(said)
+    if not is_whole:
+        raise _Cut
+    return match.end() + 1
 
 
 def _skipped(text: str, at: int) -> int:
     between = _BETWEEN.match(text, at)
     return between.end() if between else at
-
-
-def _read_text(text: str, at: int) -> tuple[int, str]:
-    """Where a text ends, and what it says."""
-    match = _TEXT.match(text, at)
-    if match is None:
-        raise _Cut
-    said, broken = parsed(f'"{match[1]}"')
-    if broken is not None or not isinstance(said, str):
-        raise _Cut
-    if match.end() == len(text) and "\ud800" <= said[-1:] <= "\udbff":
-        said = said[:-1]  # half of a character
-    return match.end(), said

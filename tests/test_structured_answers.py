@@ -1,0 +1,267 @@
+"""Structured answers as models write them: in other words, asked again, and as they grow."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+
+import pytest
+
+from . import lib
+from .test_structured import RECIPE, Recipe, as_text
+
+
+@dataclass
+class Dish:
+    title: str
+    minutes: int
+    tags: list[str] = field(default_factory=list)
+
+
+TOAST = Dish("Toast", 5)
+TEXT = '{"title": "Toast", "minutes": 5, "tags": null}'
+
+
+# One spelling handled, its siblings too
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{TEXT}\n```",
+        f"```JSON\n{TEXT}\n```",
+        f"```Json5 {TEXT} ```",
+        f"```{TEXT}```",
+        f"```json{TEXT}```",
+        f"Here it is:\n```json\n{TEXT}\n```\nEnjoy!",
+        f"Here it is: {TEXT} Enjoy!",
+        f"Say {{please}} first. {TEXT} [done]",
+        f"\ufeff{TEXT}",
+        f"\ufeff```json\n{TEXT}\n```",
+        f"<think>Perhaps {{\"title\": \"Pie\"}}?</think>{TEXT}",
+        f"<think>\nHm {{\n</think>\n\n```json\n{TEXT}\n```",
+        f"Hm.</think>{TEXT}",
+        f"\n {TEXT} \n",
+        json.dumps(TEXT),
+    ],
+)  # fmt: skip
+def test_an_answer_is_read_whatever_stands_around_its_json(offline, question, text):
+    assert lib.parse_chat_completion(offline(text), question, Dish) == TOAST
+
+
+@pytest.mark.parametrize(
+    ("text", "into", "value"),
+    [
+        ("3", int, 3),
+        ("```\n3\n```", int, 3),
+        ('["a"]', list[str], ["a"]),
+        ('Sure: ["a"].', list[str], ["a"]),
+        ('"red"', Literal["red", "blue"], "red"),
+        ("red", Literal["red", "blue"], "red"),
+        ("2024-12-31", date, date(2024, 12, 31)),
+        ("Paris", str, "Paris"),
+        ('{"value": "Paris"}', str, "Paris"),
+        ("null", int | None, None),
+        ('{"value": null}', int | None, None),
+    ],
+)
+def test_a_bare_answer_is_read_where_our_own_wrapper_was_asked_for(
+    offline, question, text, into, value
+):
+    assert lib.parse_chat_completion(offline(text), question, into) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"title": "Toast"}', "$.minutes: missing"),
+        ('{"title": "Toast", "minutes": 5, "x": 1}', "$.x: there is no such key"),
+        ('Here: {"title": 1, "minutes": 5}', "$.title: expected string, got number"),
+        ('{"title": "Toast"', "the answer is no JSON"),
+        ("[" * 100_000, "the answer is no JSON"),
+        ("{" * 100_000, "the answer is no JSON"),
+        ('{"' * 100_000, "the answer is no JSON"),
+    ],
+)
+def test_what_can_not_be_read_is_still_an_error(offline, question, text, words):
+    with pytest.raises(lib.DeserializeError) as caught:
+        lib.parse_chat_completion(offline(text), question, Dish)
+    assert words in str(caught.value)
+    assert caught.value.body == text
+
+
+def test_an_answer_in_the_wrong_shape_is_no_text_that_was_asked_for(offline, question):
+    with pytest.raises(lib.DeserializeError, match=r"\$\.valu: there is no such key"):
+        lib.parse_chat_completion(offline('{"valu": "x"}'), question, str)
+
+
+# Asked again
+
+
+def answer(text, tokens):
+    message = {"role": "assistant", "content": text}
+    usage = {"total_tokens": tokens, "completion_tokens": tokens}
+    return {"id": f"c{tokens}", "choices": [{"message": message}], "usage": usage}
+
+
+def test_an_answer_that_does_not_fit_is_asked_for_again_with_the_path_and_the_reason(
+    offline, question
+):
+    client = offline('{"title": "Toast", "minutes": "five"}', "Five!", TEXT)
+    assert lib.parse_chat_completion(client, question, Dish, attempts=3) == TOAST
+    first, second, third = (request.body for request in client.server.requests)
+    assert first["response_format"] == second["response_format"] == third["response_format"]
+    *_, wrong, again = second["messages"]
+    assert (wrong["role"], wrong["content"]) == (
+        "assistant", '{"title": "Toast", "minutes": "five"}',
+    )  # fmt: skip
+    assert again["role"] == "user"
+    assert "$.minutes: expected integer, got string" in again["content"]
+    assert "the answer is no JSON: Five!" in third["messages"][-1]["content"]
+    assert len(third["messages"]) == 5
+    assert len(question["messages"]) == 1
+
+
+def test_the_error_at_the_end_has_the_usage_of_all_attempts(offline, question):
+    client = offline(answer("{}", 1), answer("{}", 2), answer("{}", 4))
+    with pytest.raises(lib.DeserializeError, match="missing") as caught:
+        lib.parse_chat_completion(client, question, Dish, attempts=3)
+    assert caught.value.partial.usage.total_tokens == 7
+    assert caught.value.partial.id == "c4"
+    assert caught.value.body == "{}"
+    assert len(client.server.requests) == 3
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_an_answer_that_was_stopped_is_not_asked_for_again(offline, question, reason):
+    stopped = answer("{", 2)
+    stopped["choices"][0]["finish_reason"] = reason
+    client = offline(answer("{}", 1), stopped)
+    with pytest.raises((lib.OutputTruncatedError, lib.RefusalError)) as caught:
+        lib.parse_chat_completion(client, question, Dish, attempts=3)
+    assert caught.value.response.usage.total_tokens == 3
+    assert caught.value.partial is caught.value.response
+
+
+@pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "2"])
+def test_attempts_that_are_no_number_are_refused(offline, question, attempts):
+    client = offline(TEXT)
+    with pytest.raises(lib.ConfigError, match="attempts must be 1 or more"):
+        lib.parse_chat_completion(client, question, Dish, attempts=attempts)
+    assert client.server.requests == []
+
+
+def test_the_response_and_the_usage_come_beside_the_value(offline, question):
+    client = offline(answer("{}", 1), answer(TEXT, 2))
+    parsed = lib.parse_chat_completion(client, question, Dish, attempts=2, with_response=True)
+    assert parsed.value == TOAST
+    assert parsed.response.id == "c2"
+    assert parsed.response.usage.total_tokens == 2
+    assert parsed.usage.total_tokens == 3
+
+
+# As it grows
+
+
+def test_an_answer_grows_as_plain_dicts_and_at_its_end_is_the_instance(offline, question):
+    client = offline(as_text(RECIPE))
+    *parts, recipe = lib.stream_parsed(client, question, Recipe)
+    assert recipe == RECIPE
+    assert "Pie".startswith(parts[0]["title"])
+    assert parts[-1]["title"] == "Pie"
+    assert all(type(part) is dict for part in parts)
+    asked = client.server.requests[0].body
+    assert asked["stream"] is True
+    assert asked["response_format"]["json_schema"]["name"] == "Recipe"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", {}),
+        ("{", {}),
+        ('{"ti', {}),
+        ('{"title"', {}),
+        ('{"title":', {}),
+        ('{"title": "', {"title": ""}),
+        ('{"title": "To', {"title": "To"}),
+        ('{"title": "To\\', {"title": "To"}),
+        ('{"title": "To\\u00e', {"title": "To"}),
+        ('{"title": "To\\ud83d', {"title": "To"}),
+        ('{"title": "To\\ud83d\\ude00', {"title": "To😀"}),
+        ('{"title": "To\\\\u00', {"title": "To\\u00"}),
+        ('{"title": "Toast"', {"title": "Toast"}),
+        ('{"title": "Toast", "min', {"title": "Toast"}),
+        ('{"a": 1', {}),
+        ('{"a": 12,', {"a": 12}),
+        ('{"a": tru', {}),
+        ('{"a": null}', {"a": None}),
+        ('{"a": [', {"a": []}),
+        ('{"a": [1, 2', {"a": [1]}),
+        ('{"a": [{"b": "c', {"a": [{"b": "c"}]}),
+        ('{"a": {"b": {}}, "c', {"a": {"b": {}}}),
+        ('{"a": 1} and {"b": 2}', {"a": 1}),
+        ('```json\n{"a": "b', {"a": "b"}),
+        ('<think>{"a": "no"', {}),
+        ('<think>{"a": "no"}</think> {"a": "b', {"a": "b"}),
+        ('{"a": nonsense, "b": 1}', {}),
+        ('{"a":' * 5000, None),
+    ],
+)
+def test_what_is_there_of_an_answer_is_known_wherever_it_is_cut(text, part):
+    assert part is None or lib.json_so_far(text) == part
+    lib.json_so_far(text)
+
+
+def test_every_beginning_of_an_answer_is_a_beginning_of_its_value():
+    text = json.dumps({"a": ['x\\"é😀', 1.5, {"b": [True, None]}], "c": {"d": "", "e": "\n"}})
+
+    def begins(part, whole):
+        if isinstance(part, dict):
+            return all(key in whole and begins(part[key], whole[key]) for key in part)
+        if isinstance(part, list):
+            return all(begins(*pair) for pair in zip(part, whole, strict=False))
+        return whole.startswith(part) if isinstance(part, str) else part == whole
+
+    for end in range(len(text) + 1):
+        assert begins(lib.json_so_far(text[:end]), json.loads(text)), text[:end]
+    assert lib.json_so_far(text) == json.loads(text)
+
+
+def test_what_is_no_object_grows_under_the_key_value(offline, question):
+    *parts, value = lib.stream_parsed(offline('{"value": ["a", "b"]}'), question, list[str])
+    assert value == ["a", "b"]
+    assert parts[-1] == {"value": ["a", "b"]}
+
+
+def test_a_long_answer_is_looked_at_a_number_of_times_that_does_not_grow_with_its_chunks(
+    offline, question
+):
+    dish = Dish("x " * 30_000, 1)
+    stream = lib.stream_parsed(offline(as_text(dish)), question, Dish)
+    parts = list(stream)
+    assert stream.result() == dish
+    assert len(parts) < 1000 < 30_000
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        ({"content": None, "refusal": "No."}, "RefusalError"),
+        ('{"title": "Toast"}', "DeserializeError"),
+        (500, "InternalServerError"),
+    ],
+)
+def test_a_streamed_answer_that_is_none_is_the_same_error(offline, question, reply, kind):
+    with pytest.raises(getattr(lib, kind)) as caught:
+        list(lib.stream_parsed(offline(reply), question, Dish))
+    assert kind == "InternalServerError" or caught.value.partial.choices
+
+
+def test_what_cannot_be_streamed_is_refused_before_sending(offline, question):
+    client = offline("{}")
+    with pytest.raises(lib.ConfigError, match="a strict schema has no free keys"):
+        lib.stream_parsed(client, question, dict[str, int])
+    with pytest.raises(lib.ConfigError, match="leave it out"):
+        lib.stream_parsed(client, {**question, "response_format": {"type": "text"}}, Dish)
+    assert client.server.requests == []
