@@ -363,6 +363,8 @@ def pydantic_model(model: Any, where: str, refer: Refer) -> Shape:
     except Exception as error:
         raise cannot_describe(where, str(error).partition("\n")[0]) from error
     inner = whole.pop("$defs", {})
+    if whole.keys() == {"allOf"}:  # of one that holds itself, before Pydantic 2.9
+        whole = whole["allOf"][0]
 
     def renamed(schema: Any) -> Any:
         """A schema of Pydantic's among ours."""
