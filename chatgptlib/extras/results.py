@@ -7,7 +7,7 @@ import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, MappingView, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..codec import JSONObject, is_dict, is_mapping, members
 from ..models import ChatCompletionUsage
@@ -20,8 +20,8 @@ StepT = TypeVar("StepT")
 EndT = TypeVar("EndT")
 
 
-class ResultStream(Generic[StepT, EndT]):
-    """Items as they arrive, and at their end a result: an iterator, and a context manager.
+class ResultStream(Generator[StepT, None, EndT]):
+    """Items as they arrive, and at their end a result: a generator, and a context manager.
 
         for item in stream: ...
         result = stream.result()
@@ -35,10 +35,8 @@ class ResultStream(Generic[StepT, EndT]):
         self._result: list[EndT] = []  # empty until the end
         self._open = True
 
-    def __iter__(self) -> Iterator[StepT]:
-        return self
-
-    def __next__(self) -> StepT:
+    def send(self, value: None = None, /) -> StepT:
+        """The next item, as `next()` gives it."""
         try:
             return next(self._items)
         except StopIteration as end:
@@ -49,6 +47,11 @@ class ResultStream(Generic[StepT, EndT]):
         except BaseException:
             self._open = False
             raise
+
+    def throw(self, *exception: Any) -> StepT:
+        """Raise an exception where the stream is, as `yield from` does."""
+        self._open = False
+        return self._items.throw(*exception)
 
     def result(self) -> EndT:
         """Read what is left, and return the result.

@@ -359,7 +359,7 @@ def pydantic_model(model: Any, where: str, refer: Refer) -> Shape:
     """A model or a dataclass of Pydantic's, which describes and reads itself."""
     describe, validate = _pydantic_methods(model)
     try:
-        whole: dict[str, Any] = describe()
+        whole = dict(describe())
     except Exception as error:
         raise cannot_describe(where, str(error).partition("\n")[0]) from error
     inner = whole.pop("$defs", {})
@@ -410,7 +410,9 @@ def _leave_out_nulls(value: Any, errors: Iterable[Mapping[str, Any]]) -> bool:
     """Take the nulls out of `value` that were refused; whether there were any. In a strict
     answer they mean the default."""
     found = False
-    for *steps, last in (one["loc"] for one in errors if one.get("input", "") is None):
+    for *steps, last in (
+        one["loc"] for one in errors if one.get("input", "") is None and one["loc"]
+    ):
         at: Any = value
         for step in steps:  # which may also name an option of a union
             if (is_dict(at) and step in at) or (is_list(at) and step in range(len(at))):

@@ -3,13 +3,16 @@
 Never run; what runs is the README's. Each `assert_type` says what a call is known to give.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
+from uuid import UUID
 
 import requests
 from typing_extensions import assert_type
@@ -39,10 +42,12 @@ from chatgptlib import (
     OpenAIClient,
     OpenAIError,
     OutputTruncatedError,
+    ParsedCompletion,
     RateLimitError,
     RefusalError,
     RequestTimeoutError,
     ResponseAccumulator,
+    ResultStream,
     ServerSentEvent,
     SQLiteStore,
     StreamInterruptedError,
@@ -61,6 +66,8 @@ from chatgptlib import (
     parse_via_chat_gpt,
     retrieve_chat_completion,
     run_tools,
+    stream_parsed,
+    stream_tools,
     update_chat_completion,
     verify_webhook,
 )
@@ -282,9 +289,36 @@ def show_chunk(chunk: CreateChatCompletionChunk) -> None:
     print(chunk.text)
 
 
+def ask_first(call: ToolCall) -> str | None:
+    return "not today" if call.function and call.function.name == "book" else None
+
+
 run = run_tools(client, request, [get_weather, print], max_rounds=3, on_chunk=show_chunk)
 assert_type(run, ToolRun)
 assert_type(run.text, str)
+run = run_tools(client, request, [get_weather], before_call=ask_first, jobs=4)
+with stream_tools(client, request, [get_weather], before_call=ask_first, jobs=4) as tool_stream:
+    for item in tool_stream:
+        if isinstance(item, ToolCall):
+            assert_type(item, ToolCall)
+        else:
+            assert_type(item, CreateChatCompletionChunk)
+    assert_type(tool_stream.result(), ToolRun)
+
+
+def pass_on() -> Generator[CreateChatCompletionChunk | ToolCall, None, str]:
+    run = yield from stream_tools(client, request, [partial(get_weather, how="now")])
+    assert_type(run, ToolRun)
+    return run.text
+
+
+def tool_of_any_type(
+    at: datetime, price: Decimal, id: UUID, file: Path, length: timedelta, data: bytes = b""
+) -> date:
+    return at.date()
+
+
+function_tool(tool_of_any_type, strict=True)
 tools = [function_tool(get_weather), {"type": "custom", "custom": {"name": "code"}}]
 CreateChatCompletionRequest(model="m", messages=run.messages, tools=tools)
 
@@ -299,6 +333,23 @@ class Recipe:
 
 assert_type(parse_chat_completion(client, request, Recipe), Recipe)
 assert_type(parse_chat_completion(client, request, list[Recipe]), list[Recipe])
+assert_type(parse_chat_completion(client, request, Recipe, attempts=3), Recipe)
+whole = parse_chat_completion(client, request, Recipe, attempts=3, with_response=True)
+assert_type(whole, ParsedCompletion[Recipe])
+assert_type(whole.value.steps, list[str])
+assert_type(whole.response.request_id, str | None)
+assert_type(whole.usage, ChatCompletionUsage | None)
+
+
+def grown(stream: ResultStream[dict[str, Any] | Recipe, Recipe]) -> Recipe:
+    for part in stream:
+        if isinstance(part, Recipe):
+            return part
+        assert_type(part, dict[str, Any])
+    return stream.result()
+
+
+assert_type(grown(stream_parsed(client, request, Recipe)), Recipe)
 assert_type(json_schema(Recipe), dict[str, Any])
 
 # Conversations, in a store of one's own

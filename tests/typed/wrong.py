@@ -19,6 +19,8 @@ from chatgptlib import (
     list_chat_completions,
     parse_chat_completion,
     run_tools,
+    stream_parsed,
+    stream_tools,
     verify_webhook,
 )
 
@@ -119,6 +121,18 @@ parse_chat_completion(client, request, {"type": "object"})  # wrong: a type
 parse_chat_completion(client, request, int).title  # wrong: an int has none
 run_tools(client, request, print)  # wrong: a list
 run_tools(client, request, ["print"])  # wrong: of functions
+run_tools(client, request, [print], jobs="2")  # wrong: a number
+run_tools(client, request, [print], before_call=lambda call: 5)  # wrong: text, or None
+stream_tools(client, request, [print], on_chunk=print)  # wrong: it yields them
+for item in stream_tools(client, request, [print]):
+    item.text  # wrong: a call has none
+stream_tools(client, request, [print]).text  # wrong: of its result
+parse_chat_completion(client, request, int, attempts="3")  # wrong: a number
+parse_chat_completion(client, request, int, 3)  # wrong: by name
+parse_chat_completion(client, request, int, with_response=True).text  # wrong: of its response
+for part in stream_parsed(client, request, int):
+    part["title"]  # wrong: the last is the int
+stream_parsed(client, request, int).result().title  # wrong: an int has none
 Conversations(client, Half())  # wrong: not all of a store
 Conversations(client, "chats.db")  # wrong: SQLiteStore("chats.db")
 Conversations(client).chat_completion("ann")  # wrong: says nothing
