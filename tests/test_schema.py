@@ -319,6 +319,7 @@ def test_a_described_reference_stands_alone_where_it_is_strict():
         (dict[str, int], "a strict schema has no free keys"),
         (Any, "Any is too little to say"),
         (object, "object has no JSON form"),
+        ({"type": "object"}, "has no JSON form"),
         (TypeVar("T"), "cannot describe T: T has no JSON form"),
         (Lost, "cannot describe Lost: its type hints can't be understood: name 'Nowhere'"),
         (list["Nowhere"], "'Nowhere' can't be understood"),  # noqa: F821

@@ -70,7 +70,7 @@ def assert_strict(schema, root=True):
         for one in schema["anyOf"]:
             assert_strict(one, root=False)
     else:
-        kind = schema.pop("type", "string" if "enum" in schema else None)
+        kind = schema.pop("type")
         assert schema.keys() <= KEYWORDS[kind], schema
         assert schema.get("format", "date") in FORMATS
         assert not re.search(r"\(\?<?[=!]", schema.get("pattern", ""))
@@ -496,6 +496,8 @@ def foreign(schema):
          {"type": "string", "description": "x"}),
         ({"type": ["string", "null"]}, {"anyOf": [{"type": "string"}, NULL]}),
         ({"const": 1, "type": "integer"}, {"enum": [1], "type": "integer"}),
+        ({"enum": ["a", None]}, {"anyOf": [{"enum": ["a"], "type": "string"}, NULL]}),
+        ({"const": "a"}, {"enum": ["a"], "type": "string"}),
         (
             {"type": "integer", "description": "x", "examples": [1, 2], "title": "A"},
             {"type": "integer", "description": "x (examples: [1, 2])"},
@@ -578,6 +580,20 @@ def test_a_dataclass_of_pydantics_describes_and_checks_itself(offline, question)
         lib.parse_chat_completion(offline('{"stars": 6, "text": "x"}'), question, Rated)
     with pytest.raises(lib.DeserializeError, match=r"\$\.stars: "):  # no default of its own
         lib.parse_chat_completion(offline('{"text": "x"}'), question, Rated)
+
+
+@needs_pydantic
+def test_a_type_of_pydantics_is_text_that_it_checks():
+    from pydantic import IPvAnyAddress
+
+    @dataclass
+    class Host:
+        at: IPvAnyAddress
+
+    assert_strict(lib.json_schema(Host))
+    assert str(read(Host, {"at": "127.0.0.1"}).at) == "127.0.0.1"
+    with pytest.raises(lib.DeserializeError, match=r"\$\.at: "):
+        read(Host, {"at": "nowhere"})
 
 
 @needs_pydantic

@@ -29,7 +29,6 @@ from typing import Annotated, Any, ForwardRef, Literal, TypeGuard, Union, get_ar
 from .docstrings import parameter_notes, prose_of
 from .everyday import everyday_types, limits_in, note_in
 from .shapes import (
-    SCALARS,
     Member,
     Shape,
     annotated,
@@ -45,7 +44,7 @@ from .shapes import (
     text_of_type,
     union,
 )
-from .strict import cannot_describe, strict_schema
+from .strict import SCALARS, cannot_describe, strict_schema
 
 
 def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
@@ -76,6 +75,7 @@ _LISTS = (list, Sequence, MutableSequence, Iterable)
 _MAPS = (dict, Mapping, MutableMapping)
 # By name, since not all of them are in every Python; `typing_extensions` has the others.
 _WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")
+_PYDANTIC = ("model_json_schema", "__pydantic_validator__", "__get_pydantic_core_schema__")
 _MISSING: Any = inspect.Parameter.empty
 
 
@@ -167,14 +167,14 @@ class Hints:
 
     def _class(self, hint: Any, where: str) -> Shape:
         kind = get_origin(hint) or hint
-        if hint in self._shapes:
-            return self._shapes[hint]
         if _is_class(kind):
+            if hint in self._shapes:
+                return self._shapes[hint]
             if issubclass(kind, Enum):
                 return one_of(where, ((member.value, member) for member in kind))
             if kind in everyday_types():
                 return text_of_type(everyday_types()[kind])
-            if hasattr(kind, "model_json_schema") or "__pydantic_validator__" in vars(kind):
+            if any(hasattr(kind, name) for name in _PYDANTIC):
                 return pydantic_model(hint, where, self._refer)
             if dataclasses.is_dataclass(kind) or _is_typed_dict(kind) or _is_named_tuple(kind):
                 return self._object(hint, kind)

@@ -18,7 +18,7 @@ from ..codec import is_dict, is_list, misfit, under
 from ..errors import DeserializeError, JSONValue, excerpt
 from ..replies import parsed
 from .everyday import EverydayType, Limit, everyday
-from .strict import cannot_describe, either, with_notes
+from .strict import SCALARS, cannot_describe, either, enum_schema, with_notes
 
 Seen = dict[tuple[int, int], tuple[JSONValue, Any, DeserializeError | None]]
 """What came of reading a list or an object as a shape, by the ids of both. It holds the value,
@@ -94,8 +94,6 @@ def _short_form(default: Any) -> Any:
 
 # Scalars
 
-SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
-
 
 def scalar(kind: type) -> Shape:
     name = SCALARS[kind]
@@ -143,11 +141,9 @@ def text_of_type(kind: EverydayType) -> Shape:
 def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
     """One of some values, by what stands for each in JSON."""
     pairs = list(values)
-    by_kind: dict[str, list[Any]] = {}
     for known, _ in pairs:
         if type(known) not in SCALARS:
             raise cannot_describe(where, f"{known!r} is no JSON scalar")
-        by_kind.setdefault(SCALARS[type(known)], []).append(known)
     if not pairs:
         raise cannot_describe(where, "it has no members")
     name = f"one of {', '.join(json.dumps(known) for known, _ in pairs)}"
@@ -166,34 +162,20 @@ def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
             raise DeserializeError(f"$: expected {name}, got {excerpt(json.dumps(value))}")
         raise misfit(name, value)
 
-    schema = either(
-        {"type": kind} if kind == "null" else {"type": kind, "enum": members}
-        for kind, members in by_kind.items()
-    )
+    schema = enum_schema(known for known, _ in pairs)
     return Shape(name, schema, convert, lambda value: bool(found(value)), is_tag=True)
 
 
 # Lists and objects
 
 
-def _from_text(value: Any) -> Any:
-    """A list or an object that came as JSON text, as some models write it inside of another."""
-    inner = parsed(value)[0] if isinstance(value, str) else None
-    return inner if isinstance(inner, (list, dict)) else value
-
-
-def _as_list(value: Any) -> list[Any]:
-    value = _from_text(value)
-    if not is_list(value):
-        raise misfit("list", value)
-    return list(value)
-
-
-def _as_object(value: Any) -> dict[str, Any]:
-    value = _from_text(value)
-    if not is_dict(value):
-        raise misfit("object", value)
-    return value
+def _opened(value: Any, name: str) -> Any:
+    """A list, or an object, which some models write as JSON text inside of another."""
+    kind: type[Any] = list if name == "list" else dict
+    inner: Any = parsed(value)[0] if isinstance(value, str) else value
+    if not isinstance(inner, kind):
+        raise misfit(name, value)
+    return inner
 
 
 def _read_at(step: str, shape: Shape, value: JSONValue, seen: Seen) -> Any:
@@ -205,7 +187,9 @@ def _read_at(step: str, shape: Shape, value: JSONValue, seen: Seen) -> Any:
 
 def array(item: Shape, make: Callable[[list[Any]], Any]) -> Shape:
     def convert(value: Any, seen: Seen) -> Any:
-        items = [_read_at(f"[{i}]", item, one, seen) for i, one in enumerate(_as_list(value))]
+        items = [
+            _read_at(f"[{i}]", item, one, seen) for i, one in enumerate(_opened(value, "list"))
+        ]
         try:
             return make(items)
         except TypeError as error:  # what a set cannot hold
@@ -219,7 +203,7 @@ def fixed_tuple(items: list[Shape]) -> Shape:
     count = len(items)
 
     def convert(value: Any, seen: Seen) -> Any:
-        values = _as_list(value)
+        values = _opened(value, "list")
         if len(values) != count:
             raise DeserializeError(f"$: expected {count} items, got {len(values)}")
         pairs = enumerate(zip(items, values, strict=True))
@@ -232,7 +216,7 @@ def fixed_tuple(items: list[Shape]) -> Shape:
 
 def free_keys(item: Shape) -> Shape:
     def convert(value: Any, seen: Seen) -> Any:
-        found = _as_object(value).items()
+        found = _opened(value, "object").items()
         return {key: _read_at(f".{key}", item, one, seen) for key, one in found}
 
     return Shape("object", {"type": "object", "additionalProperties": item.schema}, convert)
@@ -262,7 +246,7 @@ def object_shape(
         return given
 
     def convert(value: Any, seen: Seen) -> Any:
-        value = _as_object(value)
+        value = _opened(value, "object")
         for key in value:
             if key not in members:
                 raise DeserializeError(f"$.{key}: there is no such key", path=f"$.{key}")
@@ -379,7 +363,8 @@ def pydantic_model(model: Any, where: str, refer: Refer) -> Shape:
         return found
 
     def convert(value: Any, seen: Seen) -> Any:
-        value = _from_text(value)
+        inner = parsed(value)[0] if isinstance(value, str) else None
+        value = inner if isinstance(inner, (list, dict)) else value
         try:
             return validate(json.dumps(value))
         except ValueError as error:

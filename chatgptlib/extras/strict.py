@@ -15,6 +15,7 @@ from typing import Any
 from ..codec import is_list
 from ..errors import ConfigError
 
+SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 # The keywords that are sent, by the type they belong to.
 _SENT_WITH_NUMBERS = {"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 _SENT_WITH = {
@@ -77,6 +78,17 @@ def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
     return found
 
 
+def enum_schema(values: Iterable[Any]) -> dict[str, Any]:
+    """The schema of one of some JSON scalars."""
+    by_kind: dict[str, list[Any]] = {}
+    for value in values:
+        by_kind.setdefault(SCALARS[type(value)], []).append(value)
+    return either(
+        {"type": kind} if kind == "null" else {"type": kind, "enum": members}
+        for kind, members in by_kind.items()
+    )
+
+
 def with_notes(schema: dict[str, Any], notes: Iterable[str]) -> dict[str, Any]:
     """A schema with more in its description."""
     description, more = schema.get("description"), ", ".join(notes)
@@ -94,6 +106,8 @@ def _in_plain_words(schema: dict[str, Any]) -> dict[str, Any]:
         found["anyOf"] = found.pop("oneOf")
     if "const" in found:
         found["enum"] = [found.pop("const")]
+    if "enum" in found and "type" not in found:
+        found |= enum_schema(found.pop("enum"))
     if "prefixItems" in found:
         found.setdefault("items", either(found["prefixItems"]))
         if "anyOf" not in found["items"]:  # all of one type

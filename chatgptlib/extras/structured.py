@@ -119,7 +119,7 @@ def parse_chat_completion(
                 raise
             again = f"That is not what was asked for: {error}. Answer again, with all of it."
             message = response.choices[0].message
-            body["messages"] = [*body["messages"], message, ChatMessage.user(again)]
+            body["messages"] = [*(body.get("messages") or ()), message, ChatMessage.user(again)]
         else:
             return ParsedCompletion(value, response, usage) if with_response else value
 

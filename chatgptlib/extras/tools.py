@@ -227,7 +227,7 @@ class _Exchange:
                     messages.append(ChatMessage.tool(str(call.id), text))
                 if body.get("tool_choice") is not None:
                     body["tool_choice"] = _without_demand(body["tool_choice"])
-            raise _tool_error(f"the model still calls tools after {most} answers", calls[0])
+            raise ToolError(f"the model still calls tools after {most} answers", calls[0])
         except GeneratorExit:
             raise
         except BaseException as error:  # also Ctrl-C: what was done is not to be lost
@@ -305,7 +305,7 @@ class _Exchange:
             words = f"{type(error).__name__}: {error}"
             if not self._settings.raise_errors:
                 return _told(words)
-            raise _tool_error(f"{tool.name}() raised {words}", call) from error
+            raise ToolError(f"{tool.name}() raised {words}", call) from error
         return _result_text(result, tool.name, call)
 
 
@@ -336,12 +336,8 @@ def _names_in(tools: Any) -> set[str]:
 
 def _ids_in(messages: Sequence[Any]) -> set[str]:
     """The ids of the calls in an exchange."""
-    calls = (call for message in messages for call in _member(message, "tool_calls") or ())
-    return {str(_member(call, "id")) for call in calls}
-
-
-def _member(thing: Any, name: str) -> Any:
-    return (object_members(thing) or {}).get(name)
+    calls = ((object_members(message) or {}).get("tool_calls") or () for message in messages)
+    return {str((object_members(call) or {}).get("id")) for made in calls for call in made}
 
 
 def _name_called(call: ToolCall) -> str | None:
@@ -356,7 +352,7 @@ def _result_text(result: Any, name: str, call: ToolCall) -> str:
         if close := getattr(result, "close", None):
             close()  # or Python warns that nobody awaited it
         kind = type(result).__name__
-        raise _tool_error(f"{name}() returned a {kind}, which has to be awaited", call)
+        raise ToolError(f"{name}() returned a {kind}, which has to be awaited", call)
     if isinstance(result, str):
         return result
     try:
@@ -372,10 +368,6 @@ def _result_text(result: Any, name: str, call: ToolCall) -> str:
 
 def _told(reason: str) -> str:
     return json.dumps({"error": reason}, ensure_ascii=False)
-
-
-def _tool_error(text: str, call: ToolCall) -> ToolError:
-    return ToolError(text, call)
 
 
 # Functions
