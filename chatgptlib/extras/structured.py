@@ -124,9 +124,19 @@ def parse_chat_completion(
             return ParsedCompletion(value, response, usage) if with_response else value
 
 
+@overload
 def stream_parsed(
     client: OpenAIClient, request: ChatRequest, into: type[V]
-) -> ResultStream[dict[str, Any] | V, V]:
+) -> ResultStream[dict[str, Any] | V, V]: ...
+
+
+@overload
+def stream_parsed(
+    client: OpenAIClient, request: ChatRequest, into: UnionType
+) -> ResultStream[Any, Any]: ...
+
+
+def stream_parsed(client: OpenAIClient, request: ChatRequest, into: Any) -> ResultStream[Any, Any]:
     """Ask for an instance of `into`, and return what is there of it while it is being written.
 
         with stream_parsed(client, request, Recipe) as stream:
@@ -147,7 +157,7 @@ def stream_parsed(
 
 def _parsed_parts(
     client: OpenAIClient, body: dict[str, Any], form: _Form
-) -> Generator[dict[str, Any] | Any, None, Any]:
+) -> Generator[Any, None, Any]:
     text, last, next_length = "", dict[str, Any](), 1
     with create_chat_completion_stream(client, body) as stream:
         for piece in stream.text_deltas():

@@ -349,6 +349,8 @@ def grown(stream: ResultStream[dict[str, Any] | Recipe, Recipe]) -> Recipe:
     return stream.result()
 
 
+for either in stream_parsed(client, request, Recipe | None):
+    print(either)
 assert_type(grown(stream_parsed(client, request, Recipe)), Recipe)
 assert_type(json_schema(Recipe), dict[str, Any])
 
