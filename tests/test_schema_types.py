@@ -358,7 +358,7 @@ def test_limits_are_told_and_checked(of, metadata, free, strict, good, bad):
     ],
 )
 def test_a_description_and_limits_stand_together(metadata):
-    hint = Annotated.__class_getitem__((int, *metadata))
+    hint = Annotated[(int, *metadata)]
     assert lib.json_schema(hint) == {"type": "integer", "description": "how many", "maximum": 7}
 
 

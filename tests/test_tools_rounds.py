@@ -129,6 +129,17 @@ def test_what_is_raised_before_a_call_reaches_the_caller_with_the_exchange(offli
     assert len(caught.value.messages) == 2
 
 
+def test_what_is_raised_at_a_chunk_reaches_the_caller_with_the_exchange(offline, question):
+    def stop(chunk):
+        if chunk.text:
+            raise BlockingIOError("enough")
+
+    client = offline(calls(call("add", {"a": 1})), "Two.")
+    with pytest.raises(BlockingIOError, match="enough") as caught:
+        lib.run_tools(client, question, [add], on_chunk=stop)
+    assert len(caught.value.messages) == 3
+
+
 def test_only_a_call_that_fits_is_asked_about(offline, question):
     asked = []
     client = offline(calls(call("add", {"a": "x"}), call("sub", {"a": 1}, "2")), "Sorry.")

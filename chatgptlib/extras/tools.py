@@ -86,6 +86,7 @@ class ToolRun:
 
 
 BeforeCall = Callable[[ToolCall], str | None]
+OnChunk = Callable[[CreateChatCompletionChunk], object]
 
 
 def run_tools(
@@ -96,7 +97,7 @@ def run_tools(
     max_rounds: int = 10,
     raise_errors: bool = False,
     strict: bool = False,
-    on_chunk: Callable[[CreateChatCompletionChunk], object] | None = None,
+    on_chunk: OnChunk | None = None,
     before_call: BeforeCall | None = None,
     jobs: int = 1,
 ) -> ToolRun:
@@ -125,15 +126,7 @@ def run_tools(
     """
     settings = _Settings(max_rounds, raise_errors, before_call, jobs)
     exchange = _Exchange(client, request, functions, settings, strict)
-    rounds = exchange.rounds(streamed=on_chunk is not None)
-    while True:
-        try:
-            item = next(rounds)
-        except StopIteration as end:
-            run: ToolRun = end.value
-            return run
-        if on_chunk is not None and isinstance(item, CreateChatCompletionChunk):
-            on_chunk(item)
+    return ResultStream(exchange.rounds(on_chunk)).result()
 
 
 def stream_tools(
@@ -160,7 +153,7 @@ def stream_tools(
     """
     settings = _Settings(max_rounds, raise_errors, before_call, jobs)
     exchange = _Exchange(client, request, functions, settings, strict)
-    return ResultStream(exchange.rounds(streamed=True))
+    return ResultStream(exchange.rounds(lambda chunk: None))
 
 
 @dataclass
@@ -206,15 +199,18 @@ class _Exchange:
         self._numbers = count()
 
     def rounds(
-        self, streamed: bool
+        self, on_chunk: OnChunk | None
     ) -> Generator[CreateChatCompletionChunk | ToolCall, None, ToolRun]:
-        """Ask and carry out until there is an answer; the chunks and the calls on the way."""
+        """Ask and carry out until there is an answer; the chunks and the calls on the way.
+
+        Answers are streamed where somebody wants the chunks.
+        """
         usage: ChatCompletionUsage | None = None
         body, messages, most = self._body, self._messages, self._settings.max_rounds
         calls: list[ToolCall] = []
         try:
             for number in range(1, most + 1):
-                response = yield from self._answer({**body, "messages": messages}, streamed)
+                response = yield from self._answer({**body, "messages": messages}, on_chunk)
                 usage = added_usage(usage, response.usage)
                 choice = first_choice(response)
                 calls = self._whole_calls(choice, response)
@@ -235,12 +231,14 @@ class _Exchange:
             raise
 
     def _answer(
-        self, body: dict[str, Any], streamed: bool
+        self, body: dict[str, Any], on_chunk: OnChunk | None
     ) -> Generator[CreateChatCompletionChunk, None, CreateChatCompletionResponse]:
-        if not streamed:
+        if on_chunk is None:
             return create_chat_completion(self._client, body)
         with create_chat_completion_stream(self._client, body) as stream:
-            yield from stream
+            for chunk in stream:
+                on_chunk(chunk)
+                yield chunk
             return stream.response()
 
     def _whole_calls(
