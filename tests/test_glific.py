@@ -114,6 +114,22 @@ def test_what_cannot_be_used_is_told_and_nothing_is_sent(offline, fields, reason
     assert client.server.requests == []
 
 
+@pytest.mark.parametrize(
+    "value",
+    [{}, {"type": "json"}, {"type": "JSON_OBJECT"}, {"type": None}, {"type": ["text"]},
+     {"type": {}}, '{"type": "xml"}', {"schema": {"type": "object"}}],
+    ids=str,
+)  # fmt: skip
+def test_a_format_of_a_type_that_the_api_lacks_is_told_by_the_name_of_its_field(offline, value):
+    client = offline("Hi")
+    found = lib.parse_via_chat_gpt(client, {**QUESTION, "response_format": value})
+    assert found == {
+        "success": False,
+        "parsed_msg": "response_format: its type must be one of text, json_object, json_schema",
+    }
+    assert client.server.requests == []
+
+
 def test_a_number_of_more_digits_than_python_writes_is_told(offline):
     client = offline("Hi")
     found = lib.parse_via_chat_gpt(client, {"question_text": 10**5000})
@@ -126,7 +142,8 @@ def test_a_number_of_more_digits_than_python_writes_is_told(offline):
     "value", [{"x": math.nan}, {1: b""}, {"x": object()}], ids=["nan", "bytes", "object"]
 )
 def test_a_format_that_is_no_json_is_told(offline, value):
-    found = lib.parse_via_chat_gpt(offline("Hi"), {**QUESTION, "response_format": value})
+    fields = {**QUESTION, "response_format": {"type": "text", **value}}
+    found = lib.parse_via_chat_gpt(offline("Hi"), fields)
     assert found["success"] is False
     assert "cannot be sent as JSON" in found["parsed_msg"]
 

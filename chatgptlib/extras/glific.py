@@ -20,6 +20,7 @@ from ..models import ChatMessage, CreateChatCompletionRequest, CreateChatComplet
 from ..replies import parsed
 
 _FLOW_MODEL = "gpt-4o"
+_FLOW_FORMATS = ("text", "json_object", "json_schema")
 
 
 def parse_via_chat_gpt(client: OpenAIClient, fields: Any) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def _flow_format(value: Any) -> Any:
         value = parsed(value)[0]
     if not is_mapping(value):
         raise ConfigError("response_format must be a JSON object")
+    if value.get("type") not in _FLOW_FORMATS:
+        raise ConfigError(f"response_format: its type must be one of {', '.join(_FLOW_FORMATS)}")
     return value
 
 
