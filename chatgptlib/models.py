@@ -37,12 +37,23 @@ from .codec import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
-    from typing import TypeAlias
+    from typing import IO, Protocol, TypeAlias
 
     from typing_extensions import Self
 
+    class Readable(Protocol):
+        """A file that is open for reading bytes."""
+
+        def read(self) -> bytes: ...
+
+    class Picture(Protocol):
+        """An image of Pillow's, or what saves itself as one does."""
+
+        def save(self, file: IO[bytes], format: str, /) -> object: ...
+
+    _Bytes: TypeAlias = bytes | bytearray | memoryview
     Media: TypeAlias = (
-        "str | os.PathLike[str] | bytes | bytearray | memoryview | ContentPart | Mapping[str, Any]"
+        "str | os.PathLike[str] | _Bytes | Readable | Picture | ContentPart | Mapping[str, Any]"
     )
 
 

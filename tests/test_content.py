@@ -1,7 +1,9 @@
 """ChatMessage.user: what is shown with the text is sent as the API takes it, or refused."""
 
 from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -12,6 +14,11 @@ JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF\0"
 WAV = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0"
 MP3_TAG = b"ID3\4\0\0\0\0\0\0"
 MP3_FRAME = b"\xff\xfb\x90\x64"
+GIF = b"GIF89a\1\0\1\0"
+WEBP = b"RIFF\n\0\0\0WEBPVP8 "
+HEIC = b"\0\0\0\x18ftypheic"
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+HTML = b"<!DOCTYPE html><title>403 Forbidden</title>"
 PDF = b"%PDF-1.7\n"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
@@ -102,11 +109,23 @@ def test_an_empty_text_is_no_part():
 # Images
 
 
-@pytest.mark.parametrize(
-    "url", ["http://host/a", "HTTPS://host/a", "data:image/png;base64,AA==", "data:,"]
-)
+@pytest.mark.parametrize("url", ["http://host/a", "HTTPS://host/a.svg"])
 def test_the_url_of_an_image_is_sent_as_it_is(url):
     assert image_of(url) == image_of([url]) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"data:image/png;base64,{base64(PNG)}",
+        f"DATA:image/jpeg;charset=x;BASE64,{base64(PNG)}",
+        f"data:;base64,{base64(PNG)[:9]} {base64(PNG)[9:]}".replace("=", "%3D"),
+        "data:image/png," + "".join(f"%{byte:02x}" for byte in PNG),
+    ],
+    ids=["as-sent", "of-a-wrong-type", "with-escapes", "not-in-base64"],
+)
+def test_a_data_url_is_sent_with_the_type_that_its_bytes_have(url):
+    assert image_of(url) == image_of([url]) == f"data:image/png;base64,{base64(PNG)}"
 
 
 @pytest.mark.parametrize(
@@ -126,25 +145,101 @@ def test_an_image_is_a_path_or_bytes_alone_or_among_several(given_as, path):
         (PNG, "png"),
         (JPEG, "jpeg"),
         (b"GIF87a", "gif"),
-        (b"GIF89a", "gif"),
-        (b"RIFF\n\0\0\0WEBPVP8 ", "webp"),
-        (b"BM\x46\0\0\0\0\0\0\0", "bmp"),
-        (b"II*\0", "tiff"),
-        (b"MM\0*", "tiff"),
-        (b"\0\0\0\x18ftypheic", "heic"),
-        (b"\0\0\0\x18ftypavif", "avif"),
+        (GIF, "gif"),
+        (WEBP, "webp"),
     ],
 )
 def test_the_kind_of_an_image_is_what_its_bytes_tell(data, kind, path):
     assert image_of(data).startswith(f"data:image/{kind};base64,")
-    assert image_of(path("a.txt", data)) == image_of(data)
+    assert image_of(path("a.txt", data)) == image_of(path("a.heic", data)) == image_of(data)
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("a.jpg", "jpeg"), ("A.PNG", "png"), ("a.webp", "webp"), ("a.b.gif", "gif")]
+    ("data", "found"),
+    [
+        pytest.param(HEIC, "image/heic", id="heic"),
+        pytest.param(b"\0\0\0\x18ftypavif", "image/avif", id="avif"),
+        pytest.param(b"II*\0\x08\0", "image/tiff", id="tiff"),
+        pytest.param(b"MM\0*\0\0", "image/tiff", id="tiff-of-the-other-order"),
+        pytest.param(b"BM\x46\0\0\0\0\0\0\0", "image/bmp", id="bmp"),
+        pytest.param(PDF, "application/pdf", id="pdf"),
+        pytest.param(WAV, "audio/wav", id="wav"),
+        pytest.param(SVG, "something else", id="svg"),
+        pytest.param(HTML, "something else", id="html"),
+        pytest.param(b"\0\0\1\0\1\0", "something else", id="ico"),
+        pytest.param(PNG[:7], "something else", id="cut"),
+        pytest.param(b"\n" + PNG, "something else", id="shifted"),
+    ],
 )
-def test_where_bytes_tell_nothing_the_name_does(name, kind, path):
-    assert image_of(path(name, b"?")) == f"data:image/{kind};base64,Pw=="
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.PNG", "photo.webp"])
+def test_what_is_no_image_is_refused_whatever_its_name(name, data, found, path):
+    words = f"by its first bytes it is {found}"
+    for given in (path(name, data), data, f"data:image/png;base64,{base64(data)}"):
+        text = refusal(images=given)
+        assert "the API takes PNG, JPEG, GIF and WebP" in text
+        assert text.endswith(words)
+    assert name in refusal(images=path(name, data))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("data:image/png;base64,@@@", "data:image/png;base64: no base64"),
+        (f"data:image/png;base64,{base64(PNG)[:-3]}", "data:image/png;base64: no base64"),
+        ("data:image/png;base64,é", "data:image/png;base64: no base64"),
+        ("data:image/png;base64,", "data:image/png;base64: empty"),
+        ("data:,", "data:: empty"),
+        ("data:image/png", "data:image/png: empty"),
+        (f"data:text/html;base64,{base64(HTML)}", "by its first bytes it is something else"),
+        (f"data:image/png,{base64(PNG)}", "by its first bytes it is something else"),
+    ],
+)
+def test_a_data_url_that_holds_no_image_is_refused_without_its_data(url, words):
+    assert words in refusal(images=url)
+
+
+def test_a_path_may_begin_with_the_home_folder(path, monkeypatch):
+    monkeypatch.setenv("HOME", str(path("a.png", PNG).parent))
+    assert image_of("~/a.png") == image_of(Path("~/a.png")) == image_of(PNG)
+    path("a.pdf", PDF)
+    assert sent("", files="~/a.pdf")[0]["file"]["filename"] == "a.pdf"
+
+
+def test_an_open_binary_file_is_read(path):
+    with path("a.png", PNG).open("rb") as file:
+        assert image_of([file]) == image_of(PNG)
+    assert image_of(BytesIO(PNG)) == image_of(PNG)
+    with path("a.pdf", PDF).open("rb") as file:
+        assert sent("", files=file)[0]["file"]["filename"] == "a.pdf"
+    with TemporaryFile() as file:  # its name is a number
+        file.write(WAV)
+        file.seek(0)
+        assert sent("", audio=file) == sent("", audio=WAV)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
+def test_an_image_of_pillows_is_sent_as_png(mode):
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    url = image_of([pillow.new(mode, (3, 2))])
+    kind, _, data = url.partition(",")
+    assert kind == "data:image/png;base64"
+    read = pillow.open(BytesIO(b64decode(data)))
+    assert (read.size, read.mode) == ((3, 2), mode)
+
+
+def test_an_image_of_pillows_that_is_no_png_is_refused_with_the_reason():
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    assert refusal(images=pillow.new("F", (1, 1))).endswith("cannot write mode F as PNG")
+
+
+def test_an_array_is_refused_with_the_way_to_make_an_image_of_it():
+    numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+    pixels = numpy.zeros((2, 3, 3), "uint8")
+    assert refusal(images=pixels).endswith("(of an array: Image.fromarray(array))")
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    assert image_of(pillow.fromarray(pixels)).startswith("data:image/png;base64,")
+    encoded = numpy.frombuffer(PNG, "uint8")
+    assert image_of(encoded.tobytes()) == image_of(PNG)
 
 
 def test_detail_is_told_for_every_image(path):
@@ -187,19 +282,13 @@ def test_the_format_of_audio_is_what_its_bytes_tell(data, form, path):
     assert sent("", audio=data) == sent("", audio=path("a.bin", data)) == expected
 
 
-@pytest.mark.parametrize(("name", "form"), [("a.wav", "wav"), ("a.MP3", "mp3")])
-def test_or_else_what_the_name_of_the_clip_tells(name, form, path):
-    [part] = sent("", audio=path(name, b"?"))
-    assert part["input_audio"] == {"data": "Pw==", "format": form}
-
-
 @pytest.mark.parametrize(
     ("url", "data", "form"),
     [
         (f"data:audio/wav;base64,{base64(WAV)}", WAV, "wav"),
-        ("data:audio/x-wav;base64,Pw==", b"?", "wav"),
-        ("DATA:Audio/MPEG;codecs=mp3; BASE64,Pw%3D%3D", b"?", "mp3"),
-        ("data:audio/mp3,%3F", b"?", "mp3"),
+        (f"data:audio/x-wav;base64,{base64(WAV)}", WAV, "wav"),
+        ("DATA:Audio/MPEG;codecs=mp3; BASE64,SUQzBAAAAAAAAA%3D%3D", MP3_TAG, "mp3"),
+        ("data:audio/mp3,ID3%04%00%00%00%00%00%00", MP3_TAG, "mp3"),
     ],
 )
 def test_audio_in_a_data_url_is_unpacked(url, data, form):
@@ -210,7 +299,8 @@ def test_audio_in_a_data_url_is_unpacked(url, data, form):
 @pytest.mark.parametrize(
     ("name", "data"),
     [("a.flac", b"fLaC\0\0\0\x22"), ("a.ogg", b"OggS\0"), ("a.m4a", b"\0\0\0\x18ftypM4A "),
-     ("a.aac", b"\xff\xf1\x50"), ("a.mp2", b"\xff\xfd\x90"), ("a.png", PNG), ("a.wav", PDF)],
+     ("a.aac", b"\xff\xf1\x50"), ("a.mp2", b"\xff\xfd\x90"), ("a.png", PNG), ("a.wav", PDF),
+     ("a.mp3", HTML), ("a.wav", b"?")],
 )  # fmt: skip
 def test_audio_of_another_kind_is_refused_with_the_kinds_there_are(name, data, path):
     text = refusal(audio=path(name, data))
@@ -227,7 +317,8 @@ def test_audio_of_another_kind_is_refused_with_the_kinds_there_are(name, data, p
     [
         ("a.pdf", PDF, "application/pdf"),
         ("a.dat", PDF, "application/pdf"),
-        ("a.pdf", b"?", "application/pdf"),
+        ("a.pdf", b"\xef\xbb\xbf\r\n%PDF-1.4", "application/pdf"),
+        ("a.svg", SVG, "image/svg+xml"),
         ("ä b.CSV", b"?", "text/csv"),
         ("a.txt", b"?", "text/plain"),
         ("a.md", b"?", "text/markdown"),
@@ -254,6 +345,16 @@ def test_a_file_is_sent_with_its_name_and_kind(name, data, kind, path):
 def test_a_file_without_a_name_is_named_by_its_kind(given, name):
     [part] = sent("", files=given)
     assert part["file"]["filename"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.pdf", "application/pdf"), ("a.png", "image/png"), ("a.mp3", "audio/mpeg")],
+)
+def test_a_file_whose_name_promises_another_content_is_refused(name, kind, path):
+    text = refusal(files=path(name, HTML))
+    assert text.endswith(f"{name}: its first bytes are not those of {kind}")
+    assert refusal(files=f"data:{kind};base64,{base64(HTML)}").endswith(f"not those of {kind}")
 
 
 def test_a_file_in_a_data_url_is_sent_in_base64():
@@ -300,20 +401,11 @@ def test_a_failure_to_read_is_chained(tmp_path):
     assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
-@ARGUMENTS
 @pytest.mark.parametrize("name", ["a", "a.unheard-of", "a.bin", "a.txt.gz", ".png"])
-def test_what_is_of_no_known_kind_is_refused_with_its_path(argument, name, path):
-    text = refusal(**{argument: path(name, b"?")})
+def test_a_file_of_no_known_kind_is_refused_with_its_path(name, path):
+    text = refusal(files=path(name, b"?"))
     assert f"{name}: neither its first bytes nor its name tell its kind" in text
-    assert "1 bytes: neither" in refusal(**{argument: b"?"})
-
-
-def test_an_image_of_another_kind_is_refused_with_that_kind(path):
-    text = refusal(images=path("notes.txt", b"?"))
-    assert text.startswith("not an image that can be sent: ")
-    assert text.endswith("notes.txt: its kind is text/plain")
-    assert refusal(images=PDF).endswith("9 bytes: its kind is application/pdf")
-    assert "application/pdf" in refusal(images=path("a.png", PDF))
+    assert "1 bytes: neither" in refusal(files=b"?")
 
 
 @pytest.mark.parametrize("argument", ["audio", "files"])
@@ -330,8 +422,8 @@ def test_audio_and_files_have_no_url(argument, url):
         ("data:audio/wav;base64,é", "data:audio/wav;base64: no base64"),
         ("data:audio/wav;base64,", "data:audio/wav;base64: empty"),
         ("data:audio/wav", "empty"),
-        ("data:;base64,Pw==", "neither"),
-        ("data:application/octet-stream,?", "neither"),
+        ("data:;base64,Pw==", "its first bytes"),
+        ("data:application/octet-stream,?", "its first bytes"),
     ],
 )
 def test_a_broken_data_url_is_refused_without_its_data(argument, url, words):
@@ -342,16 +434,19 @@ def test_a_broken_data_url_is_refused_without_its_data(argument, url, words):
 @pytest.mark.parametrize("given", [5, None, True, [5], [None], [[PNG]], object()], ids=repr)
 def test_another_type_is_refused(argument, given):
     text = refusal(**{argument: given})
-    assert text.endswith(": give a URL, a path or bytes")
+    assert "give a URL, a path, bytes, an open binary file or a Pillow image" in text
     assert "of type " in text
 
 
 @ARGUMENTS
-def test_an_open_file_is_refused_and_left_unread(argument, path):
-    with path("a.png", PNG).open("rb") as file:
-        assert "of type BufferedReader" in refusal(**{argument: file})
-        assert "of type BufferedReader" in refusal(**{argument: [file]})
-        assert file.tell() == 0
+def test_an_open_file_that_gives_no_bytes_is_refused(argument, path):
+    file = path("a.txt", b"text").open()
+    with file:
+        text = refusal(**{argument: file})
+        assert text.endswith("of type TextIOWrapper: open the file in binary mode")
+    assert "closed file" in refusal(**{argument: [file]})
+    with path("a.txt", b"text").open("wb") as file:
+        assert refusal(**{argument: file}).endswith("read")
 
 
 def test_an_image_of_any_size_comes_whole(path):

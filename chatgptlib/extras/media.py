@@ -1,7 +1,8 @@
 """The content of a user's message: its text, and the images, audio and files with it.
 
-An image at a URL is left to the server to fetch. What is given as a path or as bytes is
-sent in base64, with the media type that its first bytes tell, or else its name.
+An image at a URL is left to the server to fetch. Anything else is read here and sent in
+base64. The first bytes tell the media type of images, audio and PDF, whatever the name
+says; the name tells that of other files.
 https://platform.openai.com/docs/guides/images-vision
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..codec import JSONObject
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
 
     Part: TypeAlias = "ContentPart | Mapping[str, Any]"
 
-_IMAGE = "not an image that can be sent"
+_IMAGE = "not an image that can be sent (the API takes PNG, JPEG, GIF and WebP)"
 _AUDIO = "not audio that can be sent (the API takes wav and mp3)"
 _FILE = "not a file that can be sent"
+_GIVE = (
+    "give a URL, a path, bytes, an open binary file or a Pillow image "
+    "(of an array: Image.fromarray(array))"
+)
 
 _KIND_OF_START = {
     rb"\x89PNG\r\n\x1a\n": "image/png",
@@ -39,7 +45,7 @@ _KIND_OF_START = {
     rb"RIFF....WAVE": "audio/wav",
     # A tag, or the first frame of layer III; a frame of AAC has 0 for a layer.
     rb"ID3[\0-\4]|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]": "audio/mpeg",
-    rb"%PDF-": "application/pdf",
+    rb"(?:\xef\xbb\xbf)?\s*%PDF-": "application/pdf",
 }
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."
@@ -47,19 +53,11 @@ _KIND_OF_NAME = {  # what Python did not know from the start, or has otherwise
     ".docx": _OFFICE + "wordprocessingml.document",
     ".pptx": _OFFICE + "presentationml.presentation",
     ".xlsx": _OFFICE + "spreadsheetml.sheet",
-    ".webp": "image/webp",
     ".md": "text/markdown",
-    ".mp2": "audio/mp2",
 }
 
-_AUDIO_FORMATS = {
-    "audio/wav": "wav",
-    "audio/wave": "wav",
-    "audio/x-wav": "wav",
-    "audio/vnd.wave": "wav",
-    "audio/mp3": "mp3",
-    "audio/mpeg": "mp3",
-}
+_IMAGE_KINDS = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_AUDIO_FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
 
 
 def user_content(
@@ -94,26 +92,21 @@ def _several(given: Any) -> Iterable[Media]:
 
 
 def _is_one(given: object) -> bool:
-    """True also of what is then refused, as an open file, whose lines are no images."""
+    """True also of an open file, whose lines are no images, and of what is then refused."""
     one = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, JSONObject)
     return isinstance(given, one) or hasattr(given, "read") or not isinstance(given, Iterable)
 
 
 def _image_part(given: Media, detail: str | None) -> Part:
     url = _url(given)
-    if not url:
-        image = _loaded(given, _IMAGE)
-        if not image.kind.startswith("image/"):
-            raise _unsendable(_IMAGE, given, f"its kind is {image.kind}")
-        url = _data_url(image)
+    if not url or url[:5].lower() == "data:":
+        url = _data_url(_checked(given, _IMAGE_KINDS, _IMAGE))
     told = {"url": url} if detail is None else {"url": url, "detail": detail}
     return {"type": "image_url", "image_url": told}
 
 
 def _audio_part(given: Media) -> Part:
-    clip = _loaded(given, _AUDIO)
-    if clip.kind not in _AUDIO_FORMATS:
-        raise _unsendable(_AUDIO, given, f"its kind is {clip.kind}")
+    clip = _checked(given, _AUDIO_FORMATS, _AUDIO)
     sent = {"data": _base64(clip.data), "format": _AUDIO_FORMATS[clip.kind]}
     return {"type": "input_audio", "input_audio": sent}
 
@@ -122,8 +115,13 @@ def _attachment_part(given: Media) -> Part:
     if isinstance(given, str) and _is_file_id(given):
         return {"type": "file", "file": {"file_id": given}}
     file = _loaded(given, _FILE)
-    name = file.name or "file" + (_media_types().guess_extension(file.kind) or "")
-    return {"type": "file", "file": {"filename": name, "file_data": _data_url(file)}}
+    kind = file.kind or _kind_of_name(file.name) or file.declared
+    if kind in ("", "application/octet-stream"):
+        raise _unsendable(_FILE, given, "neither its first bytes nor its name tell its kind")
+    if not file.kind and kind in _KIND_OF_START.values():
+        raise _unsendable(_FILE, given, f"its first bytes are not those of {kind}")
+    name = file.name or "file" + (_media_types().guess_extension(kind) or "")
+    return {"type": "file", "file": {"filename": name, "file_data": _data_url(file, kind)}}
 
 
 def _is_file_id(text: str) -> bool:
@@ -138,8 +136,18 @@ def _url(given: Media) -> str:
 
 class _Loaded(NamedTuple):
     data: bytes
-    kind: str  # the media type
+    kind: str  # the media type that the first bytes tell; "" where they don't
     name: str  # of the file; "" where it has none
+    declared: str  # the media type of a data: URL; "" for anything else
+
+
+def _checked(given: Media, kinds: Container[str], complaint: str) -> _Loaded:
+    """What is given, if its first bytes are those of one of these kinds."""
+    loaded = _loaded(given, complaint)
+    if loaded.kind not in kinds:
+        found = loaded.kind or "something else"
+        raise _unsendable(complaint, given, f"by its first bytes it is {found}")
+    return loaded
 
 
 def _loaded(given: Media, complaint: str) -> _Loaded:
@@ -148,27 +156,37 @@ def _loaded(given: Media, complaint: str) -> _Loaded:
         data = bytes(given)
     elif url := _url(given):
         data, declared = _unpacked(url, complaint)
-    elif isinstance(given, (str, os.PathLike)):
-        data, name = _bytes_of(given, complaint), os.path.basename(os.fsdecode(given))
     else:
-        raise _unsendable(complaint, given, "give a URL, a path or bytes")
+        try:
+            data, name = _read(given, complaint)
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            reason = getattr(error, "strerror", None) or str(error)
+            raise _unsendable(complaint, given, reason) from error
     if not data:
         raise _unsendable(complaint, given, "empty")
-    kind = _media_type(data, name) or declared
-    if kind in ("", "application/octet-stream"):
-        raise _unsendable(complaint, given, "neither its first bytes nor its name tell its kind")
-    return _Loaded(data, kind, name)
+    starts = (kind for start, kind in _KIND_OF_START.items() if re.match(start, data, re.DOTALL))
+    return _Loaded(data, next(starts, ""), name, declared)
 
 
-def _bytes_of(path: str | os.PathLike[str], complaint: str) -> bytes:
-    try:
+def _read(given: Media, complaint: str) -> tuple[bytes, str]:
+    """The content of a path, an open file or a picture, and the name of the file."""
+    if isinstance(given, (str, os.PathLike)):
+        path = os.path.expanduser(os.fsdecode(given))
         if os.path.isdir(path):  # on Windows opening one is "Permission denied"
             raise _unsendable(complaint, path, "it is a folder")
         with open(path, "rb") as file:
-            return file.read()
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _unsendable(complaint, path, reason) from error
+            return file.read(), os.path.basename(path)
+    thing: Any = given
+    if hasattr(thing, "read"):
+        data, name = thing.read(), getattr(thing, "name", "")
+        if not isinstance(data, bytes):
+            raise _unsendable(complaint, given, "open the file in binary mode")
+        return data, os.path.basename(name) if isinstance(name, str) else ""
+    if hasattr(thing, "save"):
+        drawn = BytesIO()
+        thing.save(drawn, "PNG")
+        return drawn.getvalue(), ""
+    raise _unsendable(complaint, given, _GIVE)
 
 
 def _unpacked(url: str, complaint: str) -> tuple[bytes, str]:
@@ -189,11 +207,8 @@ def _unpacked(url: str, complaint: str) -> tuple[bytes, str]:
     return data, kind
 
 
-def _media_type(data: bytes, name: str) -> str:
-    """What the first bytes say, else what the name says; "" where neither says anything."""
-    for start, kind in _KIND_OF_START.items():
-        if re.match(start, data, re.DOTALL):
-            return kind
+def _kind_of_name(name: str) -> str:
+    """The media type that the end of a name tells; "" where it tells none."""
     extension = os.path.splitext(name)[1].lower()
     guess, packed = _media_types().guess_type("name" + extension, strict=False)
     return guess if guess and not packed else ""
@@ -209,8 +224,8 @@ def _media_types() -> MimeTypes:
     return types
 
 
-def _data_url(loaded: _Loaded) -> str:
-    return f"data:{loaded.kind};base64,{_base64(loaded.data)}"
+def _data_url(loaded: _Loaded, kind: str = "") -> str:
+    return f"data:{kind or loaded.kind};base64,{_base64(loaded.data)}"
 
 
 def _base64(data: bytes) -> str:

@@ -10,8 +10,9 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import IO, Annotated, Any, Literal, TypedDict
 from uuid import UUID
 
 import requests
@@ -123,6 +124,18 @@ CreateChatCompletionRequest(model="m", messages=only_mappings)
 request.temperature = 0.5
 body: dict[str, Any] = request.to_dict()
 body = asdict(replace(request, temperature=1))
+
+
+class Drawing:
+    """As an image of Pillow's is declared."""
+
+    def save(self, fp: str | IO[bytes], format: str | None = None, **params: Any) -> None: ...
+
+
+with Path("a.png").open("rb") as picture:
+    ChatMessage.user("Look.", images=picture, audio=BytesIO(), files=[picture, "c.pdf"])
+    ChatMessage.user("Look.", images=[Drawing(), picture])
+    ChatMessage.user("Look.", images=Drawing())
 
 # Whole answers
 

@@ -52,6 +52,8 @@ CreateChatCompletionRequest(model=None, messages=hi)  # wrong
 request.temprature = 1  # wrong: misspelt
 ChatMessage.user()  # wrong: says nothing
 ChatMessage.user("Hi", image="a.png")  # wrong: images
+ChatMessage.user("Hi", images=5)  # wrong: a path, bytes, a file, a picture
+ChatMessage.user("Hi", images=[object()])  # wrong
 ChatMessage.user(["Hi"])  # wrong: text
 ChatMessage.tool("call-1")  # wrong: without a result
 ChatMessage(ChatRole.USR, "Hi")  # wrong: misspelt
