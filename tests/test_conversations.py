@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -745,6 +746,142 @@ def test_an_older_file_is_brought_up_to_date(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(lib.ConfigError, match="newer version"):
         lib.SQLiteStore(path)
+
+
+DAMAGED = {
+    "empty": "''",
+    "text": "'Dear diary'",
+    "cut": """'{"role": "user", "con'""",
+    "followed": """'{"role": "user"}}'""",
+    "number": "1",
+    "fraction": "1.5",
+    "word": "'true'",
+    "list": """'[{"role": "user"}]'""",
+    "deep": "'" + '{"a":' * 5000 + "'",
+    "deep-and-whole": "'" + "[" * 5000 + "]" * 5000 + "'",
+    "no-utf-8": """CAST(x'7b2261223a22ff227d' AS TEXT)""",
+    "zero-byte": """'{"role": "user"' || char(0) || '}'""",
+    "blob": "x'00ff10'",
+    "utf-16": "x'7b00'",
+    "surrogates": "CAST(x'eda080' AS TEXT)",
+}
+
+
+def damaged(path, statement):
+    """A store of one conversation, `ann`, damaged by an SQL statement."""
+    store = lib.SQLiteStore(path)
+    store.append("ann", [user("Hi"), assistant("Hi")], system_prompt="S", restart=False)
+    store.append("bob", [user("Hi"), assistant("Hi")], system_prompt=None, restart=False)
+    foreign(path, statement)
+    return store
+
+
+@pytest.mark.parametrize("value", [*DAMAGED.values(), "'null'"], ids=[*DAMAGED, "null"])
+def test_a_row_that_is_damaged_is_named(offline, tmp_path, value):
+    store = damaged(tmp_path / "s.db", f"UPDATE message SET body = {value} WHERE number = 2")
+    client = offline("1", "2")
+    chats = lib.Conversations(client, store)
+    for read in (
+        lambda: store.load("ann"),
+        lambda: chats.history("ann"),
+        lambda: chats.chat_completion("ann", "And?"),
+        lambda: chats.chat_completion_stream("ann", "And?"),
+    ):
+        with pytest.raises(lib.ConfigError) as caught:
+            read()
+        text = str(caught.value)
+        assert f"{store.path}: row 2 of its table message is damaged (" in text
+        assert "\n" not in text
+        assert len(text) < 300 + len(store.path)
+    assert client.server.requests == []
+    assert store.ids() == ["ann", "bob"]
+    assert chats.chat_completion("bob", "And?").text == "1", "the others go on"
+    assert chats.chat_completion("ann", "Hi", options(restart=True)).restarted
+    assert len(chats.history("ann")) == 2
+
+
+@pytest.mark.parametrize("value", [*DAMAGED.values(), "'{}'"], ids=[*DAMAGED, "object"])
+def test_a_system_prompt_that_is_damaged_is_named(tmp_path, value):
+    store = damaged(
+        tmp_path / "s.db", f"UPDATE conversation SET system_prompt = {value} WHERE id = 'ann'"
+    )
+    with pytest.raises(lib.ConfigError, match="row 1 of its table conversation is damaged"):
+        store.load("ann", 0)
+    assert store.delete("ann") is True
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DROP TABLE message", "DROP TABLE conversation", "ALTER TABLE message RENAME body TO x"],
+)
+def test_a_table_that_is_damaged_is_named(tmp_path, statement):
+    store = damaged(tmp_path / "s.db", statement)
+    with pytest.raises(lib.ConfigError, match=r"s\.db: no such (table|column)"):
+        store.load("ann")
+
+
+needs_modes = pytest.mark.skipif(os.name == "nt", reason="Windows has no modes of files")
+
+
+def mode_of(path):
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o027, 0o077, 0o277, 0o777], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@needs_modes
+@pytest.mark.parametrize("name", ["s.db", "a?b#c%20&.db"])
+def test_a_file_is_its_owners_alone_with_all_that_belongs_to_it(tmp_path, umask, monkeypatch, name):
+    connect, modes = sqlite3.connect, []
+    path = tmp_path / name
+
+    def look(*args, **settings):
+        db = connect(*args, **settings)
+        modes.append({file.name: mode_of(file) for file in tmp_path.iterdir()})
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", look)
+    store = lib.SQLiteStore(path)
+    db = connect(path)
+    db.execute("SELECT * FROM message").fetchall()
+    store.append("a", [user("secret")], system_prompt=None, restart=False)
+    look(path).close()
+    db.close()
+    assert {f"{name}-wal", f"{name}-shm"} < modes[-1].keys()
+    assert {mode for found in modes for mode in found.values()} == {0o600}
+    assert os.listdir(tmp_path) == [name]
+
+
+@needs_modes
+def test_the_mode_of_a_file_that_was_there_is_left(tmp_path):
+    path = tmp_path / "s.db"
+    path.touch()
+    path.chmod(0o640)
+    lib.SQLiteStore(path)
+    assert mode_of(path) == 0o640
+    lib.SQLiteStore(path)
+    assert mode_of(path) == 0o640
+
+
+@needs_modes
+def test_a_link_to_nothing_yet_gets_a_file_of_its_owners_alone(tmp_path):
+    (tmp_path / "link.db").symlink_to(tmp_path / "s.db")
+    lib.SQLiteStore(tmp_path / "link.db")
+    assert mode_of(tmp_path / "s.db") == 0o600
+
+
+def test_a_file_that_cannot_be_made_is_an_error_with_the_reason(tmp_path, monkeypatch):
+    def full(*args, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
+    with pytest.raises(lib.ConfigError, match=r"s\.db: .*No space left"):
+        lib.SQLiteStore(tmp_path / "s.db")
 
 
 @pytest.mark.parametrize("path", ["", ":memory:"])

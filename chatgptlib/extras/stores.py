@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import ConfigError
+from ..replies import parsed
 
 if TYPE_CHECKING:
     import sqlite3
@@ -140,9 +141,10 @@ _STORE_MIGRATIONS = (
 class SQLiteStore:
     """Keeps conversations in a file, for any number of threads and processes at once.
 
-    The file is made if there is none, and is SQLite's; beside it there may be two more,
-    its -wal and -shm, which belong to it. It has to be on a disk of this machine.
-    A process that is killed, or a disk that is full, costs the turn at work and no more.
+    The file is made if there is none, for its owner alone to read (0600), and is SQLite's;
+    beside it there may be two more, its -wal and -shm, which belong to it and have its mode.
+    It has to be on a disk of this machine. A process that is killed, or a disk that is
+    full, costs the turn at work and no more.
 
     Each call opens the file and closes it again. So nothing is shared with a forked
     process, there is nothing to close, and a pickled store is its path.
@@ -150,7 +152,8 @@ class SQLiteStore:
     busy_timeout: seconds to wait for others who are writing; then it is a ConfigError.
 
     Raises ConfigError, with the path, for a file that is not such a store, or is one of
-    a newer version; it is not changed then. So do the methods, for what SQLite can't do.
+    a newer version; it is not changed then. So do the methods, for what SQLite can't do,
+    and for a row that is damaged, with its number.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 30.0) -> None:
@@ -166,9 +169,11 @@ class SQLiteStore:
         for place in (folder, self.path):  # SQLite itself finds out when there is an answer to keep
             if os.path.exists(place) and not os.access(place, os.W_OK):
                 raise ConfigError(f"cannot keep conversations in {self.path}: {place} is read-only")
-        if os.path.exists(self.path) and os.path.getsize(self.path):
+        if not os.path.exists(self.path):
+            self._create(folder)
+        elif os.path.getsize(self.path):
             self._look()
-        self._run(self._migrate, begin="BEGIN IMMEDIATE", mode="rwc")
+        self._run(self._migrate, begin="BEGIN IMMEDIATE")
         self._run(lambda db: db.execute("PRAGMA journal_mode = WAL").fetchone())
 
     def load(
@@ -177,17 +182,19 @@ class SQLiteStore:
         """The system prompt and the newest messages; None for an unknown id."""
 
         def work(db: sqlite3.Connection) -> tuple[str | None, list[dict[str, Any]]] | None:
+            db.text_factory = bytes  # which may be no UTF-8, in a row that is damaged
             found = db.execute(
                 "SELECT number, system_prompt FROM conversation WHERE id = ?", (conversation_id,)
             ).fetchone()
             if found is None:
                 return None
             newest = db.execute(
-                "SELECT body FROM message WHERE conversation = ? ORDER BY number DESC LIMIT ?",
+                "SELECT number, body FROM message WHERE conversation = ? "
+                "ORDER BY number DESC LIMIT ?",
                 (found[0], -1 if limit is None else min(limit, 2**62)),
             ).fetchall()
-            messages = [json.loads(body) for (body,) in reversed(newest)]
-            return found[1] and json.loads(found[1]), messages
+            prompt = self._value("conversation", found, str, type(None))
+            return prompt, [self._value("message", row, dict) for row in reversed(newest)]
 
         return self._run(work, begin="BEGIN")
 
@@ -239,6 +246,29 @@ class SQLiteStore:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
+
+    def _value(self, table: str, row: tuple[int, Any], *kinds: type) -> Any:
+        """What stands in a row, as JSON. Raises ConfigError where that is of no such kind."""
+        number, written = row
+        value, broken = parsed(written) if isinstance(written, bytes) else (written, None)
+        if isinstance(value, kinds) and not broken:
+            return value
+        raise ConfigError(
+            f"cannot read the conversations in {self.path}: row {number} of its table {table} is "
+            f"damaged ({broken or f'it holds {value!r:.40}'}): delete that row, or the conversation"
+        )
+
+    def _create(self, folder: str) -> None:
+        """Make the file, at once with the mode of another that only its owner can read."""
+        from tempfile import NamedTemporaryFile
+        from urllib.parse import quote
+
+        try:
+            with NamedTemporaryFile(dir=folder) as private:
+                os.chmod(private.name, 0o600)  # a umask may have taken even the owner's rights
+                self._run(self._version, mode=f"rwc&modeof={quote(private.name)}")
+        except OSError as error:
+            raise ConfigError(f"cannot keep conversations in {self.path}: {error}") from error
 
     def _look(self) -> None:
         """Refuse a file that is not ours, with nothing written to it.
