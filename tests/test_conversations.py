@@ -76,7 +76,7 @@ def test_a_conversation_remembers_what_was_said(offline, store):
     second = chats.chat_completion("a", "Who am I?")
     assert (first.text, first.restarted) == ("Hello Ann.", True)
     assert (second.text, second.restarted) == ("Ann.", False)
-    assert second.choice.finish_reason == "stop"
+    assert second.response.choices[0].finish_reason == "stop"
     assert second.response.usage.total_tokens > 0
     assert sent(client) == [user("I am Ann."), assistant("Hello Ann."), user("Who am I?")]
     assert kept(chats) == [*sent(client), assistant("Ann.")]
@@ -250,6 +250,16 @@ OLD_ANSWER = {"role": "function", "name": "f", "content": "1"}
 MIXED = [user("u0"), calling(CALLS[0]), user("u2"), assistant("a3"), TOOL_X, assistant("a5")]
 
 
+def sent_before(client, history, said, **limits):
+    """What is sent of a history before what is said."""
+    store = lib.MemoryStore()
+    store.append("a", history, system_prompt=None, restart=False)
+    message = lib.ChatMessage.from_dict(said)
+    lib.Conversations(client, store).chat_completion("a", message, options(**limits))
+    assert sent(client)[-1] == said
+    return sent(client)[:-1]
+
+
 @pytest.mark.parametrize(
     ("history", "said", "limit", "begin"),
     [
@@ -271,21 +281,23 @@ MIXED = [user("u0"), calling(CALLS[0]), user("u2"), assistant("a3"), TOOL_X, ass
         pytest.param(LONG, TOOL_Y, 3, 1, id="a-long-exchange-from-a-call-on"),
         pytest.param(LONG, TOOL_Y, 2, 3, id="a-long-exchange-from-its-last-call-on"),
         pytest.param([user("u"), OLD_CALL], OLD_ANSWER, 0, 1, id="a-call-of-the-old-kind"),
-        pytest.param(MIXED, user("?"), 5, 6, id="no-answer-from-before-its-call"),
-        pytest.param([user("u")], TOOL_X, 5, 1, id="an-answer-to-no-call"),
+        pytest.param(MIXED, user("?"), 2, 6, id="no-answer-from-before-its-call"),
+        pytest.param([user("u")], TOOL_X, 5, 0, id="an-answer-to-no-call"),
         pytest.param([{"role": "assistant", "tool_calls": "?"}], TOOL_X, 5, 1, id="odd-calls"),
         pytest.param([{"role": "assistant", "tool_calls": [1]}], TOOL_X, 5, 1, id="odd-call"),
     ],
 )
-def test_of_the_history_the_newest_exchanges_are_sent(history, said, limit, begin):
-    assert lib._newest_exchanges(history, [said], limit, None) == history[begin:]
+def test_of_the_history_the_newest_exchanges_are_sent(offline, history, said, limit, begin):
+    found = sent_before(offline("Fine."), history, said, history_messages=limit)
+    assert found == history[begin:]
 
 
-def test_every_limit_sends_what_stands_alone():
-    for limit in range(10):
+def test_every_limit_sends_what_stands_alone(offline):
+    client = offline(*["Fine."] * 200)
+    for limit in (0, 1, 2, 3, 5, 7):
         for history in (TALK, TOOLS, LONG, MIXED):
             for end in range(len(history) + 1):
-                found = lib._newest_exchanges(history[:end], [user("?")], limit, None)
+                found = sent_before(client, history[:end], user("?"), history_messages=limit)
                 assert len(found) <= limit
                 assert not found or found[0]["role"] == "user"
                 calls = [c["id"] for m in found for c in m.get("tool_calls", ())]
@@ -313,10 +325,39 @@ def test_tokens_are_estimated_from_the_bytes():
 @pytest.mark.parametrize(
     ("limit", "begin"), [(1000, 0), (54, 0), (53, 2), (36, 2), (18, 4), (17, 6), (0, 6)]
 )
-def test_tokens_bound_the_history(limit, begin):
+def test_tokens_bound_the_history(offline, limit, begin):
     talk = [{**message, "content": "x" * 7} for message in TALK]
     assert [lib._estimated_tokens(message) for message in talk] == [8, 10] * 3
-    assert lib._newest_exchanges(talk, [user("?")], None, limit) == talk[begin:]
+    found = sent_before(offline("Fine."), talk, user("?"), history_tokens=limit)
+    assert found == talk[begin:]
+
+
+def test_an_answer_that_came_late_counts_with_its_call(offline):
+    u0, call, u2, a3, answer, a5 = MIXED
+    client = offline("1", "2", "3")
+    assert sent_before(client, MIXED, user("?")) == [u0, call, answer, u2, a3, a5]
+    assert sent_before(client, MIXED, user("?"), history_tokens=40) == [u2, a3, a5]
+    assert sent_before(client, MIXED, user("?"), history_messages=6) == [
+        u0, call, answer, u2, a3, a5,
+    ]  # fmt: skip
+
+
+def test_all_of_a_conversation_is_sent_unless_a_limit_is_given(offline, store):
+    client = offline(*[echo] * 40)
+    chats = lib.Conversations(client, store)
+    for number in range(40):
+        chats.chat_completion("a", str(number))
+    assert len(sent(client)) == 79
+    assert sent(client)[:2] == [user("0"), assistant("echo of 0")]
+
+
+def test_the_choice_of_an_answer_is_its_text(offline, store):
+    chats = lib.Conversations(offline("Hi.", {"content": None, "tool_calls": CALLS}), store)
+    said = chats.chat_completion("a", "Hello.")
+    assert said.choice == said.text == said.response.text == "Hi."
+    called = chats.chat_completion("a", "Look.")
+    assert (called.choice, called.text) == ("", "")
+    assert [call.id for call in called.response.choices[0].message.tool_calls] == ["x", "y"]
 
 
 # Streams

@@ -1,5 +1,7 @@
 """What came in an answer goes back in the next request as the schema of requests has it."""
 
+import time
+
 import pytest
 
 from . import lib
@@ -88,3 +90,32 @@ def test_a_message_that_came_is_written_down_as_it_came():
     came = assistant(audio=SPOKEN, annotations=[NOTE], tool_calls=[{"index": 0, **CALL}])
     came["content"] = None
     assert lib.ChatMessage.from_dict(came).to_dict() == came
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_a_conversation_sends_a_spoken_answer_as_its_id_and_keeps_all_of_it(offline, streamed):
+    client = offline({"content": None, "audio": SPOKEN}, "Fine.")
+    chats = lib.Conversations(client)
+    if streamed:
+        chats.chat_completion_stream("a", "Speak.").response()
+    else:
+        chats.chat_completion("a", "Speak.")
+    chats.chat_completion("a", "And?")
+    assert client.server.requests[1].body["messages"][1] == assistant(audio={"id": "audio_1"})
+    assert chats.history("a")[1].audio.data == SPOKEN["data"]
+
+
+@pytest.mark.parametrize(
+    "spoken",
+    [{**SPOKEN, "expires_at": 1}, {**SPOKEN, "id": None}],
+    ids=["expired", "without-an-id"],
+)
+def test_a_conversation_sends_the_words_of_a_spoken_answer_that_the_server_has_no_more(
+    offline, spoken
+):
+    assert spoken["expires_at"] < time.time() or spoken["id"] is None
+    client = offline({"content": None, "audio": spoken}, "Fine.")
+    chats = lib.Conversations(client)
+    chats.chat_completion("a", "Speak.")
+    chats.chat_completion("a", "And?")
+    assert client.server.requests[1].body["messages"][1] == assistant(content="Hi there.")

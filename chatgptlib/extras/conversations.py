@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from ..chat import create_chat_completion, create_chat_completion_stream
 from ..client import OpenAIClient
 from ..errors import ConfigError, JSONValue, OpenAIError
 from ..models import (
-    ChatCompletionChoice,
     ChatMessage,
     ChatRole,
     CreateChatCompletionChunk,
@@ -48,7 +48,7 @@ class ChatOptions:
         not kept. A message with parts gets them as parts; one that is not the user's,
         such as a tool's answer, does not get them.
     restart: begin anew. What was kept is replaced when this turn has its answer.
-    history_messages: how many earlier messages are sent at most; None for all.
+    history_messages: how many earlier messages are sent at most; all, unless it is given.
     history_tokens: how many tokens they may have, by an estimate: a token for 4 bytes of
         a message's JSON in UTF-8, and 1000 for an image, an audio clip or a file.
     extra: any other parameter of the request, as `tools`.
@@ -63,7 +63,7 @@ class ChatOptions:
     system_prompt: str | None = None
     pre_prompt: str | None = None
     post_prompt: str | None = None
-    history_messages: int | None = 20
+    history_messages: int | None = None
     history_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -86,18 +86,19 @@ _NOT_SENT = (
 class ChatResponse:
     """The answer of a turn.
 
-    `restarted` says that the conversation began with it; `response` is the whole answer,
-    with its usage and request id.
+    `choice` is its text, "" where there is none, as beside tool calls; `restarted` says that
+    the conversation began with it; `response` is the whole answer, with its usage, its tool
+    calls and its request id.
     """
 
-    choice: ChatCompletionChoice
+    choice: str
     restarted: bool
     response: CreateChatCompletionResponse = field(repr=False)
 
     @property
     def text(self) -> str:
-        """The text of the answer; "" where there is none, as beside tool calls."""
-        return self.choice.message.text
+        """The same as `choice`: everything that holds an answer has its text here."""
+        return self.choice
 
 
 Sentence = str | ChatMessage | Sequence[ChatMessage]
@@ -131,8 +132,8 @@ class Conversations:
         """
         turn = self._turn(conversation_id, sentence, options or ChatOptions())
         response = create_chat_completion(self._client, turn.request)
-        choice = turn.keep(response)
-        return ChatResponse(choice, turn.restarted, response)
+        turn.keep(response)
+        return ChatResponse(response.text, turn.restarted, response)
 
     def chat_completion_stream(
         self, conversation_id: str, sentence: Sentence, options: ChatOptions | None = None
@@ -170,24 +171,17 @@ class Conversations:
         known_prompt, history = kept or (None, [])
         system_prompt = known_prompt if options.system_prompt is None else options.system_prompt
         words = [message.to_dict() for message in said]
-        messages: list[ChatMessage | Mapping[str, Any]] = []
-        if system_prompt:
-            messages.append(ChatMessage.system(system_prompt))
-        messages += _newest_exchanges(
-            _without_loose_calls(history, words),
-            words,
-            options.history_messages,
-            options.history_tokens,
-        )
+        messages = [ChatMessage.system(system_prompt)] if system_prompt else []
+        messages += map(_recalled, _newest_exchanges(history, words, options))
         messages += [_between_prompts(message, options) for message in said]
         names = (one.name for one in dataclasses.fields(options) if one.name not in _NOT_SENT)
         sent = {name: getattr(options, name) for name in names}
         return _Turn(
             request=CreateChatCompletionRequest(messages=messages, **sent),
             restarted=kept is None,
-            keep_messages=lambda answer: self._store.append(
+            keep_messages=lambda answers: self._store.append(
                 conversation_id,
-                [*words, answer],
+                [*words, *answers],
                 system_prompt=options.system_prompt,
                 restart=options.restart,
             ),
@@ -200,17 +194,16 @@ class _Turn:
 
     request: CreateChatCompletionRequest
     restarted: bool
-    keep_messages: Callable[[dict[str, Any]], None]
+    keep_messages: Callable[[list[dict[str, Any]]], None]
 
-    def keep(self, response: CreateChatCompletionResponse) -> ChatCompletionChoice:
-        """Keep the turn, now that it has this answer, and return its first choice."""
-        choice = first_choice(response)
+    def keep(self, response: CreateChatCompletionResponse) -> None:
+        """Keep the turn, now that it has this answer."""
+        answers = [first_choice(response).message]
         try:
-            self.keep_messages(choice.message.to_dict())
+            self.keep_messages([message.to_dict() for message in answers])
         except Exception as cause:  # any of a user's store: the answer is not lost with it
             error = OpenAIError(f"the answer came, but could not be kept: {cause}")
             raise with_response(error, response) from cause
-        return choice
 
 
 class ConversationStream:
@@ -270,6 +263,8 @@ class ConversationStream:
 
 # What is said, and what is sent
 
+_Messages = list[dict[str, Any]]
+
 _ANSWERING = (ChatRole.TOOL, ChatRole.FUNCTION)
 _FOLLOWING = (ChatRole.ASSISTANT, *_ANSWERING)  # no exchange begins with these
 _MEDIA = ("image_url", "input_audio", "file")
@@ -316,102 +311,74 @@ def _between_prompts(message: ChatMessage, options: ChatOptions) -> ChatMessage:
     return dataclasses.replace(message, content=content)
 
 
-def _without_loose_calls(
-    history: list[dict[str, Any]], said: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The history as servers want it: each call with all of its answers right behind it.
-
-    A call that nobody answered is left out, or all later turns would be refused; one that
-    `said` answers comes last.
-    """
-    answered_now = [message.get("tool_call_id") for message in said]
-    taken: set[int] = set()
-    kept: list[dict[str, Any]] = []
-    waiting: list[dict[str, Any]] = []
-    for place, message in enumerate(history):
-        ids = [call.get("id") for call in _tool_calls(message) if isinstance(call, dict)]
-        if not ids:
-            if message.get("tool_call_id") is None:  # else it is behind its call, or has none
-                kept.append(message)
-            continue
-        places = [_place_of_answer(history, place, call_id, taken) for call_id in ids]
-        whole = [message, *(history[found] for found in places if found is not None)]
-        if None not in places:
-            kept += whole
-        elif all(
-            found is not None or call_id in answered_now
-            for call_id, found in zip(ids, places, strict=True)
-        ):
-            waiting = whole
-    return kept + waiting
+def _recalled(kept: dict[str, Any]) -> ChatMessage:
+    """A message of the history, with the words of a spoken answer that the server has no more."""
+    message = ChatMessage.from_dict(kept)
+    if audio := message.audio:
+        expires: Any = audio.expires_at
+        if not audio.id or (isinstance(expires, (int, float)) and expires < time.time()):
+            message.content, message.audio = message.content or audio.transcript, None
+    return message
 
 
-def _tool_calls(message: dict[str, Any]) -> list[JSONValue]:
-    """The calls in a message; a server may have written anything there."""
-    calls: JSONValue = message.get("tool_calls")
-    return calls if isinstance(calls, list) else []
-
-
-def _place_of_answer(
-    history: list[dict[str, Any]], after: int, call_id: Any, taken: set[int]
-) -> int | None:
-    """Where a call is answered, by a message that answers no other call of that id."""
-    for place in range(after + 1, len(history)):
-        if place not in taken and history[place].get("tool_call_id") == call_id is not None:
-            taken.add(place)
-            return place
-    return None
-
-
-def _newest_exchanges(
-    history: list[dict[str, Any]],
-    said: list[dict[str, Any]],
-    most_messages: int | None,
-    most_tokens: int | None,
-) -> list[dict[str, Any]]:
+def _newest_exchanges(history: _Messages, said: _Messages, options: ChatOptions) -> _Messages:
     """The end of `history` that is sent before `said`: as much as the limits allow.
 
     It begins with an exchange. Where `said` answers a call, it may begin within the one
     that the call belongs to, and goes back to the call at the least.
     """
-    end = len(history)
-    begins = _whole_from(history, said)
-    tokens = [0] * (end + 1)  # from each place on
-    if most_tokens is not None:
-        for place in reversed(range(end)):
-            tokens[place] = tokens[place + 1] + _estimated_tokens(history[place])
+    blocks, answered = _blocks(history, said)
+    most_messages, most_tokens = options.history_messages, options.history_tokens
+    fitting: list[int] = []
+    messages = tokens = 0
+    for place in reversed(range(len(blocks))):
+        messages += len(blocks[place])
+        if most_messages is not None and messages > most_messages:
+            break
+        if most_tokens is not None:
+            tokens += sum(map(_estimated_tokens, blocks[place]))
+            if tokens > most_tokens:
+                break
+        fitting.append(place)
+    exchanges = [place for place in fitting if blocks[place][0].get("role") not in _FOLLOWING]
+    begins = exchanges or (fitting if answered else [])
+    begin = min(begins, default=len(blocks) - answered)
+    return [message for block in blocks[begin:] for message in block]
 
-    def fits(place: int) -> bool:
-        return (most_messages is None or end - place <= most_messages) and (
-            most_tokens is None or tokens[place] <= most_tokens
-        )
 
-    fitting = [place for place in begins if fits(place)]
-    exchanges = [
-        place for place in fitting if place == end or history[place].get("role") not in _FOLLOWING
+def _blocks(history: _Messages, said: _Messages) -> tuple[list[_Messages], bool]:
+    """The history as servers want it: each call in a block with all of its answers behind it.
+
+    A call that nobody answered is left out, or all later turns would be refused, and so is
+    an answer to no call. The call that `said` answers comes last, if there is one.
+    """
+    blocks: list[_Messages] = []
+    waiting: dict[str, list[_Messages]] = {}  # the blocks that wait for the answer to a call
+    for message in history:
+        if message.get("role") not in _ANSWERING:
+            blocks.append([message])
+            for call_id in _ids_of_calls(message):
+                waiting.setdefault(call_id, []).append(blocks[-1])
+        elif callers := waiting.get(str(message.get("tool_call_id"))):
+            callers.pop().append(message)
+    answers = [message for message in said if message.get("role") in _ANSWERING]
+    answered = [
+        callers[-1]
+        for message in answers
+        if (callers := waiting.get(str(message.get("tool_call_id"))))
     ]
-    begin = min(exchanges or fitting, default=max(begins, default=end))
-    return history[begin:]
+    whole = [block for block in blocks if len(block) == 1 + len(_ids_of_calls(block[0]))]
+    return [*whole, *answered[:1]], bool(answered)
 
 
-def _whole_from(history: list[dict[str, Any]], said: list[dict[str, Any]]) -> list[int]:
-    """The places in `history` from which on every answer to a tool call has its call."""
-    callers: list[int] = []  # for each message, where the call is that it answers
-    places: dict[str, int] = {}
-    for place, message in enumerate([*history, *said]):
-        for call in _tool_calls(message):
-            places[str(call.get("id") if isinstance(call, dict) else call)] = place
-        if message.get("function_call"):  # which has no id, and nor has its answer
-            places[str(None)] = place
-        answers = message.get("role") in _ANSWERING
-        callers.append(places.get(str(message.get("tool_call_id")), -1) if answers else place)
-    found: list[int] = []
-    earliest = len(callers)
-    for place in reversed(range(len(callers))):
-        earliest = min(earliest, callers[place])
-        if place <= len(history) and place <= earliest:
-            found.append(place)
-    return found
+def _ids_of_calls(message: dict[str, Any]) -> list[str]:
+    """The ids of the calls in a message; a server may have written anything there."""
+    calls: JSONValue = message.get("tool_calls")
+    found = calls if isinstance(calls, list) else []
+    ids = [str(call.get("id")) for call in found if isinstance(call, dict)]
+    if message.get("function_call"):  # which has no id, and nor has its answer
+        ids.append(str(None))
+    return ids
 
 
 def _estimated_tokens(message: Mapping[str, Any]) -> int:

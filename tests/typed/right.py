@@ -402,6 +402,8 @@ options = ChatOptions(model="m", system_prompt="Be brief.", stop=["\n"], history
 said = chats.chat_completion("ann", "Hi!", options)
 assert_type(said, ChatResponse)
 assert_type(said.restarted, bool)
+assert_type(said.choice, str)
+assert_type(said.response, CreateChatCompletionResponse)
 with chats.chat_completion_stream("ann", ChatMessage.user("And?"), options) as answer:
     assert_type(answer, ConversationStream)
     for text in answer.text_deltas():

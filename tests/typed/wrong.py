@@ -138,6 +138,7 @@ stream_parsed(client, request, int).result().title  # wrong: an int has none
 Conversations(client, Half())  # wrong: not all of a store
 Conversations(client, "chats.db")  # wrong: SQLiteStore("chats.db")
 Conversations(client).chat_completion("ann")  # wrong: says nothing
+Conversations(client).chat_completion("ann", "Hi").choice.message  # wrong: a text
 ChatOptions(modle="m")  # wrong: misspelt
 ChatOptions("m")  # wrong: by name
 event: Mapping[str, Any] = verify_webhook({"type": "x"}, {})  # wrong: the bytes that came
