@@ -41,11 +41,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    class Readable(Protocol):
-        """A file that is open for reading bytes."""
-
-        def read(self) -> bytes: ...
-
     class Picture(Protocol):
         """An image of Pillow's, or what saves itself as one does."""
 
@@ -53,7 +48,7 @@ if TYPE_CHECKING:
 
     _Bytes: TypeAlias = bytes | bytearray | memoryview
     Media: TypeAlias = (
-        "str | os.PathLike[str] | _Bytes | Readable | Picture | ContentPart | Mapping[str, Any]"
+        "str | os.PathLike[str] | _Bytes | IO[bytes] | Picture | ContentPart | Mapping[str, Any]"
     )
 
 

@@ -12,26 +12,23 @@ import os
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from ..codec import JSONObject
+from ..codec import is_mapping
 from ..errors import ConfigError, excerpt
+from ..models import ContentPart
 
 if TYPE_CHECKING:
     from mimetypes import MimeTypes
     from typing import TypeAlias
 
-    from ..models import ContentPart, Media
+    from ..models import Media
 
-    Part: TypeAlias = "ContentPart | Mapping[str, Any]"
+    Part: TypeAlias = ContentPart | Mapping[str, Any]
 
 _IMAGE = "not an image that can be sent (the API takes PNG, JPEG, GIF and WebP)"
 _AUDIO = "not audio that can be sent (the API takes wav and mp3)"
 _FILE = "not a file that can be sent"
-_GIVE = (
-    "give a URL, a path, bytes, an open binary file or a Pillow image "
-    "(of an array: Image.fromarray(array))"
-)
 
 _KIND_OF_START = {
     rb"\x89PNG\r\n\x1a\n": "image/png",
@@ -72,41 +69,48 @@ def user_content(
     Raises ConfigError for what can't be read, or is of no kind that can be sent.
     """
     parts = [
-        *_parts(images, lambda image: _image_part(image, detail)),
-        *_parts(audio, _audio_part),
-        *_parts(files, _attachment_part),
+        *_parts(images, _IMAGE, lambda image: _image_part(image, detail)),
+        *_parts(audio, _AUDIO, _audio_part),
+        *_parts(files, _FILE, _attachment_part),
     ]
     if not parts:
         return text
     return [{"type": "text", "text": text}, *parts] if text else parts
 
 
-def _parts(given: Media | Iterable[Media], part_of: Callable[[Media], Part]) -> list[Part]:
-    return [
-        one if isinstance(one, (Mapping, JSONObject)) else part_of(one) for one in _several(given)
-    ]
-
-
-def _several(given: Any) -> Iterable[Media]:
-    return [given] if _is_one(given) else given
+def _parts(given: Any, complaint: str, part_of: Callable[[Media], Part]) -> list[Part]:
+    things: Iterable[Any] = [given] if _is_one(given) else given
+    parts: list[Part] = []
+    for thing in things:
+        try:
+            own = is_mapping(thing) or isinstance(thing, ContentPart)
+            parts.append(thing if own else part_of(thing))
+        except (OSError, ValueError) as error:  # ValueError: also a null character in a path
+            reason = getattr(error, "strerror", None) or error
+            cause = error if isinstance(error, OSError) else None
+            raise ConfigError(f"{complaint}: {_named(thing)}: {reason}") from cause
+    return parts
 
 
 def _is_one(given: object) -> bool:
     """True also of an open file, whose lines are no images, and of what is then refused."""
-    one = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, JSONObject)
+    one = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, ContentPart)
     return isinstance(given, one) or hasattr(given, "read") or not isinstance(given, Iterable)
+
+
+# What follows raises ValueError with the reason.
 
 
 def _image_part(given: Media, detail: str | None) -> Part:
     url = _url(given)
     if not url or url[:5].lower() == "data:":
-        url = _data_url(_checked(given, _IMAGE_KINDS, _IMAGE))
+        url = _data_url(_checked(given, _IMAGE_KINDS))
     told = {"url": url} if detail is None else {"url": url, "detail": detail}
     return {"type": "image_url", "image_url": told}
 
 
 def _audio_part(given: Media) -> Part:
-    clip = _checked(given, _AUDIO_FORMATS, _AUDIO)
+    clip = _checked(given, _AUDIO_FORMATS)
     sent = {"data": _base64(clip.data), "format": _AUDIO_FORMATS[clip.kind]}
     return {"type": "input_audio", "input_audio": sent}
 
@@ -114,12 +118,12 @@ def _audio_part(given: Media) -> Part:
 def _attachment_part(given: Media) -> Part:
     if isinstance(given, str) and _is_file_id(given):
         return {"type": "file", "file": {"file_id": given}}
-    file = _loaded(given, _FILE)
+    file = _loaded(given)
     kind = file.kind or _kind_of_name(file.name) or file.declared
     if kind in ("", "application/octet-stream"):
-        raise _unsendable(_FILE, given, "neither its first bytes nor its name tell its kind")
+        raise ValueError("neither its first bytes nor its name tell its kind")
     if not file.kind and kind in _KIND_OF_START.values():
-        raise _unsendable(_FILE, given, f"its first bytes are not those of {kind}")
+        raise ValueError(f"its first bytes are not those of {kind}")
     name = file.name or "file" + (_media_types().guess_extension(kind) or "")
     return {"type": "file", "file": {"filename": name, "file_data": _data_url(file, kind)}}
 
@@ -141,61 +145,58 @@ class _Loaded(NamedTuple):
     declared: str  # the media type of a data: URL; "" for anything else
 
 
-def _checked(given: Media, kinds: Container[str], complaint: str) -> _Loaded:
+def _checked(given: Media, kinds: Container[str]) -> _Loaded:
     """What is given, if its first bytes are those of one of these kinds."""
-    loaded = _loaded(given, complaint)
+    loaded = _loaded(given)
     if loaded.kind not in kinds:
-        found = loaded.kind or "something else"
-        raise _unsendable(complaint, given, f"by its first bytes it is {found}")
+        raise ValueError(f"by its first bytes it is {loaded.kind or 'something else'}")
     return loaded
 
 
-def _loaded(given: Media, complaint: str) -> _Loaded:
+def _loaded(given: Media) -> _Loaded:
     declared = name = ""
     if isinstance(given, (bytes, bytearray, memoryview)):
         data = bytes(given)
     elif url := _url(given):
-        data, declared = _unpacked(url, complaint)
+        data, declared = _unpacked(url)
     else:
-        try:
-            data, name = _read(given, complaint)
-        except (OSError, ValueError) as error:  # ValueError: a null character in the path
-            reason = getattr(error, "strerror", None) or str(error)
-            raise _unsendable(complaint, given, reason) from error
+        data, name = _read(given)
     if not data:
-        raise _unsendable(complaint, given, "empty")
+        raise ValueError("empty")
     starts = (kind for start, kind in _KIND_OF_START.items() if re.match(start, data, re.DOTALL))
     return _Loaded(data, next(starts, ""), name, declared)
 
 
-def _read(given: Media, complaint: str) -> tuple[bytes, str]:
+def _read(given: Any) -> tuple[bytes, str]:
     """The content of a path, an open file or a picture, and the name of the file."""
     if isinstance(given, (str, os.PathLike)):
-        path = os.path.expanduser(os.fsdecode(given))
+        path = os.path.expanduser(os.fsdecode(cast("str", given)))
         if os.path.isdir(path):  # on Windows opening one is "Permission denied"
-            raise _unsendable(complaint, path, "it is a folder")
+            raise ValueError("it is a folder")
         with open(path, "rb") as file:
             return file.read(), os.path.basename(path)
-    thing: Any = given
-    if hasattr(thing, "read"):
-        data, name = thing.read(), getattr(thing, "name", "")
+    if hasattr(given, "read"):
+        data, name = given.read(), getattr(given, "name", "")
         if not isinstance(data, bytes):
-            raise _unsendable(complaint, given, "open the file in binary mode")
+            raise ValueError("open the file in binary mode")
         return data, os.path.basename(name) if isinstance(name, str) else ""
-    if hasattr(thing, "save"):
+    if hasattr(given, "save"):
         drawn = BytesIO()
-        thing.save(drawn, "PNG")
+        given.save(drawn, "PNG")
         return drawn.getvalue(), ""
-    raise _unsendable(complaint, given, _GIVE)
+    raise ValueError(
+        "give a URL, a path, bytes, an open binary file or a Pillow image "
+        "(of an array: Image.fromarray(array))"
+    )
 
 
-def _unpacked(url: str, complaint: str) -> tuple[bytes, str]:
+def _unpacked(url: str) -> tuple[bytes, str]:
     """The bytes in a data: URL, and the media type it says they have."""
     from base64 import b64decode
     from urllib.parse import unquote_to_bytes
 
     if url[:5].lower() != "data:":
-        raise _unsendable(complaint, url, "the API takes no URL here: give the content itself")
+        raise ValueError("the API takes no URL here: give the content itself")
     head, _, body = url[5:].partition(",")
     kind, *marks = head.lower().replace(" ", "").split(";")
     data = unquote_to_bytes(body)
@@ -203,7 +204,7 @@ def _unpacked(url: str, complaint: str) -> tuple[bytes, str]:
         try:
             data = b64decode(b"".join(data.split()), validate=True)
         except ValueError as error:
-            raise _unsendable(complaint, url, f"no base64: {error}") from error
+            raise ValueError(f"no base64: {error}") from None
     return data, kind
 
 
@@ -234,12 +235,12 @@ def _base64(data: bytes) -> str:
     return b64encode(data).decode("ascii")
 
 
-def _unsendable(complaint: str, given: Media, why: str) -> ConfigError:
+def _named(given: Media) -> str:
+    """What an error calls what was given: without the data, which may be long."""
     if isinstance(given, (bytes, bytearray, memoryview)):
-        what = f"{len(bytes(given))} bytes"
-    elif isinstance(given, (str, os.PathLike)):
-        path = os.fsdecode(given)
-        what = path.partition(",")[0] if path[:5].lower() == "data:" else excerpt(path)
-    else:
-        what = f"of type {type(given).__name__}"
-    return ConfigError(f"{complaint}: {what or repr('')}: {why}")
+        return f"{len(bytes(given))} bytes"
+    if not isinstance(given, (str, os.PathLike)):
+        return f"of type {type(given).__name__}"
+    path = os.fsdecode(given)
+    name = path.partition(",")[0] if path[:5].lower() == "data:" else excerpt(path)
+    return name or repr("")

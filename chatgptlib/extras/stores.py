@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 
+Messages = Sequence[Mapping[str, Any]]
+Kept = tuple[str | None, list[dict[str, Any]]]
+"""The system prompt and the messages of a conversation."""
+
 
 class ConversationStore(Protocol):
     """Where conversations are kept. Any object with these four methods does.
@@ -38,9 +42,7 @@ class ConversationStore(Protocol):
     messages missing or apart. MemoryStore is an example to follow.
     """
 
-    def load(
-        self, conversation_id: str, limit: int | None = None
-    ) -> tuple[str | None, list[dict[str, Any]]] | None:
+    def load(self, conversation_id: str, limit: int | None = None) -> Kept | None:
         """The system prompt and the messages, the oldest first; None for an unknown id.
 
         With a `limit`, no more than that many of the newest are needed; it may be 0.
@@ -48,12 +50,7 @@ class ConversationStore(Protocol):
         ...
 
     def append(
-        self,
-        conversation_id: str,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        system_prompt: str | None,
-        restart: bool,
+        self, conversation_id: str, messages: Messages, *, system_prompt: str | None, restart: bool
     ) -> None:
         """Add the messages of a turn, all or none, and begin the conversation if need be.
 
@@ -78,9 +75,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[str | None, list[str]]] = {}
 
-    def load(
-        self, conversation_id: str, limit: int | None = None
-    ) -> tuple[str | None, list[dict[str, Any]]] | None:
+    def load(self, conversation_id: str, limit: int | None = None) -> Kept | None:
         """The system prompt and the newest messages; None for an unknown id."""
         with self._lock:
             if conversation_id not in self._kept:
@@ -91,12 +86,7 @@ class MemoryStore:
         return system_prompt, [json.loads(message) for message in newest]
 
     def append(
-        self,
-        conversation_id: str,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        system_prompt: str | None,
-        restart: bool,
+        self, conversation_id: str, messages: Messages, *, system_prompt: str | None, restart: bool
     ) -> None:
         """Add the messages of a turn, all or none."""
         written = [json.dumps(message) for message in messages]  # so nobody can change them
@@ -176,12 +166,10 @@ class SQLiteStore:
         self._run(self._migrate, begin="BEGIN IMMEDIATE")
         self._run(lambda db: db.execute("PRAGMA journal_mode = WAL").fetchone())
 
-    def load(
-        self, conversation_id: str, limit: int | None = None
-    ) -> tuple[str | None, list[dict[str, Any]]] | None:
+    def load(self, conversation_id: str, limit: int | None = None) -> Kept | None:
         """The system prompt and the newest messages; None for an unknown id."""
 
-        def work(db: sqlite3.Connection) -> tuple[str | None, list[dict[str, Any]]] | None:
+        def work(db: sqlite3.Connection) -> Kept | None:
             db.text_factory = bytes  # which may be no UTF-8, in a row that is damaged
             found = db.execute(
                 "SELECT number, system_prompt FROM conversation WHERE id = ?", (conversation_id,)
@@ -199,12 +187,7 @@ class SQLiteStore:
         return self._run(work, begin="BEGIN")
 
     def append(
-        self,
-        conversation_id: str,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        system_prompt: str | None,
-        restart: bool,
+        self, conversation_id: str, messages: Messages, *, system_prompt: str | None, restart: bool
     ) -> None:
         """Add the messages of a turn, all or none."""
         written = [(json.dumps(message), conversation_id) for message in messages]
