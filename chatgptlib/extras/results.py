@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..codec import JSONObject, is_dict, is_mapping, members
+from ..errors import StreamInterruptedError
 from ..models import ChatCompletionUsage
 from .everyday import everyday
 
@@ -27,7 +28,8 @@ class ResultStream(Generator[StepT, None, EndT]):
         result = stream.result()
 
     Inside of a generator `result = yield from stream` passes the items on. Iterating and
-    result() raise what the function that made the stream says.
+    result() raise what the function that made the stream says, and StreamInterruptedError
+    when it was closed, or had failed, before its end.
     """
 
     def __init__(self, items: Generator[StepT, None, EndT]) -> None:
@@ -43,7 +45,10 @@ class ResultStream(Generator[StepT, None, EndT]):
             if self._open:
                 self._result.append(end.value)
             self._open = False
-            raise
+            if self._result:
+                raise
+            words = "the stream was closed, or failed, before its end"
+            raise StreamInterruptedError(words) from None
         except BaseException:
             self._open = False
             raise
@@ -56,13 +61,10 @@ class ResultStream(Generator[StepT, None, EndT]):
     def result(self) -> EndT:
         """Read what is left, and return the result.
 
-        Raises what iterating raises, and RuntimeError when the stream was closed, or had
-        failed, before its end.
+        Raises what iterating raises.
         """
         for _ in self:
             pass
-        if not self._result:
-            raise RuntimeError("the stream has no result: it was closed, or it failed")
         return self._result[0]
 
     def close(self) -> None:
