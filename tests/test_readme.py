@@ -154,6 +154,52 @@ def test_the_bot_remembers_across_two_runs(tmp_path):
     ]  # fmt: skip
 
 
+SERVE_ONE = """
+from wsgiref.simple_server import make_server
+from tool_bot import bot
+server = make_server("127.0.0.1", 0, bot)
+print(server.server_port, flush=True)
+server.handle_request()
+"""
+
+
+def served_once(folder, server, sentence):
+    """What the bot answers in a process of its own, behind a WSGI server."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE_ONE], cwd=folder, env=environment_of(server), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with process, requests.Session() as session:
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}/"
+        return session.post(url, data=sentence.encode(), timeout=60).text
+
+
+def test_the_bot_with_tools_remembers_in_a_second_process_what_they_told_the_first(tmp_path):
+    assert len(script("tool_bot.py").splitlines()) <= 25
+    (tmp_path / "tool_bot.py").write_text(script("tool_bot.py"))
+    names = ("free_tables", '{"day": "Friday"}'), ("book_table", '{"day": "Friday", "table": 7}')
+    replies = [
+        {"content": None, "tool_calls": [
+            {"id": name, "type": "function", "function": {"name": name, "arguments": arguments}}
+        ]}
+        for name, arguments in names
+    ]  # fmt: skip
+    with lib.OfflineServer([*replies, "Table 7 is yours. ✓", "It is Friday-7."]) as server:
+        assert served_once(tmp_path, server, "A table on Friday.") == "Table 7 is yours. ✓"
+        assert served_once(tmp_path, server, "My number?") == "It is Friday-7."
+        assert all(request.body["stream"] for request in server.requests)
+        sent = server.requests[3].body["messages"]
+    assert [(message["role"], message["content"]) for message in sent] == [
+        ("user", "A table on Friday."),
+        ("assistant", None),
+        ("tool", "[3,7]"),
+        ("assistant", None),
+        ("tool", "Friday-7"),
+        ("assistant", "Table 7 is yours. ✓"),
+        ("user", "My number?"),
+    ]
+
+
 def called(application, body):
     """What a WSGI application answers to a POST: its status and its body."""
     told = []

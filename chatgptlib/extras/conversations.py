@@ -16,18 +16,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
+from ..accumulate import joined_text
 from ..chat import create_chat_completion, create_chat_completion_stream
 from ..client import OpenAIClient
 from ..errors import ConfigError, JSONValue, OpenAIError
 from ..models import (
+    ChatCompletionUsage,
     ChatMessage,
     ChatRole,
     CreateChatCompletionChunk,
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
     Model,
+    ToolCall,
 )
 from ..replies import first_choice, with_response
 from .stores import ConversationStore, MemoryStore
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..stream import ChatCompletionStream
+    from .results import ResultStream
+    from .tools import ToolRun
+
+    ToolStream = ResultStream[CreateChatCompletionChunk | ToolCall, ToolRun]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,13 +95,14 @@ class ChatResponse:
     """The answer of a turn.
 
     `choice` is its text, "" where there is none, as beside tool calls; `restarted` says that
-    the conversation began with it; `response` is the whole answer, with its usage, its tool
-    calls and its request id.
+    the conversation began with it; `response` is the whole of the last answer; `usage` the
+    tokens of all the answers of the turn, where the server tells them.
     """
 
     choice: str
     restarted: bool
     response: CreateChatCompletionResponse = field(repr=False)
+    usage: ChatCompletionUsage | None = field(default=None, repr=False)
 
     @property
     def text(self) -> str:
@@ -119,32 +128,53 @@ class Conversations:
         self._store: ConversationStore = MemoryStore() if store is None else store
 
     def chat_completion(
-        self, conversation_id: str, sentence: Sentence, options: ChatOptions | None = None
+        self,
+        conversation_id: str,
+        sentence: Sentence,
+        options: ChatOptions | None = None,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
     ) -> ChatResponse:
         """Say something in a conversation, and return the answer.
 
         An id that is new begins one. `sentence` is text, a ChatMessage (with images, or
         the answer to a tool call), or a list of those (the answers to parallel calls).
+        `tools` are functions that the model may call, as in run_tools: the calls, what
+        came of them and the answer to that are all kept, as one turn.
 
         Raises ConfigError for an id, options or a store that can't be used, and what
-        create_chat_completion raises. When the answer came but could not be kept, that
-        is an OpenAIError with the answer as `partial`.
+        create_chat_completion and run_tools raise. When the answer came but could not be
+        kept, that is an OpenAIError with the answer as `partial`.
         """
         turn = self._turn(conversation_id, sentence, options or ChatOptions())
-        response = create_chat_completion(self._client, turn.request)
-        turn.keep(response)
-        return ChatResponse(response.text, turn.restarted, response)
+        if not tools:
+            return turn.keep(create_chat_completion(self._client, turn.request))
+        from .tools import run_tools
+
+        return turn.keep(run_tools(self._client, turn.request, tools))
 
     def chat_completion_stream(
-        self, conversation_id: str, sentence: Sentence, options: ChatOptions | None = None
+        self,
+        conversation_id: str,
+        sentence: Sentence,
+        options: ChatOptions | None = None,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
     ) -> ConversationStream:
         """Say something in a conversation, and return the answer as a stream.
 
-        The turn is kept when the stream has been read to its end. Arguments and errors
-        are those of chat_completion.
+        The turn is kept when the stream has been read to its end. Arguments and errors are
+        those of chat_completion. With `tools` the stream goes through all the answers of
+        the turn, and nothing is asked before it is read.
         """
         turn = self._turn(conversation_id, sentence, options or ChatOptions())
-        return ConversationStream(create_chat_completion_stream(self._client, turn.request), turn)
+        if not tools:
+            answer = create_chat_completion_stream(self._client, turn.request)
+            return ConversationStream(answer, answer.response, turn)
+        from .tools import stream_tools
+
+        answers = stream_tools(self._client, turn.request, tools)
+        return ConversationStream(answers, answers.result, turn)
 
     def history(self, conversation_id: str) -> list[ChatMessage]:
         """All that was said and answered, without the system prompt; [] for a new id."""
@@ -194,16 +224,21 @@ class _Turn:
 
     request: CreateChatCompletionRequest
     restarted: bool
-    keep_messages: Callable[[list[dict[str, Any]]], None]
+    keep_messages: Callable[[_Messages], None]
 
-    def keep(self, response: CreateChatCompletionResponse) -> None:
-        """Keep the turn, now that it has this answer."""
-        answers = [first_choice(response).message]
+    def keep(self, answer: CreateChatCompletionResponse | ToolRun) -> ChatResponse:
+        """Keep the turn, now that it has its answer."""
+        if isinstance(answer, CreateChatCompletionResponse):
+            response, answers = answer, [first_choice(answer).message.to_dict()]
+        else:
+            response, new = answer.response, answer.messages[len(self.request.messages) :]
+            answers = [m.to_dict() if isinstance(m, ChatMessage) else dict(m) for m in new]
         try:
-            self.keep_messages([message.to_dict() for message in answers])
+            self.keep_messages(answers)
         except Exception as cause:  # any of a user's store: the answer is not lost with it
             error = OpenAIError(f"the answer came, but could not be kept: {cause}")
             raise with_response(error, response) from cause
+        return ChatResponse(response.text, self.restarted, response, answer.usage)
 
 
 class ConversationStream:
@@ -212,46 +247,57 @@ class ConversationStream:
     Read to its end, the turn is kept. Left, closed or failed before, it is not, and the
     conversation stays as it was. `restarted` says that the conversation begins with it.
 
-    Iterating raises what a ChatCompletionStream raises, and at the end an OpenAIError,
-    with the answer as `partial`, when the turn could not be kept.
+    Iterating raises what a ChatCompletionStream and run_tools raise, and at the end an
+    OpenAIError, with the answer as `partial`, when the turn could not be kept.
     """
 
     def __init__(
-        self, stream: ChatCompletionStream[CreateChatCompletionChunk], turn: _Turn
+        self,
+        stream: ChatCompletionStream[CreateChatCompletionChunk] | ToolStream,
+        rest: Callable[[], CreateChatCompletionResponse | ToolRun],
+        turn: _Turn,
     ) -> None:
         self.restarted: bool = turn.restarted
         self._stream = stream
-        self._turn: _Turn | None = turn  # None when it is kept
+        self._rest = rest
+        self._turn = turn
+        self._kept: ChatResponse | None = None
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[CreateChatCompletionChunk]:
         return self
 
     def __next__(self) -> CreateChatCompletionChunk:
-        for chunk in self._stream:
-            return chunk
+        for item in self._stream:
+            if isinstance(item, CreateChatCompletionChunk):  # and no call, which chunks held
+                return item
         self.response()
         raise StopIteration
 
     def text_deltas(self) -> Iterator[str]:
         """The text alone, piece by piece, no character ever split."""
-        yield from self._stream.text_deltas()
-        self.response()
+        half = ""
+        for chunk in self:
+            text, half = half + chunk.text, ""
+            if "\ud800" <= text[-1:] <= "\udbff":  # its other half is in the next chunk
+                text, half = text[:-1], text[-1]
+            if text:
+                yield joined_text([text])
+        if half:
+            yield half
 
     def response(self) -> CreateChatCompletionResponse:
-        """Read what is left, keep the turn, and return the whole answer.
+        """Read what is left, keep the turn, and return the whole of the last answer.
 
         Raises what iterating raises; an answer that is not whole is never returned.
         """
-        response = self._stream.response()
+        answer = self._rest()
         with self._lock:
-            if self._turn is not None:
-                self._turn.keep(response)
-                self._turn = None
-        return response
+            self._kept = self._kept or self._turn.keep(answer)
+        return self._kept.response
 
     def close(self) -> None:
-        """Leave the stream and free its connection. May be called from any thread."""
+        """Leave the stream and free its connection: from any thread, if there are no tools."""
         self._stream.close()
 
     def __enter__(self) -> Self:
@@ -328,17 +374,14 @@ def _newest_exchanges(history: _Messages, said: _Messages, options: ChatOptions)
     that the call belongs to, and goes back to the call at the least.
     """
     blocks, answered = _blocks(history, said)
-    most_messages, most_tokens = options.history_messages, options.history_tokens
+    messages = inf if options.history_messages is None else options.history_messages
+    tokens = inf if options.history_tokens is None else options.history_tokens
     fitting: list[int] = []
-    messages = tokens = 0
     for place in reversed(range(len(blocks))):
-        messages += len(blocks[place])
-        if most_messages is not None and messages > most_messages:
+        messages -= len(blocks[place])
+        tokens -= sum(map(_estimated_tokens, blocks[place])) if tokens < inf else 0
+        if messages < 0 or tokens < 0:
             break
-        if most_tokens is not None:
-            tokens += sum(map(_estimated_tokens, blocks[place]))
-            if tokens > most_tokens:
-                break
         fitting.append(place)
     exchanges = [place for place in fitting if blocks[place][0].get("role") not in _FOLLOWING]
     begins = exchanges or (fitting if answered else [])

@@ -411,6 +411,18 @@ with chats.chat_completion_stream("ann", ChatMessage.user("And?"), options) as a
     assert_type(answer.response().text, str)
 assert_type(chats.history("ann"), list[ChatMessage])
 
+
+def look_up(name: str) -> str:
+    """Look somebody up."""
+    return name
+
+
+told = chats.chat_completion("ann", "Who is Bob?", options, tools=[look_up])
+assert_type(told.usage, ChatCompletionUsage | None)
+with chats.chat_completion_stream("ann", "And?", tools=(look_up, len)) as answer:
+    for chunk in answer:
+        assert_type(chunk, CreateChatCompletionChunk)
+
 # Stored completions, and the rest of the API
 
 page = list_chat_completions(client, metadata={"a": "b"}, limit=3)

@@ -139,6 +139,9 @@ Conversations(client, Half())  # wrong: not all of a store
 Conversations(client, "chats.db")  # wrong: SQLiteStore("chats.db")
 Conversations(client).chat_completion("ann")  # wrong: says nothing
 Conversations(client).chat_completion("ann", "Hi").choice.message  # wrong: a text
+Conversations(client).chat_completion("ann", "Hi", tools=print)  # wrong: a list
+Conversations(client).chat_completion_stream("ann", "Hi", tools=["print"])  # wrong: of functions
+Conversations(client).chat_completion("ann", "Hi", [print])  # wrong: tools, by name
 ChatOptions(modle="m")  # wrong: misspelt
 ChatOptions("m")  # wrong: by name
 event: Mapping[str, Any] = verify_webhook({"type": "x"}, {})  # wrong: the bytes that came
