@@ -85,11 +85,6 @@ class ChatOptions:
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-_NOT_SENT = (
-    "restart", "system_prompt", "pre_prompt", "post_prompt", "history_messages", "history_tokens"
-)  # fmt: skip
-
-
 @dataclass
 class ChatResponse:
     """The answer of a turn.
@@ -204,8 +199,8 @@ class Conversations:
         messages = [ChatMessage.system(system_prompt)] if system_prompt else []
         messages += map(_recalled, _newest_exchanges(history, words, options))
         messages += [_between_prompts(message, options) for message in said]
-        names = (one.name for one in dataclasses.fields(options) if one.name not in _NOT_SENT)
-        sent = {name: getattr(options, name) for name in names}
+        names = (one.name for one in dataclasses.fields(CreateChatCompletionRequest))
+        sent = {name: getattr(options, name) for name in names if hasattr(options, name)}
         return _Turn(
             request=CreateChatCompletionRequest(messages=messages, **sent),
             restarted=kept is None,
@@ -319,13 +314,12 @@ _MEDIA_TOKENS = 1000
 
 def checked_conversation_id(conversation_id: Any) -> str:
     """An id that a store can keep. Raises ConfigError for any other."""
-    if not isinstance(conversation_id, str) or not conversation_id:
-        raise ConfigError(f"the id of a conversation is text, not {conversation_id!r}")
     try:
-        conversation_id.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"no id of a conversation: {conversation_id!r}: {error}") from None
-    return conversation_id
+        if isinstance(conversation_id, str) and conversation_id.encode():
+            return conversation_id
+    except UnicodeEncodeError:  # half a character, which no file can hold
+        pass
+    raise ConfigError(f"the id of a conversation is text, not {conversation_id!r}")
 
 
 def _check_limits(options: ChatOptions) -> None:
