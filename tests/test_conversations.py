@@ -640,6 +640,36 @@ for child in children:
     assert names[::2] == names[1::2]
 
 
+FOUNDERS = f"""
+import os, sys
+{IMPORTS}
+import sqlite3
+for number in range(25):
+    path = "%s-%d.db" % (sys.argv[1], number)
+    ready, start = os.pipe()
+    children = []
+    for name in "abcdef":
+        child = os.fork()
+        if not child:
+            os.close(start)
+            os.read(ready, 1)  # until all are there
+            store = SQLiteStore(path)
+            store.append("x", [{{"content": name}}], system_prompt=None, restart=False)
+            os._exit(0)
+        children.append(child)
+    os.close(ready)
+    os.close(start)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
+    found = [message["content"] for message in SQLiteStore(path).load("x")[1]]
+    assert sorted(found) == sorted("abcdef")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_that_make_a_file_at_once_share_it(tmp_path):
+    finished(run(FOUNDERS, tmp_path / "s"))
+
+
 def test_a_store_pickles_as_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = lib.SQLiteStore("s.db", busy_timeout=2)

@@ -159,11 +159,12 @@ class SQLiteStore:
         for place in (folder, self.path):  # SQLite itself finds out when there is an answer to keep
             if os.path.exists(place) and not os.access(place, os.W_OK):
                 raise ConfigError(f"cannot keep conversations in {self.path}: {place} is read-only")
-        if not os.path.exists(self.path):
+        if os.path.exists(self.path):
+            if os.path.getsize(self.path):
+                self._look()
+            self._run(self._migrate, begin="BEGIN IMMEDIATE")
+        else:
             self._create(folder)
-        elif os.path.getsize(self.path):
-            self._look()
-        self._run(self._migrate, begin="BEGIN IMMEDIATE")
         self._run(lambda db: db.execute("PRAGMA journal_mode = WAL").fetchone())
 
     def load(self, conversation_id: str, limit: int | None = None) -> Kept | None:
@@ -249,7 +250,8 @@ class SQLiteStore:
         try:
             with NamedTemporaryFile(dir=folder) as private:
                 os.chmod(private.name, 0o600)  # a umask may have taken even the owner's rights
-                self._run(self._version, mode=f"rwc&modeof={quote(private.name)}")
+                mode = f"rwc&modeof={quote(private.name)}"
+                self._run(self._migrate, begin="BEGIN IMMEDIATE", mode=mode)
         except OSError as error:
             raise ConfigError(f"cannot keep conversations in {self.path}: {error}") from error
 
