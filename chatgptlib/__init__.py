@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     )
     from .extras.glific import parse_via_chat_gpt
     from .extras.offline import OfflineRequest, OfflineServer
+    from .extras.offline_replies import Cut, Inject, Pieces, Stall
     from .extras.results import ResultStream
     from .extras.schema import json_schema
     from .extras.stored import (
@@ -130,11 +131,13 @@ __all__ = [
     "CreateChatCompletionRequest",
     "CreateChatCompletionResponse",
     "CustomToolCall",
+    "Cut",
     "DeserializeError",
     "EventDecoder",
     "EventStream",
     "FunctionCall",
     "HTTPError",
+    "Inject",
     "InternalServerError",
     "JSONObject",
     "MemoryStore",
@@ -147,6 +150,7 @@ __all__ = [
     "OutputTruncatedError",
     "ParsedCompletion",
     "PermissionDeniedError",
+    "Pieces",
     "PromptTokensDetails",
     "QuotaExceededError",
     "RateLimitError",
@@ -156,6 +160,7 @@ __all__ = [
     "ResultStream",
     "SQLiteStore",
     "ServerSentEvent",
+    "Stall",
     "StreamInterruptedError",
     "TokenLogprob",
     "ToolCall",
@@ -202,16 +207,20 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
         "ConversationStore": "extras.stores",
         "ConversationStream": "extras.conversations",
         "Conversations": "extras.conversations",
+        "Cut": "extras.offline_replies",
         "EventDecoder": "sse",
         "EventStream": "events",
+        "Inject": "extras.offline_replies",
         "MemoryStore": "extras.stores",
         "OfflineRequest": "extras.offline",
         "OfflineServer": "extras.offline",
         "ParsedCompletion": "extras.structured",
+        "Pieces": "extras.offline_replies",
         "ResponseAccumulator": "accumulate",
         "ResultStream": "extras.results",
         "SQLiteStore": "extras.stores",
         "ServerSentEvent": "events",
+        "Stall": "extras.offline_replies",
         "ToolRun": "extras.tools",
         "function_tool": "extras.tools",
         "json_schema": "extras.schema",

@@ -140,7 +140,7 @@ def test_the_stand_in_never_passes_for_a_model(messages, question):
         answer = ask(server, messages=asked).json()
     text = f"This is the offline stand-in of chatgptlib, not a model. You asked: {question}"
     assert answer["choices"] == [{"index": 0, **said(text)}]
-    assert (answer["model"], answer["system_fingerprint"]) == ("offline", "offline")
+    assert (answer["model"], answer["system_fingerprint"]) == ("m", "offline")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,13 @@ def test_a_limit_on_tokens_cuts_the_stand_ins_words(limits):
         pytest.param([None], TypeError, id="none"),
         pytest.param([b"Hi!"], TypeError, id="bytes"),
         pytest.param([1.5], TypeError, id="a-float"),
-        pytest.param([(429, {}, {})], TypeError, id="three-of-two"),
+        pytest.param([(429, {}, {}, {})], TypeError, id="four-of-three"),
+        pytest.param([(429, {}, "Retry-After: 1")], TypeError, id="headers-as-text"),
+        pytest.param([lib.Cut(answer=None)], TypeError, id="no-reply-to-spoil"),
+        pytest.param([lib.Cut(after="3")], TypeError, id="a-place-in-words"),
+        pytest.param([lib.Inject({1, 2})], TypeError, id="an-event-that-is-no-json"),
+        pytest.param([lib.Pieces([0])], ValueError, id="pieces-of-nothing"),
+        pytest.param([lib.Stall("long")], ValueError, id="a-time-in-words"),
         pytest.param([("429", {})], TypeError, id="a-status-in-words"),
         pytest.param([{"content": {1, 2}}], TypeError, id="no-json"),
         pytest.param([(500, object())], TypeError, id="no-json-in-a-refusal"),
@@ -447,8 +453,8 @@ def test_a_body_that_is_no_json_object_is_refused(body):
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
-@pytest.mark.parametrize(("path", "status"), [("/chat/completions", 405), ("/models", 404)])
-def test_other_methods_and_paths_are_refused(method, path, status):
+@pytest.mark.parametrize(("path", "status"), [("/embeddings/x", 404), ("/responses", 404)])
+def test_other_paths_are_refused(method, path, status):
     with lib.OfflineServer() as server:
         answer = requests.request(method, server.url + path, json=QUESTION, timeout=10)
     assert answer.status_code == status
@@ -470,7 +476,7 @@ def test_a_key_is_insisted_on():
     ("reply", "error", "code"),
     [
         pytest.param(401, lib.AuthenticationError, "invalid_api_key", id="401"),
-        pytest.param(HTTPStatus.NOT_FOUND, lib.NotFoundError, None, id="a-named-status"),
+        pytest.param(HTTPStatus.NOT_FOUND, lib.NotFoundError, "model_not_found", id="404"),
         pytest.param(429, lib.RateLimitError, "rate_limit_exceeded", id="429"),
         pytest.param(503, lib.InternalServerError, None, id="503"),
         pytest.param(

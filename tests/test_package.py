@@ -21,9 +21,10 @@ EXTRAS = [
     "extras.strict", "extras.shapes", "extras.schema", "extras.results", "extras.partial",
     "extras.structured",
     "extras.tools",
-    "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks", "extras.offline",
+    "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks",
+    "extras.offline_replies", "extras.offline",
 ]  # fmt: skip
-APPS = ["apps.chat", "apps.batch", "apps.vendor", "apps.ask"]
+APPS = ["apps.chat", "apps.batch", "apps.vendor", "apps.serve", "apps.ask"]
 LADDER = [*CORE, *EXTRAS, *APPS]
 DOORS = {("models", "extras.media"), ("client", "extras.forms")}  # of the core, to an extra each
 

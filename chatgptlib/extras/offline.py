@@ -1,43 +1,59 @@
 """A server on this machine that speaks the API without a model: for tests and first steps.
 
-    with OfflineServer(["Hi!", 429]) as server:
+    with OfflineServer(["Hi!", 429, Cut(after=3)]) as server:
         client = OpenAIClient(base_url=server.url)
-        ...                                 # the first call is answered, the next refused
+        ...             # the first call is answered, the next refused, the third cut short
         assert server.requests[0].body["messages"][-1]["content"] == "Say hi."
 
-In goes a script of replies, used in order, one for each valid request. When it is used
-up, and without one, the answer repeats the question and says that no model gave it. Out
-come answers and refusals in the API's format, whole or streamed as the request asks: what
-a client adds up from the stream is what it would have got whole.
+In goes a script of replies. Where it has none, the answer repeats the question and says that
+no model gave it. Out come answers and errors in the API's format, whole or streamed as the
+request asks: what a client adds up from the stream is what it would have got whole.
 
-It knows `POST /v1/chat/completions` alone, and of its parameters `model`, `messages`, `n`,
-`stream`, `stream_options` and, for its own texts, the limits on tokens. Where a model
-counts tokens it counts the words of the texts. It listens on 127.0.0.1, without TLS.
+It has chat completions, stored ones, embeddings and the list of models, also under Azure's
+paths. It listens on 127.0.0.1, without TLS.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import re
+import socket
+import struct
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count, zip_longest
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from ..models import text_of
+from ..codec import is_dict, is_list
+from ..models import Model
+from .offline_replies import (
+    OfflineAnswer,
+    OfflineCondition,
+    OfflineRefusal,
+    OfflineReply,
+    answer_for,
+    check_reply,
+    check_request,
+    condition_holds,
+    plain_answer,
+    stand_in,
+)
 
 if TYPE_CHECKING:
-    from http.server import ThreadingHTTPServer
-
     from typing_extensions import Self
 
-    from ..errors import JSONValue
+_MOST_KEPT = 1000  # requests, and stored completions
+_MOST_CONNECTIONS = 500  # at once, with a thread for each
+_LONGEST_LINE = 65536  # bytes of a request's head
+_MOST_UNREAD = 10**6  # bytes that are waited for when a request is refused unread
+_CLOSE_PATIENCE = 5.0  # seconds that close() waits for a reply function to return
 
-_OFFLINE_PATH = "/v1/chat/completions"
-_OFFLINE_POLL = 0.02  # seconds; close() waits for half of it on average
-_OFFLINE_PATIENCE = 5.0  # seconds close() waits for a reply function that is at work
+_request_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -53,417 +69,392 @@ class OfflineRequest:
 class OfflineServer:
     """The server: a context manager, or `start()` and `close()`. It starts once.
 
-    replies: what to answer, one for each valid request. A list is checked here; an endless
-        iterable does as well (`itertools.repeat(answer)`). Each reply is one of
+    replies: what to answer, one for each valid request: a list, which is checked here, or an
+        iterable without an end (`itertools.repeat(answer)`). A reply is
         - a text;
         - a dict, the message: `content`, `tool_calls`, `refusal`, and any other key;
         - a dict with `choices`, the whole answer, sent as it is;
-        - a status, or `(status, body)`, sent as it is, streaming or not;
+        - a status, `(status, body)` or `(status, body, headers)`, sent as it is, streaming or
+          not; a body of bytes need not be JSON;
+        - a fault: `Cut`, `Stall`, `Inject` or `Pieces`;
         - a function that takes the body of the request and returns one of these. It is
           called on the connection's thread; what it raises is told in a 500 that asks
           not to be tried again.
+    rules: `(condition, reply)` pairs. The first whose condition holds replies, each time, and
+        `replies` are for the other requests. A condition is a text in the last message, a
+        compiled regular expression found there, a dict of one or more of `text`, `regex`,
+        `model` and `tool` (the name of one offered), or a function of the body.
+    strict: refuse what the API refuses, and calls that the script has no reply for (without
+        any script, the stand-in answers). The end of the `with` block calls `verify()`.
     api_key: the key to insist on; None for none.
     delay: seconds between two chunks of a stream.
+    port: where to listen; 0 for a port that is free.
 
-    `requests` lists each `OfflineRequest` that came, the oldest first.
+    `requests` are those that came, the oldest first: the last 1,000, until `requests.clear()`.
+    `replies` are those of the list that are left; more may be appended.
 
     Raises TypeError for what is no reply, ValueError for a status or delay that can't be.
     """
 
     def __init__(
         self,
-        replies: Iterable[
-            str | int | dict[str, Any] | tuple[int, Any] | Callable[[dict[str, Any]], Any]
-        ]
-        | None = None,
+        replies: Iterable[OfflineReply] | None = None,
         *,
+        rules: Sequence[tuple[OfflineCondition, OfflineReply]] = (),
+        strict: bool = False,
         api_key: str | None = None,
         delay: float = 0.0,
+        port: int = 0,
     ) -> None:
         if not 0 <= delay <= threading.TIMEOUT_MAX:
             raise ValueError(f"delay must be 0 or more seconds, not {delay!r}")
+        script: Iterable[Any] = () if replies is None else replies
+        if isinstance(script, (str, bytes, Mapping)) or not hasattr(script, "__iter__"):
+            raise TypeError(f"replies must be a list of replies, not {type(replies).__name__}")
+        is_list = isinstance(script, Sequence)
         self.requests: list[OfflineRequest] = []
-        self._api_key = api_key
-        self._delay = delay
-        self._replies = _offline_script(() if replies is None else replies)
-        self._lock = threading.Lock()  # an iterator is not for two threads at once
+        self.replies: deque[OfflineReply] = deque(script if is_list else ())
+        self._endless: Iterator[Any] = iter(() if is_list else script)
+        self._rules, self._unused = list(rules), list(rules)
+        if any(len(rule) != 2 for rule in rules):
+            raise TypeError(f"rules must be pairs of a condition and a reply, not {rules!r:.200}")
+        for reply in (*self.replies, *(reply for _, reply in rules)):
+            check_reply(reply)
+        self._strict, self._has_script = strict, replies is not None or bool(rules)
+        self._api_key, self._delay, self._port = api_key, float(delay), port
+        self._stored: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        self._lock = threading.Lock()
+        self._numbers = count(1)
         self._closing = threading.Event()
-        self._server: ThreadingHTTPServer | None = None
-        self._thread: threading.Thread | None = None
+        self._listener: socket.socket | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._connections: set[_OfflineConnection] = set()
 
     @property
     def url(self) -> str:
         """The `base_url` for clients. Raises RuntimeError before the start."""
-        if self._server is None:
+        if self._listener is None:
             raise RuntimeError("the offline server has no url before start()")
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"http://127.0.0.1:{self._port}/v1"
 
     def start(self) -> Self:
-        """Listen on a free port and answer in the background. Returns the server itself."""
-        if self._server is not None or self._closing.is_set():
+        """Listen, and answer in the background. Returns the server itself.
+
+        Raises RuntimeError at the second time, OSError for a port that is taken.
+        """
+        if self._listener is not None or self._closing.is_set():
             raise RuntimeError("an offline server starts only once")
-        self._server = _offline_http_server(self._answer_to, self._closing, self._delay)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_OFFLINE_POLL,), daemon=True
-        )
+        self._listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
+        self._port = self._listener.getsockname()[1]
         self._thread.start()
         return self
 
     def close(self) -> None:
         """Stop: when this returns, the port, the connections and the threads are gone."""
+        was_closing = self._closing.is_set()
         self._closing.set()
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
+        if self._listener is not None and not was_closing:
+            socket.create_connection(("127.0.0.1", self._port)).close()  # wakes accept()
             self._thread.join()
-            self._server.server_close()
+            self._listener.close()
+            for connection in list(self._connections):
+                connection.stop()
+
+    def verify(self) -> None:
+        """Raise AssertionError for replies and rules that no request has used."""
+        if unused := [*self.replies, *self._unused]:
+            raise AssertionError(f"no request asked for {len(unused)} replies: {unused!r:.500}")
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
         self.close()
+        if self._strict and kind is None:
+            self.verify()
 
     def __repr__(self) -> str:
-        shown = f"url={self.url!r}" if self._server else "not started"
+        shown = f"url={self.url!r}" if self._listener else "not started"
         return f"{type(self).__name__}({shown})"
 
-    def _answer_to(self, request: OfflineRequest) -> bytes | list[bytes]:
-        """What goes back: a body, or the events of a stream. Raises _OfflineRefusal."""
-        self.requests.append(request)
-        _check_offline_request(request, self._api_key)
-        body = request.body
+    # From requests to answers
+
+    def _answer_to(self, request: OfflineRequest) -> OfflineAnswer:
         with self._lock:
-            reply = next(self._replies, _offline_stand_in)
-        answer = _offline_answer(reply(body) if callable(reply) else reply, body)
-        if body.get("stream") is not True:
-            return _offline_json(answer)
-        options: JSONValue = body.get("stream_options")
-        with_usage = isinstance(options, dict) and options.get("include_usage") is True
-        events = [_offline_json(chunk) for chunk in _offline_chunks(answer, with_usage)]
-        return [b"data: " + event + b"\n\n" for event in (*events, b"[DONE]")]
-
-
-# From replies to answers
-
-
-class _OfflineRefusal(Exception):
-    """A status and a body, in place of an answer."""
-
-
-def _offline_refusal(
-    status: int, words: str, *, param: str | None = None, code: str | None = None
-) -> _OfflineRefusal:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    error = {"message": words, "type": kind, "param": param, "code": code}
-    return _OfflineRefusal(status, {"error": error})
-
-
-def _offline_script(replies: Iterable[Any] | None) -> Iterator[Any]:
-    """The replies, checked now where looking at them does not use them up."""
-    kind = type(replies).__name__
-    if isinstance(replies, (str, bytes, Mapping)) or not isinstance(replies, Iterable):
-        raise TypeError(f"replies must be a list of replies, not {kind}")
-    if not isinstance(replies, Sequence):
-        return iter(replies)
-    for reply in replies:
-        if callable(reply):
-            continue
+            self.requests.append(request)
+            del self.requests[:-_MOST_KEPT]
         try:
-            answer = _offline_answer(reply, {"messages": []})
-            said: Any = [answer, *_offline_chunks(answer, True)]
-        except _OfflineRefusal as refusal:
-            _, said = refusal.args
-        except (AttributeError, LookupError, TypeError) as error:
-            raise TypeError(f"this is no reply: {reply!r}: {error}") from error
-        _offline_json(said)  # a TypeError for what JSON has no word for
-    return iter(list(replies))
+            answer = self._routed(request)
+            return answer if isinstance(answer, OfflineAnswer) else plain_answer(200, answer)
+        except OfflineRefusal as refusal:
+            return plain_answer(*refusal.reply)
+        except BaseException as error:  # what pytest.fail() raises is no Exception
+            failed = OfflineRefusal(500, f"{type(error).__name__}: {error}")
+            return plain_answer(*failed.reply, {"x-should-retry": "false"})
 
+    def _routed(self, request: OfflineRequest) -> Any:
+        """What the endpoint of a request answers: an OfflineAnswer, or JSON."""
+        from urllib.parse import parse_qsl, unquote
 
-def _offline_answer(given: Any, body: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-    """The whole answer that a reply stands for. Raises _OfflineRefusal if it refuses."""
-    reply: JSONValue | tuple[Any, ...] = given
-    if isinstance(reply, int):
-        code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(reply)
-        refusal = _offline_refusal(reply, f"refused with {reply:d}, as the script says", code=code)
-        reply = refusal.args
-    if isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[0], int):
-        if not 200 <= reply[0] <= 599 or reply[0] in (204, 304):  # these two have no body
-            raise ValueError(f"a status must be 200 to 599, and allow a body, not {reply[0]!r}")
-        raise _OfflineRefusal(*reply)
-    if isinstance(reply, str):
-        reply = {"content": reply}
-    if not isinstance(reply, dict):
-        kinds = "a text, a dict, a status, (status, body) or a function"
-        raise TypeError(f"a reply must be {kinds}, not {type(reply).__name__}")
-    if "choices" in reply:
+        path, _, query_text = request.path.partition("?")
+        found = re.fullmatch(r"(?:(?:/openai)?/v1|/openai/deployments/([^/]+))/(.+)", path)
+        steps = [unquote(step) for step in found[2].split("/")] if found else []
+        known = steps[:2] == ["chat", "completions"] or steps in (["embeddings"], ["models"])
+        if not found or not known:
+            words = "this offline server has chat/completions, embeddings and models alone"
+            raise OfflineRefusal(404, f"unknown URL {path}: {words}", code="unknown_url")
+        self._check_key(request.headers)
+        body, query = request.body, dict(parse_qsl(query_text))
+        if request.method == "POST" and not is_dict(body):
+            raise OfflineRefusal(400, "the body of the request is not a JSON object")
+        if found[1] and is_dict(body):
+            body = {**body, "model": unquote(found[1])}
+        match request.method, *steps:
+            case "POST", "embeddings":
+                return _offline_embeddings(body)
+            case "GET", "models":
+                return _offline_models()
+            case "POST", "chat", "completions":
+                return self._create(body)
+            case "GET", "chat", "completions":
+                return self._list(query)
+            case "GET" | "POST" | "DELETE", "chat", "completions", key:
+                return self._one_stored(request.method, key, body)
+            case "GET", "chat", "completions", key, "messages":
+                return _offline_page(self._find(key)[1], query)
+            case _:
+                raise OfflineRefusal(405, f"{request.method} is not allowed for {path}")
+
+    def _check_key(self, headers: Mapping[str, str]) -> None:
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        key = headers.get("api-key", bearer)
+        if self._api_key not in (None, key):
+            words = f"Incorrect API key provided: {key[:3]}***." if key else "No API key provided."
+            raise OfflineRefusal(401, words, code="invalid_api_key")
+
+    def _create(self, body: dict[str, Any]) -> OfflineAnswer:
+        check_request(body, self._strict)
+        answer = answer_for(self._reply_to(body), body, self._delay)
+        if body.get("store") is True and answer.completion is not None:
+            kept: dict[str, Any] = {**answer.completion, "metadata": body.get("metadata") or {}}
+            same = {"content": None, "refusal": None}
+            messages = [{**same, **m, "id": f"m{i}"} for i, m in enumerate(body["messages"])]
+            with self._lock:
+                self._stored[kept["id"]] = kept, messages
+                for old in list(self._stored)[:-_MOST_KEPT]:
+                    del self._stored[old]
+        return answer
+
+    def _reply_to(self, body: dict[str, Any]) -> Any:
+        for rule in self._rules:
+            if condition_holds(rule[0], body):
+                with self._lock:
+                    self._unused = [unused for unused in self._unused if unused is not rule]
+                return rule[1]
+        with self._lock:
+            reply = self.replies.popleft() if self.replies else next(self._endless, stand_in)
+        if reply is stand_in and self._strict and self._has_script:
+            raise LookupError("the script has no reply left for this call")
         return reply
-    message = {"role": "assistant", "content": None, "refusal": None, **reply}
-    if reason is None:
-        calls = (key for key in ("tool_calls", "function_call") if message.get(key))
-        reason = next(calls, "stop")
-    n = body.get("n") or 1
-    asked = sum(map(_offline_words, body["messages"]))
-    answered = n * _offline_words(message)
-    return {
-        "id": f"chatcmpl-offline-{next(_offline_numbers)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": "offline",
-        "system_fingerprint": "offline",
-        "choices": [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
-            for index in range(n)
-        ],
-        "usage": {
-            "prompt_tokens": asked,
-            "completion_tokens": answered,
-            "total_tokens": asked + answered,
-        },
-    }
+
+    def _find(self, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        if key not in self._stored:
+            raise OfflineRefusal(404, f"there is no stored completion {key!r}", code="not_found")
+        return self._stored[key]
+
+    def _one_stored(self, method: str, key: str, body: Any) -> dict[str, Any]:
+        completion, _ = self._find(key)
+        if method == "DELETE":
+            del self._stored[key]
+            return {"object": "chat.completion.deleted", "id": key, "deleted": True}
+        if method == "POST":
+            completion["metadata"] = body.get("metadata") or {}
+        return completion
+
+    def _list(self, query: dict[str, str]) -> dict[str, Any]:
+        wanted = {key[9:-1]: query[key] for key in query if key.startswith("metadata[")}
+        kept = [completion for completion, _ in list(self._stored.values())]
+        if model := query.get("model"):
+            kept = [one for one in kept if one["model"] == model]
+        return _offline_page(
+            [one for one in kept if wanted.items() <= one["metadata"].items()], query
+        )
+
+    # Connections
+
+    def _accept(self) -> None:
+        while self._listener is not None:
+            client, _ = self._listener.accept()
+            if self._closing.is_set():
+                client.close()
+                return
+            if len(self._connections) >= _MOST_CONNECTIONS:
+                _request_log.warning("closed a connection: %d others are open", _MOST_CONNECTIONS)
+                client.close()
+                continue
+            connection = _OfflineConnection(self, client)
+            self._connections.add(connection)
+            connection.start()
 
 
-_offline_numbers = count(1)
+def _offline_page(items: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
+    """The part of a list that `after`, `limit` and `order` ask for."""
+    items = items[::-1] if query.get("order") == "desc" else items
+    ids = ["", *(item["id"] for item in items)]
+    after, limit = query.get("after", ""), query.get("limit", "20")
+    if after not in ids or not limit.isdecimal():
+        raise OfflineRefusal(400, f"there is no page after {after!r} of {limit!r}", param="after")
+    start = ids.index(after)
+    data = items[start : start + int(limit)]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else ("", "")
+    page = {"object": "list", "data": data, "has_more": start + len(data) < len(items)}
+    return {**page, "first_id": first, "last_id": last}
 
 
-def _offline_words(message: dict[str, Any]) -> int:
-    return sum(len(text_of(message.get(key)).split()) for key in ("content", "refusal"))
+def _offline_models() -> dict[str, Any]:
+    names = [value for name, value in vars(Model).items() if name.isupper()]
+    same = {"object": "model", "created": 0, "owned_by": "offline"}
+    return {"object": "list", "data": [{"id": name, **same} for name in names]}
 
 
-def _offline_stand_in(body: dict[str, Any]) -> dict[str, Any]:
-    """The answer where no script has one: the question, and that no model is here."""
-    asked = (text_of(m.get("content")) for m in reversed(body["messages"]) if m["role"] == "user")
-    question = next(asked, "").strip() or "(nothing in words)"
-    text = f"This is the offline stand-in of chatgptlib, not a model. You asked: {question}"
-    words = re.findall(r"\s*\S+", text)
-    limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
-    kept = words[: min((limit for limit in limits if limit is not None), default=None)]
-    reason = "length" if len(kept) < len(words) else "stop"
-    return _offline_answer("".join(kept), body, reason)
+def _offline_embeddings(body: dict[str, Any]) -> dict[str, Any]:
+    """A vector of length 1 for each input, always the same for the same input and size."""
+    import random
+    from base64 import b64encode
+
+    given, size = body.get("input"), body.get("dimensions") or 1536
+    if not given or not body.get("model") or type(size) is not int or not 1 <= size <= 4096:
+        words = "expected a model, an input, and at most 4096 dimensions"
+        raise OfflineRefusal(400, f"input: {words}", param="input")
+    texts: Any = given if is_list(given) and type(given[0]) is not int else [given]
+    data: list[dict[str, Any]] = []
+    for index, text in enumerate(texts):
+        numbers = random.Random(json.dumps(text))
+        raw = [numbers.uniform(-1, 1) for _ in range(size)]
+        length = math.hypot(*raw)
+        vector: Any = [number / length for number in raw]
+        if body.get("encoding_format") == "base64":
+            vector = b64encode(struct.pack(f"<{size}f", *vector)).decode()
+        data.append({"object": "embedding", "index": index, "embedding": vector})
+    words_in = sum(len(text.split() if isinstance(text, str) else text) for text in texts)
+    usage = {"prompt_tokens": words_in, "total_tokens": words_in}
+    return {"object": "list", "data": data, "model": body["model"], "usage": usage}
 
 
-# From an answer to its chunks
+class _OfflineConnection(threading.Thread):
+    """Answers the requests that come over one connection, one after the other."""
 
+    def __init__(self, server: OfflineServer, client: socket.socket) -> None:
+        super().__init__(daemon=True)
+        self._server, self._client = server, client
+        self._received = client.makefile("rb")
+        self._knows_chunks = self._goes_on = True
 
-def _offline_chunks(answer: dict[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:
-    """The chunks that add up to `answer`, those of several choices by turns."""
-    head = {key: value for key, value in answer.items() if key not in ("choices", "usage")}
-    head["object"] = "chat.completion.chunk"
-    if with_usage:
-        head["usage"] = None
-    cut = [_offline_deltas(choice, index) for index, choice in enumerate(answer["choices"])]
-    for turn in zip_longest(*cut):
-        yield from ({**head, "choices": [choice]} for choice in turn if choice is not None)
-    if with_usage and answer.get("usage") is not None:
-        yield {**head, "choices": [], "usage": answer["usage"]}
+    def run(self) -> None:
+        with suppress(OSError), self._client, self._received:  # OSError: the client hung up
+            self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while self._goes_on:
+                self._exchange()
+        self._server._connections.discard(self)
 
+    def stop(self) -> None:
+        with suppress(OSError):  # it is closed
+            self._client.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
+        if self is not threading.current_thread():
+            self.join(_CLOSE_PATIENCE)
 
-def _offline_deltas(choice: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
-    """What the chunks say of one choice: its role, texts and calls, and why it ended.
-
-    Other keys of the message are in the first, those of the choice in the last.
-    """
-    message, logprobs = choice["message"], dict(choice.get("logprobs") or {})
-    same = {"index": choice.get("index", index), "logprobs": None, "finish_reason": None}
-    in_pieces = ("content", "refusal", "reasoning_content", "reasoning")
-    texts = {key: message[key] for key in in_pieces if isinstance(message.get(key), str)}
-    later = {*texts, "tool_calls", "function_call"}
-    first = {key: value for key, value in message.items() if key not in later}
-    yield {**same, "delta": {"role": "assistant", **first, **dict.fromkeys(texts, "")}}
-    for key, text in texts.items():
-        tokens: list[Any] = logprobs.pop(key, None) or []
-        for part, token in zip_longest(_offline_pieces(text, tokens), tokens):
-            known = {"content": None, "refusal": None, key: [token]} if token else None
-            yield {**same, "delta": {} if part is None else {key: part}, "logprobs": known}
-    for number, call in enumerate(message.get("tool_calls") or ()):
-        for part in _offline_call(call):
-            yield {**same, "delta": {"tool_calls": [{**part, "index": number}]}}
-    if message.get("function_call") is not None:
-        for part in _offline_call({"function": message["function_call"]}):
-            yield {**same, "delta": {"function_call": part["function"]}}
-    last = {key: value for key, value in choice.items() if key != "message"}
-    left = {key: value for key, value in logprobs.items() if value is not None}
-    yield {**same, "delta": {}, **last, "logprobs": left or None}
-
-
-def _offline_call(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A call without its arguments, or its input, and then those in pieces."""
-    for kind, key in (("function", "arguments"), ("custom", "input")):
-        called: JSONValue = call.get(kind)
-        if isinstance(called, dict) and isinstance(text := called.get(key), str):
-            yield {**call, kind: {**called, key: ""}}
-            yield from ({kind: {key: part}} for part in _offline_pieces(text))
+    def _exchange(self) -> None:
+        try:
+            request = self._read()
+        except OfflineRefusal as refusal:  # it is not HTTP
+            self._goes_on = False
+            self._send(plain_answer(*refusal.reply))
+            self._client.shutdown(socket.SHUT_WR)
+            self._received.read(_MOST_UNREAD)  # to close with bytes unread is to reset
             return
-    yield call
+        answer = self._server._answer_to(request)
+        ends = [step for step in answer.steps if step in ("close", "reset")]
+        _request_log.info("%s", " ".join([request.method, request.path, str(answer.status), *ends]))
+        if request.method == "HEAD":
+            answer.steps = ["head"]
+        self._send(answer)
 
+    def _read(self) -> OfflineRequest:
+        """The next request. Raises ConnectionError if none comes, OfflineRefusal for no HTTP."""
+        start = re.fullmatch(r"([!-~]+) ([!-~]+) HTTP/1\.([01])", self._line())
+        if start is None:
+            raise OfflineRefusal(400, "this is not an HTTP request")
+        headers: dict[str, str] = {}
+        while line := self._line():
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        self._knows_chunks = start[3] == "1"
+        self._goes_on = self._knows_chunks and headers.get("connection", "").lower() != "close"
+        if "expect" in headers:
+            self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if "transfer-encoding" in headers:
+            content = b"".join(iter(self._chunk, b""))
+        else:
+            content = self._exactly(_body_size(headers.get("content-length", "0"), 10))
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError):
+            body = content
+        return OfflineRequest(start[1], start[2], headers, body)
 
-def _offline_pieces(text: str, tokens: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """`text` in pieces: those of the tokens if they are its own, else about a word each."""
-    said = [str(token.get("token")) for token in tokens]
-    if said and "".join(said) == text:
-        return said
-    return re.findall(r"\s*\S{1,12}|\s+", text)  # a limit, for scripts without spaces
+    def _line(self) -> str:
+        line = self._received.readline(_LONGEST_LINE)
+        if not line:
+            raise ConnectionError("the client has hung up")
+        if not line.endswith(b"\n"):
+            raise OfflineRefusal(431, "a line of the request is too long")
+        return line.decode("latin-1").rstrip("\r\n")
 
+    def _chunk(self) -> bytes:
+        chunk = self._exactly(_body_size(self._line().partition(";")[0], 16))
+        self._line()  # behind the last one there could be trailers, which nobody sends
+        return chunk
 
-# From HTTP to requests, and back
+    def _exactly(self, size: int) -> bytes:
+        content = self._received.read(size)
+        if len(content) < size:
+            raise ConnectionError("the client has hung up")
+        return content
 
-
-def _check_offline_request(request: OfflineRequest, api_key: str | None) -> None:
-    """Raise _OfflineRefusal for what the API refuses, in the order in which it looks."""
-    if request.path.partition("?")[0] != _OFFLINE_PATH:
-        words = f"unknown URL {request.path}: this offline server has {_OFFLINE_PATH} alone"
-        raise _offline_refusal(404, words, code="unknown_url")
-    if request.method != "POST":
-        raise _offline_refusal(405, f"{request.method} is not allowed here, only POST")
-    given = request.headers.get("authorization")
-    if api_key is not None and given != f"Bearer {api_key}":
-        words = "incorrect API key" if given else "no API key in a header Authorization: Bearer"
-        raise _offline_refusal(401, words, code="invalid_api_key")
-    body: JSONValue = request.body
-    if not isinstance(body, dict):
-        raise _offline_refusal(400, "the body of the request is not a JSON object")
-
-    def wrong(param: str, words: str) -> _OfflineRefusal:
-        return _offline_refusal(400, f"{param}: {words}", param=param)
-
-    if not isinstance(body.get("model"), str) or not body["model"]:
-        raise wrong("model", "a request names one")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise wrong("messages", "a request has a list of them, at least one")
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise wrong(f"messages[{i}]", "expected an object with a role")
-    for name, most in (("n", 128), ("max_tokens", None), ("max_completion_tokens", None)):
-        value = body.get(name)
-        if value is not None and (type(value) is not int or not 1 <= value <= (most or value)):
-            raise wrong(name, "expected an integer from 1" + (f" to {most}" if most else ""))
-
-
-def _offline_json(value: Any) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which only an escape can say
-        return json.dumps(value).encode()
-
-
-def _offline_http_server(
-    answer_to: Callable[[OfflineRequest], bytes | list[bytes]],
-    closing: threading.Event,
-    delay: float,
-) -> ThreadingHTTPServer:
-    """A server that listens. Its classes are in here, for `http.server` is slow to import."""
-    import socket
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-    from socketserver import TCPServer
-
-    numbers = count(1)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = default_request_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        server_version, sys_version = "chatgptlib-offline", ""
-
-        def __getattr__(self, name: str) -> Callable[[], None]:
-            if name.startswith("do_"):  # http.server has a method per verb; one does here
-                return self.answer
-            raise AttributeError(name)
-
-        def answer(self) -> None:
-            length = self.headers.get("Content-Length", "0")
-            if "Transfer-Encoding" in self.headers or not re.fullmatch("[0-9]{1,9}", length):
-                self.send_error(411, "a request has a Content-Length, of up to 9 digits")
+    def _send(self, answer: OfflineAnswer) -> None:
+        """Take the steps of an answer, up to where it breaks off."""
+        in_chunks = answer.is_chunked and self._knows_chunks
+        for step in answer.steps:
+            if step == "head":
+                self._client.sendall(self._head(answer, in_chunks))
+            elif isinstance(step, bytes):
+                self._client.sendall(b"%x\r\n%b\r\n" % (len(step), step) if in_chunks else step)
+            elif isinstance(step, str) or self._server._closing.wait(step):
+                if step == "reset":
+                    linger = struct.pack("ii", 1, 0)  # closing throws away what was not sent
+                    self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                self._goes_on = False
                 return
-            content = self.rfile.read(int(length))
-            if len(content) < int(length):
-                self.close_connection = True  # nobody is left to be answered
-                return
-            try:
-                answer = answer_to(self.arrived(content))
-            except _OfflineRefusal as refusal:
-                status, body = refusal.args
-                self.send_body(status, _offline_json(body))
-            except BaseException as error:  # what pytest.fail() raises is no Exception
-                _, body = _offline_refusal(500, f"{type(error).__name__}: {error}").args
-                self.send_body(500, _offline_json(body), {"x-should-retry": "false"})
-            else:
-                if isinstance(answer, list):
-                    self.send_events(answer)
-                else:
-                    self.send_body(200, answer)
+        if in_chunks:
+            self._client.sendall(b"0\r\n\r\n")
 
-        def arrived(self, content: bytes) -> OfflineRequest:
-            given = self.headers
-            headers = {name.lower(): ", ".join(given.get_all(name, [])) for name in given}
-            try:
-                body = json.loads(content)
-            except (ValueError, RecursionError):
-                body = content
-            return OfflineRequest(self.command, self.path, headers, body)
+    def _head(self, answer: OfflineAnswer, in_chunks: bool) -> bytes:
+        from http.client import responses
 
-        def send_head(self, status: int, headers: Mapping[str, str]) -> None:
-            self.send_response(status)
-            self.send_header("x-request-id", f"req-offline-{next(numbers)}")
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if self.close_connection:
-                self.send_header("Connection", "close")
-            self.end_headers()
+        headers = {"x-request-id": f"req-offline-{next(self._server._numbers)}", **answer.headers}
+        if in_chunks:
+            headers["transfer-encoding"] = "chunked"
+        elif not answer.is_chunked:  # else the end of the connection is that of the body
+            body = [step for step in answer.steps if isinstance(step, bytes)]
+            headers["content-length"] = str(sum(map(len, body)))
+        if not self._goes_on:
+            headers["connection"] = "close"
+        lines = [f"HTTP/1.1 {answer.status:d} {responses.get(answer.status, '')}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-        def send_body(self, status: int, body: bytes, more: Mapping[str, str] = {}) -> None:
-            kind, length = "application/json", str(len(body))
-            self.send_head(status, {"Content-Type": kind, "Content-Length": length, **more})
-            if self.command != "HEAD":
-                self.wfile.write(body)
 
-        def send_events(self, events: list[bytes]) -> None:
-            chunked = self.request_version != "HTTP/1.0"
-            self.close_connection |= not chunked
-            coding = {"Transfer-Encoding": "chunked"} if chunked else {}
-            self.send_head(200, {"Content-Type": "text/event-stream", **coding})
-            for number, event in enumerate(events):
-                if number and closing.wait(delay):
-                    self.close_connection = True
-                    return
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event) if chunked else event)
-            if chunked:
-                self.wfile.write(b"0\r\n\r\n")
-
-        def send_error(self, code: int, message: str | None = None, explain: Any = None) -> None:
-            """Refuse what is not HTTP. `http.server` calls this, and would send a page."""
-            self.close_connection = True
-            _, body = _offline_refusal(code, message or "the request is not valid HTTP").args
-            self.send_body(code, _offline_json(body))
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        request_queue_size = 128  # with the usual 5, many clients at once lose seconds
-        serving: tuple[tuple[Any, threading.Thread], ...] = ()  # connections, who serves them
-
-        def server_bind(self) -> None:
-            TCPServer.server_bind(self)  # HTTPServer's own asks DNS for this machine's name
-
-        def process_request(self, request: Any, client_address: Any) -> None:
-            thread = threading.Thread(
-                target=self.process_request_thread, args=(request, client_address), daemon=True
-            )
-            thread.start()
-            alive = (one for one in self.serving if one[1].is_alive())
-            self.serving = (*alive, (request, thread))
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            pass  # the client hung up: no news, and nobody to tell
-
-        def server_close(self) -> None:
-            super().server_close()
-            for request, _ in self.serving:
-                try:
-                    request.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
-                except OSError:
-                    pass  # closed already
-            for _, thread in self.serving:
-                if thread is not threading.current_thread():
-                    thread.join(_OFFLINE_PATIENCE)
-
-    return Server(("127.0.0.1", 0), Handler)
+def _body_size(text: str, base: int) -> int:
+    if not re.fullmatch("[0-9]{1,9}" if base == 10 else "[0-9a-fA-F]{1,7}", text):
+        raise OfflineRefusal(411, "a body has chunks, or a Content-Length of up to 9 digits")
+    return int(text, base)
