@@ -37,6 +37,7 @@ OF_EXTRAS = {  # test modules that need an extra in each test; any other has to 
 QUICK_START = "Write a tagline for an ice cream shop."
 STRICT = ("--strict", "--config-file=", "--no-error-summary")  # for mypy
 BARE = ("requests", "pytest", "responses", "hypothesis")  # what the tests of the file need
+SERVER = [f"chatgptlib/extras/{name}.py" for name in ("offline_replies", "offline")]
 AT_ONCE = os.cpu_count() or 1  # suites
 
 HOME = Path(__file__).resolve().parent.parent
@@ -174,7 +175,7 @@ class Gate:
         self.files: dict[str, Path] = {}  # each beside what tests it
         for name, options in FILES.items():
             alone = self.room / name.replace(" ", "_")
-            for needed in ("tests", "README.md", "setup.cfg", "chatgptlib/extras/offline.py"):
+            for needed in ("tests", "README.md", "setup.cfg", *SERVER):
                 self.copy(unpacked / needed, alone / needed)
             file = self.files[name] = alone / "vendored_chat.py"
             run(python, "-m", "chatgptlib", "vendor", *options, "-o", file, cwd=self.beside)

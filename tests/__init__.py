@@ -42,7 +42,7 @@ class Library:
             if not found.name.endswith("__main__"):
                 self.modules.append(importlib.import_module(found.name))
         if not hasattr(_root, "OfflineServer"):
-            self.modules.append(_offline_server())
+            self.modules += _offline_server()
 
     @property
     def name(self):
@@ -71,15 +71,17 @@ def _skip_where_an_extra_is_needed():
 
 
 def _offline_server():
-    """The offline server, for a copy in one file that comes without it."""
-    path = Path(__file__).parent.parent / "chatgptlib" / "extras" / "offline.py"
-    from_core = re.findall(r"^ *from \.\.(\w+) import", path.read_text("utf-8"), re.M)
-    for name in ("extras", *from_core):  # what it is in, and what it imports from
-        sys.modules[f"{_root.__name__}.{name}"] = _root
-    spec = importlib.util.spec_from_file_location(f"{_root.__name__}.extras.offline", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The two modules of the offline server, for a copy in one file that comes without them."""
+    folder = Path(__file__).parent.parent / "chatgptlib" / "extras"
+    for name in ("offline_replies", "offline"):
+        path = folder / f"{name}.py"
+        from_core = re.findall(r"^ *from \.\.(\w+) import", path.read_text("utf-8"), re.M)
+        for other in ("extras", *from_core):  # what it is in, and what it imports from
+            sys.modules[f"{_root.__name__}.{other}"] = _root
+        spec = importlib.util.spec_from_file_location(f"{_root.__name__}.extras.{name}", path)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
 
 
 def loaded_by(code):
