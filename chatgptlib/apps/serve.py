@@ -1,0 +1,76 @@
+"""The offline server for programs in any language: `python -m chatgptlib serve`.
+
+It prints its base URL on stdout, and a line for each request on stderr, until it is stopped.
+A script is a list of replies in JSON, or `{"replies": [...], "rules": [[condition, reply], ...]}`,
+as `OfflineServer` takes them; a fault is `{"Cut": {"after": 3}}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..codec import is_dict, is_list
+from ..extras.offline import OfflineServer
+from ..extras.offline_replies import Cut, Inject, Pieces, Stall
+
+_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Inject, Pieces, Stall)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C or SIGTERM. Returns 1 for replies of a strict script that are left."""
+    parser = argparse.ArgumentParser(
+        prog="chatgptlib serve",
+        description="Speak the API without a model, on this machine, until Ctrl-C.",
+    )
+    add = parser.add_argument
+    add("--port", type=int, default=0, metavar="N", help="where to listen; default: a free port")
+    add("--script", type=Path, metavar="FILE.json", help="replies, and rules for them")
+    add("--strict", action="store_true", help="refuse what the API would, or no reply is for")
+    add("--api-key", metavar="KEY", help="the key to insist on")
+    options = parser.parse_args(arguments)
+    settings = {"strict": options.strict, "api_key": options.api_key, "port": options.port}
+    try:
+        script = _script(options.script) if options.script else {}
+        server = OfflineServer(**script, **settings).start()
+    except (OSError, OverflowError, TypeError, ValueError) as error:
+        parser.error(str(error))
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        print(server.url, flush=True)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        server.close()
+    try:
+        if options.strict:
+            server.verify()
+    except AssertionError as error:
+        print(f"chatgptlib serve: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _script(path: Path) -> dict[str, Any]:
+    """What a file says for OfflineServer. Raises ValueError or TypeError."""
+    given = json.loads(path.read_text(encoding="utf-8-sig"))
+    script: dict[str, Any] = given if is_dict(given) else {"replies": given}
+    if is_list(replies := script.get("replies")):
+        script["replies"] = [_reply(reply) for reply in replies]
+    script["rules"] = [(*rule[:-1], _reply(rule[-1])) for rule in script.get("rules", ())]
+    return script
+
+
+def _reply(value: Any) -> Any:
+    """A reply, with an object for each fault: its name, and in it what it is made with."""
+    if not is_dict(value) or len(value) != 1 or (name := min(value)) not in _FAULTS:
+        return value
+    given = {key: _reply(item) if key == "answer" else item for key, item in value[name].items()}
+    return _FAULTS[name](**given)
