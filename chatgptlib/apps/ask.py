@@ -51,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from .vendor import main as vendor
 
                 return vendor(given[1:])
+            if given[:1] == ["serve"]:
+                from .serve import main as serve
+
+                return serve(given[1:])
             return _run(_parsed(given))
         except OpenAIError as error:
             _end_answer()
