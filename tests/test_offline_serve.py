@@ -1,0 +1,172 @@
+"""`chatgptlib serve`: the offline server for a program in any language."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from . import lib
+
+pytestmark = pytest.mark.skipif(
+    lib.name != "chatgptlib", reason="the command line is the package's"
+)
+
+ROOT = Path(__file__).parent.parent
+QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Say hi."}]}
+SCRIPT = {
+    "replies": [
+        [429, {"error": {"message": "Slow down."}}, {"Retry-After": "7"}],
+        {"Cut": {"after": 3, "answer": {"Stall": {"seconds": 0.01, "answer": "One two three."}}}},
+        "Hi!",
+    ],
+    "rules": [["rain", "Rain."], [{"model": "big"}, {"Pieces": {"sizes": [9], "answer": "Big."}}]],
+}
+NODE = """
+const ask = async (body) => (await fetch(process.argv[1] + "/chat/completions", {
+  method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)}));
+const question = JSON.parse(process.argv[2]);
+const refused = await ask(question);
+const cut = await (await ask({...question, stream: true})).text();
+const whole = await (await ask(question)).json();
+const big = await (await ask({...question, model: "big", stream: true})).text();
+console.log(JSON.stringify([refused.status, refused.headers.get("retry-after"),
+  cut.split("data: ").length - 1, whole.choices[0].message.content, big.includes('"Big."')]));
+"""
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "chatgptlib", "serve", *map(str, arguments)]
+
+
+@contextmanager
+def serving(*arguments):
+    """A server as a process: its URL, and `told`, where its exit code and stderr will be."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )  # fmt: skip
+    told = []
+    try:
+        yield process.stdout.readline().strip(), told
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        told += [process.returncode, errors]
+
+
+def run(*words, **more):
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True, **more)
+    return done.stdout
+
+
+@pytest.fixture
+def script(tmp_path):
+    def file_with(content):
+        path = tmp_path / "script.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return file_with
+
+
+def asked(url, key="k", **body):
+    """The answer to a question, as text or as the error that it is."""
+    with lib.OpenAIClient(key, base_url=url, max_retries=0) as client:
+        try:
+            return lib.create_chat_completion(client, {**QUESTION, **body}).text
+        except lib.OpenAIError as error:
+            return type(error).__name__
+
+
+def test_it_answers_until_it_is_stopped_with_a_line_for_each_request():
+    with serving() as (url, told):
+        assert "You asked: Say hi." in asked(url)
+        assert asked(url, n=0) == "BadRequestError"
+    path = "POST /v1/chat/completions"
+    assert told == [0, f"{path} 200\n{path} 400\n"]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_curl_gets_what_the_script_says(script):
+    with serving("--script", script(SCRIPT)) as (url, told):
+        curl = ["curl", "-sS", "-i", f"{url}/chat/completions", "-d", json.dumps(QUESTION)]
+        refused = run(*curl)
+        rain = run(
+            *curl[:-1], json.dumps({**QUESTION, "messages": [{"role": "user", "content": "rain?"}]})
+        )
+        streamed = run(*curl[:-1], json.dumps({**QUESTION, "stream": True}))
+    assert refused.startswith("HTTP/1.1 429 Too Many Requests\n")
+    assert "retry-after: 7\n" in refused
+    assert '"content": "Rain."' in rain
+    assert streamed.count("data: ") == 3
+    assert told[0] == 0
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+def test_node_gets_what_the_script_says(script):
+    with serving("--script", script(SCRIPT)) as (url, _):
+        program = ["node", "--input-type=module", "-e", NODE, url, json.dumps(QUESTION)]
+        found = json.loads(run(*program))
+    assert found == [429, "7", 3, "Hi!", True]
+
+
+def test_a_script_may_be_a_list_of_replies(script):
+    with serving("--script", script(["One.", 503])) as (url, _):
+        assert [asked(url), asked(url)] == ["One.", "InternalServerError"]
+
+
+def test_a_strict_script_that_is_not_used_up_is_told_at_the_end(script):
+    with serving("--strict", "--script", script(["One.", "Two."])) as (url, told):
+        assert asked(url, temprature=1) == "BadRequestError"
+        assert asked(url) == "One."
+    assert told[0] == 1
+    assert told[1].endswith("chatgptlib serve: no request asked for 1 replies: ['Two.']\n")
+
+
+def test_a_key_and_a_port_can_be_chosen():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving("--port", port, "--api-key", "sk-right") as (url, told):
+        assert url == f"http://127.0.0.1:{port}/v1"
+        assert asked(url, "sk-wrong") == "AuthenticationError"
+        assert "You asked" in asked(url, "sk-right")
+    assert "sk-right" not in told[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param("{", "Expecting", id="no-json"),
+        pytest.param('"Hi!"', "list of replies", id="a-text-alone"),
+        pytest.param([None], "no reply", id="no-reply"),
+        pytest.param([{"Cut": {"before": 3}}], "before", id="an-unknown-word"),
+        pytest.param({"reply": []}, "reply", id="an-unknown-part"),
+        pytest.param({"rules": ["Hi!"]}, "rules", id="a-rule-without-condition"),
+        pytest.param([{"Stall": {"seconds": "long"}}], "long", id="no-time"),
+    ],
+)
+def test_a_script_that_is_none_is_wrong_usage(script, content, words):
+    done = subprocess.run(
+        command("--script", script(content)), capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_wrong_usage():
+    with lib.OfflineServer() as server:
+        port = server.url.removesuffix("/v1").rpartition(":")[2]
+        done = subprocess.run(
+            command("--port", port), capture_output=True, text=True, timeout=60, cwd=ROOT
+        )
+    assert done.returncode == 2
+    assert "in use" in done.stderr
