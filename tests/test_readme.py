@@ -21,10 +21,14 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
 # What needs more than the tests install is run where that is installed.
-ON_A_CLUSTER = "# on_a_cluster.py\n"
+ON_A_CLUSTER, WITH_VCRPY = "# on_a_cluster.py\n", "# with_vcrpy.py\n"
 PYTHON = [
-    code for language, code in BLOCKS if language == "python" and not code.startswith(ON_A_CLUSTER)
+    code
+    for language, code in BLOCKS
+    if language == "python" and not code.startswith((ON_A_CLUSTER, WITH_VCRPY))
 ]
+# A copy in one file comes without these.
+OF_THE_SERVER = ["OfflineServer", "Cut", "Stall"]
 
 
 def answer(body):
@@ -61,8 +65,9 @@ def of_the_tested(code):
     for names in re.findall(r"from chatgptlib import (.*)", code):
         for name in names.split(", "):
             getattr(lib, name)  # skips the test of a file that was made without it
-    server, home = "import OfflineServer\n", lib.OfflineServer.__module__
-    code = code.replace(f"from chatgptlib {server}", f"from {home} {server}")
+    names = {name: getattr(lib, name).__module__ for name in OF_THE_SERVER}
+    imports = "".join(f"from {home} import {name}\n" for name, home in names.items())
+    code = code.replace(f"from chatgptlib import {', '.join(names)}\n", imports)
     return code.replace("from chatgptlib import", f"from {lib.name} import")
 
 
@@ -257,3 +262,32 @@ def test_the_cluster_answers_what_one_machine_does(tmp_path):
             cwd=tmp_path, env=environment_of(server), timeout=120, check=True,
         ).stdout  # fmt: skip
     assert told == "You asked: Vanilla?\nYou asked: Lemon?\nYou asked: Basil?\n"
+
+
+def test_the_fixture_serves_a_test(tmp_path):
+    code = next(code for code in PYTHON if "@pytest.fixture" in code)
+    before = f"from {lib.name} import *\nrequest = {{'model': 'gpt-4o-mini', 'messages': [{{'role': 'user'}}]}}\n"
+    (tmp_path / "test_tagline.py").write_text(before + of_the_tested(code))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_tagline.py"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_vcrpy_replays_what_it_recorded(tmp_path):
+    pytest.importorskip("vcr", reason="vcrpy is not installed")
+    code = next(code for _, code in BLOCKS if code.startswith(WITH_VCRPY))
+    (tmp_path / "with_vcrpy.py").write_text(of_the_tested(code))
+
+    def run():
+        return subprocess.run(
+            [sys.executable, "with_vcrpy.py"], capture_output=True, text=True,
+            cwd=tmp_path, env=environment_of(server), timeout=60, check=True,
+        ).stdout  # fmt: skip
+
+    with lib.OfflineServer(["Scoops of joy."], strict=True) as server:
+        recorded = run()
+    assert recorded == "Scoops of joy.\n" == run()  # the second time without the server
+    assert "sk-any-key" not in (tmp_path / "tagline.yaml").read_text()
