@@ -264,10 +264,12 @@ def test_the_cluster_answers_what_one_machine_does(tmp_path):
     assert told == "You asked: Vanilla?\nYou asked: Lemon?\nYou asked: Basil?\n"
 
 
+@pytest.mark.skipif(lib.name != "chatgptlib", reason="the server is the package's")
 def test_the_fixture_serves_a_test(tmp_path):
     code = next(code for code in PYTHON if "@pytest.fixture" in code)
-    before = f"from {lib.name} import *\nrequest = {{'model': 'gpt-4o-mini', 'messages': [{{'role': 'user'}}]}}\n"
-    (tmp_path / "test_tagline.py").write_text(before + of_the_tested(code))
+    request = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
+    before = f"from chatgptlib import *\nrequest = {request}\n"
+    (tmp_path / "test_tagline.py").write_text(before + code)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_tagline.py"],
         capture_output=True, text=True, cwd=tmp_path, timeout=120,

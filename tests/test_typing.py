@@ -29,7 +29,8 @@ def readme():
 
 
 def uses():
-    return {"right": (TYPED / "right.py").read_text("utf-8"), **readme()}
+    typed = {name: (TYPED / f"{name}.py").read_text("utf-8") for name in ("right", "server")}
+    return {**typed, **readme()}
 
 
 def mypy(folder):

@@ -11,8 +11,13 @@ from chatgptlib import (
     Conversations,
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
+    Cut,
+    Inject,
+    OfflineServer,
     OpenAIClient,
     OpenAIError,
+    Pieces,
+    Stall,
     create_chat_completion,
     create_chat_completion_stream,
     delete_chat_completion,
@@ -145,3 +150,14 @@ Conversations(client).chat_completion("ann", "Hi", [print])  # wrong: tools, by 
 ChatOptions(modle="m")  # wrong: misspelt
 ChatOptions("m")  # wrong: by name
 event: Mapping[str, Any] = verify_webhook({"type": "x"}, {})  # wrong: the bytes that came
+
+# The offline server
+
+OfflineServer([None])  # wrong: no reply
+OfflineServer("Hi!", strict="yes")  # wrong: a list, and True
+OfflineServer(rules=["weather"])  # wrong: pairs
+Cut("Hi!")  # wrong: answer="Hi!"
+Cut(after=3, how="broken")  # wrong: end, close or reset
+Stall()  # wrong: how long
+Inject(after=2)  # wrong: which event
+Pieces(7)  # wrong: a list
