@@ -392,6 +392,13 @@ def test_what_arrived_is_kept():
     assert (other.method, other.path, other.body) == ("GET", "/v1/models", b"")
 
 
+def test_a_header_that_comes_twice_is_kept_once():
+    head = b"GET /v1/models HTTP/1.1\r\nAccept: a\r\nACCEPT: b\r\nConnection: close\r\n\r\n"
+    with lib.OfflineServer() as server:
+        exchange(server, head)
+        assert server.requests[0].headers["accept"] == "a, b"
+
+
 def test_a_request_shown_does_not_show_the_key():
     with lib.OfflineServer() as server:
         with lib.OpenAIClient("sk-secret-key", base_url=server.url) as client:

@@ -365,6 +365,12 @@ def test_a_streamed_completion_is_stored_too():
     assert stored.text == "Hi!"
 
 
+def test_an_answer_without_an_id_is_not_stored():
+    with lib.OfflineServer([{"choices": []}]) as server:
+        assert ask(server, store=True).ok
+        assert requests.get(f"{server.url}/chat/completions", timeout=10).json()["data"] == []
+
+
 def test_azures_paths_name_the_model():
     with lib.OfflineServer(api_key="key") as server:
         endpoint = server.url.removesuffix("/v1")
@@ -390,6 +396,18 @@ def test_requests_are_kept_up_to_a_limit_and_can_be_cleared():
         session.get(f"{server.url}/last", timeout=10)
         assert [request.path for request in server.requests] == ["/v1/last"]
     assert kept == [f"/v1/{number}" for number in range(5, 1005)]
+
+
+def test_stored_completions_are_kept_up_to_a_limit():
+    with lib.OfflineServer() as server, requests.Session() as session:
+        body = {**QUESTION, "store": True}
+        made = [
+            session.post(f"{server.url}/chat/completions", json=body, timeout=10).json()["id"]
+            for _ in range(1002)
+        ]
+        query = {"limit": "2000"}
+        kept = session.get(f"{server.url}/chat/completions", params=query, timeout=10).json()
+    assert [one["id"] for one in kept["data"]] == made[2:]
 
 
 def test_connections_beyond_the_limit_are_closed(caplog):

@@ -235,8 +235,8 @@ class OfflineServer:
     def _create(self, body: dict[str, Any]) -> OfflineAnswer:
         check_request(body, self._strict)
         answer = answer_for(self._reply_to(body), body, self._delay)
-        if body.get("store") is True and answer.completion is not None:
-            kept: dict[str, Any] = {**answer.completion, "metadata": body.get("metadata") or {}}
+        if body.get("store") is True and "id" in (answer.completion or ()):
+            kept: Any = {**(answer.completion or {}), "metadata": body.get("metadata") or {}}
             same = {"content": None, "refusal": None}
             messages = [{**same, **m, "id": f"m{i}"} for i, m in enumerate(body["messages"])]
             with self._lock:
@@ -275,10 +275,9 @@ class OfflineServer:
         wanted = {key[9:-1]: query[key] for key in query if key.startswith("metadata[")}
         kept = [completion for completion, _ in list(self._stored.values())]
         if model := query.get("model"):
-            kept = [one for one in kept if one["model"] == model]
-        return _offline_page(
-            [one for one in kept if wanted.items() <= one["metadata"].items()], query
-        )
+            kept = [one for one in kept if one.get("model") == model]
+        found = [one for one in kept if wanted.items() <= one["metadata"].items()]
+        return _offline_page(found, query)
 
     # Connections
 
@@ -387,7 +386,8 @@ class _OfflineConnection(threading.Thread):
         headers: dict[str, str] = {}
         while line := self._line():
             name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
+            name = name.strip().lower()
+            headers[name] = ", ".join(filter(None, [headers.get(name), value.strip()]))
         self._knows_chunks = start[3] == "1"
         self._goes_on = self._knows_chunks and headers.get("connection", "").lower() != "close"
         if "expect" in headers:

@@ -82,7 +82,7 @@ class Fault:
     so is more than there are.
     """
 
-    answer: OfflineReply = field(default=stand_in, kw_only=True)
+    answer: OfflineReply = field(default=stand_in, kw_only=True, repr=False)
 
     def _spoil(self, answer: OfflineAnswer) -> None:
         raise NotImplementedError
