@@ -1,48 +1,37 @@
-"""A batch: every line answered once, whatever stops it, and each told by its id."""
+"""A batch: every line answered once, whatever stops it, and nothing well that is not."""
 
 import json
-import os
+import re
 import signal
 import subprocess
-import sys
-import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from itertools import chain, repeat
 
 import pytest
 
 from . import lib
-from .wire import CLOSE, SILENCE, Reply, Wire, completion, http
+from .batches import (
+    PATIENCE,
+    BatchServer,
+    command,
+    ids_in,
+    question,
+    refusal,
+    run,
+    wait_until,
+    written,
+)
+from .wire import SILENCE, Reply, Wire, completion
 
 pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
-
-PATIENCE = 60  # seconds until a test gives up on what does not come
-
-
-def command(source, target, *arguments):
-    return [sys.executable, "-W", "error", "-m", "chatgptlib", "batch", str(source), str(target),
-            *arguments]  # fmt: skip
-
-
-def run(source, target, *arguments, **environment):
-    return subprocess.run(
-        command(source, target, *arguments),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONUTF8": "1", **environment},
-        timeout=PATIENCE,
-    )
-
-
-def written(target):
-    return [json.loads(line) for line in target.read_text("utf-8").splitlines()]
 
 
 @pytest.fixture
 def files(tmp_path):
     return tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+
+
+def numbered(source, count):
+    source.write_text("".join(f"{n}\n" for n in range(1, count + 1)))
 
 
 def test_each_line_is_asked_and_answered_by_its_id(files):
@@ -55,49 +44,18 @@ def test_each_line_is_asked_and_answered_by_its_id(files):
         json.dumps({"custom_id": "mine", "method": "POST", "url": "/v1/x", "body": request}),
     ]
     source.write_text("\ufeff" + lines[0] + "\r\n\n" + "\n".join(lines[1:]), "utf-8")
-    with lib.OfflineServer(["1", "2", "3", "4"]) as server:
-        done = run(source, target, "-j", "1", "-s", "Be brief.", "-t", "0.5", "--param", "seed=3",
-                   "-m", "m", "--base-url", server.url)  # fmt: skip
-        bodies = [request.body for request in server.requests]
+    texts = iter("1234")
+    with BatchServer(lambda body: next(texts)) as server:
+        done = run(source, target, "-j", "1", "-t", "0.5", "--param", "seed=3", "-m", "m",
+                   "--base-url", server.url)  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "chatgptlib: 4 lines: 4 answered, 0 errors\n"
-    assert [body["messages"][-1]["content"] for body in bodies] == [
-        "A plain prompt", 'A "quoted" prompt', "b", "b",
-    ]  # fmt: skip
-    assert bodies[0]["messages"][0] == {"role": "system", "content": "Be brief."}
-    assert len(bodies[2]["messages"]) == 1
-    assert [body["temperature"] for body in bodies] == [0.5, 0.5, 1, 1]
-    assert {body["seed"] for body in bodies} == {3}
-    assert {body["model"] for body in bodies} == {"m"}
-    assert [told["id"] for told in written(target)] == [1, 3, 7, "mine"]
+    assert done.stderr.startswith("chatgptlib: 4 lines: 4 answered, 0 errors\n")
+    assert server.questions == ["A plain prompt", 'A "quoted" prompt', "b", "b"]
+    assert [body["temperature"] for body in server.asked] == [0.5, 0.5, 1, 1]
+    assert {(body["seed"], body["model"]) for body in server.asked} == {(3, "m")}
+    assert ids_in(target) == [1, 3, 7, "mine"]
     texts = [told["response"]["choices"][0]["message"]["content"] for told in written(target)]
     assert texts == ["1", "2", "3", "4"]
-
-
-def test_an_error_is_written_and_the_rest_goes_on(files):
-    source, target = files
-    source.write_text("a\nb\n")
-    refusal = http({"error": {"message": "Too long", "code": "long"}}, "400 Bad Request")
-    with Wire(refusal, http(completion("B"))) as wire:
-        done = run(source, target, "-j", "1", "--base-url", wire.url)
-    assert done.returncode == 1
-    assert "2 lines: 1 answered, 1 errors" in done.stderr
-    error = written(target)[0]["error"]
-    assert (error["type"], error["status_code"], error["code"]) == ("BadRequestError", 400, "long")
-    assert "Too long" in error["message"]
-
-
-def test_an_answer_that_is_none_is_written_as_an_error_with_its_request_id(ask, files):
-    source, target = files
-    source.write_text("a\nb\n")
-    page = http(b"<html>Welcome</html>", "200 OK", "x-request-id: req_1")
-    client = ask(page, http(completion("B")))
-    result = lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=1)
-    assert str(result) == "2 lines: 1 answered, 1 errors"
-    error = written(target)[0]["error"]
-    assert error.keys() == {"type", "message", "request_id"}
-    assert (error["type"], error["request_id"]) == ("DeserializeError", "req_1")
-    assert "is HTML" in error["message"]
 
 
 def test_a_file_without_lines_is_done_without_a_word(files):
@@ -107,46 +65,275 @@ def test_a_file_without_lines_is_done_without_a_word(files):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_unreadable_lines_are_told_by_number_and_do_not_stop_the_rest(files):
+def test_the_help_fits_on_a_screen():
+    done = run("--help", "", COLUMNS="80")
+    assert len(done.stdout.splitlines()) <= 40
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("wrong", [("-j", "0"), ("--rpm", "-1"), ("--tpm", "0")])
+def test_limits_of_nothing_are_wrong_usage(files, wrong):
+    done = run(*files, "--offline", *wrong)
+    assert done.returncode == 2
+    assert "must be more than 0" in done.stderr
+
+
+# Passing failures are not final
+
+
+def test_an_error_that_would_come_again_is_written_and_the_rest_goes_on(files):
     source, target = files
-    source.write_bytes(
-        b'{"messages": [\n\xff\xfe\n{"a": 1}\n[1]\nfine\n{"id": "x", "messages": []}\n'
-        b'{"id": "x", "messages": []}\n{"id": null, "messages": []}\n{"messages": [], "stream": true}\n'
-    )
-    with lib.OfflineServer() as server:
+    source.write_text("a\nb\n")
+    told = {"error": {"message": "Too long", "code": "long"}}
+    with BatchServer(
+        lambda body: (400, told, {"x-request-id": "req_1"}) if question(body) == "a" else "B"
+    ) as server:
+        done = run(source, target, "-j", "1", "--base-url", server.url)
+    assert done.returncode == 1
+    assert "2 lines: 1 answered, 1 errors" in done.stderr
+    assert "id 1: 400: Too long" in done.stderr
+    error = written(target)[0]["error"]
+    assert (error["type"], error["status_code"], error["code"]) == ("BadRequestError", 400, "long")
+    assert (error["body"], error["request_id"]) == (told, "req_1")
+    assert "Too long" in error["message"]
+
+
+@pytest.mark.parametrize("status", [408, 409, 500, 501, 503, 529])
+def test_a_passing_failure_is_not_written_and_its_line_is_asked_the_next_time(files, status):
+    source, target = files
+    source.write_text("a\nb\nc\n")
+    with BatchServer(lambda body: refusal(status) if question(body) == "b" else "ok") as server:
+        done = run(source, target, "-j", "1", "--retries", "0", "--base-url", server.url)
+        assert done.returncode == 1
+        assert f"id 2: {status}: no" in done.stderr
+        assert "3 lines: 2 answered, 0 errors" in done.stderr
+        assert "1 not answered: the same command asks again" in done.stderr
+        assert ids_in(target) == [1, 3]
+    with BatchServer() as server:
+        done = run(source, target, "--base-url", server.url)
+    assert server.questions == ["b"]
+    assert done.returncode == 0
+    assert "3 lines: 3 answered, 0 errors (2 of them before)" in done.stderr
+
+
+def test_a_line_without_a_connection_is_not_written(files):
+    source, target = files
+    source.write_text("a\n")
+    done = run(source, target, "--retries", "0", "--base-url", "http://127.0.0.1:9/v1")
+    assert done.returncode == 1
+    assert "id 1: no connection" in done.stderr
+    assert target.read_text() == ""
+
+
+def test_an_answer_that_is_cut_on_the_way_is_not_written(files):
+    source, target = files
+    source.write_text("a\n")
+    with Wire(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\n{",
+    ) as wire:
+        wire.replies[0].end = "close"
+        done = run(source, target, "--base-url", wire.url)
+    assert done.returncode == 1
+    assert "1 not answered" in done.stderr
+    assert target.read_text() == ""
+
+
+def test_a_failure_is_tried_again_before_its_line_is_given_up(files):
+    source, target = files
+    source.write_text("a\n")
+    replies = chain([refusal(503, **{"retry-after": 0})] * 3, repeat("ok"))
+    with BatchServer(lambda body: next(replies)) as server:
+        done = run(source, target, "--retries", "3", "--base-url", server.url)
+    assert (done.returncode, len(server.asked)) == (0, 4)
+
+
+def test_a_429_holds_all_requests_back_and_no_line_is_lost(files):
+    source, target = files
+    numbered(source, 20)
+    state = {"open_at": 0.0, "too_early": 0}
+
+    def one_at_a_time(body):
+        now = server.times[-1]
+        if now < state["open_at"]:
+            state["too_early"] += 1
+            return refusal(429, "slow down", **{"retry-after": state["open_at"] - now})
+        state["open_at"] = now + 0.1
+        return "ok"
+
+    with BatchServer(one_at_a_time) as server:
+        done = run(source, target, "-j", "4", "--base-url", server.url)
+    assert done.returncode == 0
+    assert sorted(ids_in(target)) == list(range(1, 21))
+    assert state["too_early"] < 60  # of three workers that come too early each time
+    assert "429" not in done.stderr
+
+
+def test_a_storm_of_429_stops_the_batch_and_uses_up_no_line(files):
+    source, target = files
+    numbered(source, 20)
+    with BatchServer(lambda body: refusal(429, "storm", **{"retry-after": 0})) as server:
+        done = run(source, target, "-j", "4", "--base-url", server.url)
+    assert done.returncode == 1
+    assert done.stderr.count("429: storm") == 1
+    assert "20 not answered" in done.stderr
+    assert target.read_text() == ""
+    with BatchServer() as server:
+        assert run(source, target, "--base-url", server.url).returncode == 0
+    assert len(server.asked) == 20
+
+
+def test_a_429_that_asks_to_wait_for_hours_stops_the_batch_at_once(files):
+    source, target = files
+    numbered(source, 3)
+    with BatchServer(lambda body: refusal(429, "per day", **{"retry-after": 9000})) as server:
+        done = run(source, target, "-j", "1", "--base-url", server.url)
+    assert (done.returncode, len(server.asked)) == (1, 1)
+    assert "429: per day" in done.stderr
+
+
+def test_rpm_keeps_requests_apart_from_the_start(files):
+    source, target = files
+    numbered(source, 15)
+    with BatchServer() as server:
+        assert run(source, target, "--rpm", "600", "--base-url", server.url).returncode == 0
+    assert server.times[-1] - server.times[0] > 0.8
+
+
+def test_tpm_keeps_to_the_tokens_that_answers_tell(files):
+    source, target = files
+    numbered(source, 15)
+    told = {
+        **completion(),
+        "usage": {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100},
+    }
+    with BatchServer(lambda body: told) as server:
+        assert run(source, target, "--tpm", "60000", "--base-url", server.url).returncode == 0
+    assert server.times[-1] - server.times[0] > 0.8
+
+
+def test_errors_in_out_are_asked_again_only_with_retry_errors(files):
+    source, target = files
+    numbered(source, 3)
+    with BatchServer(lambda body: refusal(400) if question(body) == "2" else "ok") as server:
+        run(source, target, "-j", "1", "--base-url", server.url)
+        done = run(source, target, "--base-url", server.url)
+    assert len(server.asked) == 3
+    assert done.returncode == 1
+    assert "3 lines: 2 answered, 1 errors (3 of them before)" in done.stderr
+    assert "1 errors: --retry-errors asks again" in done.stderr
+    with BatchServer() as server:
+        done = run(source, target, "--retry-errors", "--base-url", server.url)
+    assert (done.returncode, server.questions) == (0, ["2"])
+    assert sorted(ids_in(target)) == [1, 2, 3]
+    assert all("response" in told for told in written(target))
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_five_equal_errors_stop_the_batch_and_are_shown_once(files, jobs):
+    source, target = files
+    numbered(source, 200)
+    numbers = iter(range(1000))
+
+    def no_such_model(body):
+        return (
+            404,
+            {"error": {"message": "no model wrong"}},
+            {"x-request-id": f"req_{next(numbers)}"},
+        )
+
+    with BatchServer(no_such_model) as server:
+        done = run(source, target, "-j", str(jobs), "-m", "wrong", "--base-url", server.url)
+    assert done.returncode == 1
+    assert done.stderr.count("no model wrong") == 1
+    assert "stopped: 5 lines in a row ended in the same error" in done.stderr
+    assert "-m is the model" in done.stderr
+    assert 5 <= len(server.asked) < 5 + jobs
+    assert len(written(target)) == len(server.asked)
+    with BatchServer() as server:
+        done = run(source, target, "-m", "right", "--retry-errors", "--base-url", server.url)
+    assert done.returncode == 0
+    assert sorted(ids_in(target)) == list(range(1, 201))
+
+
+def test_equal_errors_with_answers_between_them_do_not_stop_it(files):
+    source, target = files
+    numbered(source, 20)
+    with BatchServer(lambda body: refusal(400) if int(question(body)) % 4 else "ok") as server:
+        run(source, target, "-j", "1", "--base-url", server.url)
+    assert len(written(target)) == 20
+
+
+def test_nobody_there_ends_it_and_uses_up_no_line(files):
+    source, target = files
+    numbered(source, 20)
+    done = run(source, target, "-j", "2", "--retries", "0", "--base-url", "http://127.0.0.1:9/v1")
+    assert done.returncode == 1
+    assert done.stderr.count("no connection") == 1
+    assert "stopped" in done.stderr
+    assert target.read_text() == ""
+
+
+@pytest.mark.parametrize("status", [401, 403, "quota"])
+def test_what_no_line_can_go_through_with_ends_it_and_uses_up_no_line(files, status):
+    source, target = files
+    source.write_text("a\nb\nc\n")
+    quota = 429, {"error": {"message": "Bad key", "code": "insufficient_quota"}}, {"retry-after": 1}
+    told = quota if status == "quota" else refusal(status, "Bad key")
+    with BatchServer(lambda body: told) as server:
+        done = run(source, target, "-j", "1", "--base-url", server.url)
+    assert (done.returncode, len(server.asked)) == (1, 1)
+    assert done.stderr.count("Bad key") == 1
+    assert "Traceback" not in done.stderr
+    assert target.read_text() == ""
+
+
+# A cut answer is not a clean one
+
+
+def cut(reason="length"):
+    answer = completion("Once upon a")
+    answer["choices"][0]["finish_reason"] = reason
+    return answer
+
+
+def test_a_cut_answer_is_told_and_is_not_clean_also_in_later_runs(files):
+    source, target = files
+    numbered(source, 3)
+    with BatchServer(lambda body: cut() if question(body) == "2" else "ok") as server:
+        for asked in (3, 3):
+            done = run(source, target, "--base-url", server.url)
+            assert done.returncode == 1
+            assert "1 cut off: raise --max-tokens" in done.stderr
+            assert len(server.asked) == asked
+    with BatchServer() as server:
+        done = run(source, target, "--max-tokens", "9", "--retry-cut", "--base-url", server.url)
+    assert (done.returncode, server.questions) == (0, ["2"])
+    assert sorted(ids_in(target)) == [1, 2, 3]
+
+
+def test_an_answer_that_a_content_filter_cut_is_told_and_is_not_clean(files):
+    source, target = files
+    numbered(source, 2)
+    with BatchServer(lambda body: cut("content_filter")) as server:
         done = run(source, target, "--base-url", server.url)
     assert done.returncode == 1
-    for words in (
-        "line 1: no JSON", "line 2: not UTF-8", "line 3: a request has messages",
-        "line 4: a request is a JSON object, not a list", "line 7: its id 'x' is that of line 6",
-        "line 8: an id is text or a number, not null", "line 9: a batch has no streams",
-        "9 lines: 1 answered, 1 errors, 7 unreadable",
-    ):  # fmt: skip
-        assert words in done.stderr
-    assert {told["id"] for told in written(target)} == {5, "x"}
+    assert "2 cut off by the server's content filter" in done.stderr
+    assert "--max-tokens" not in done.stderr
+
+
+# The mark of a line covers what was asked
 
 
 def test_what_is_done_is_not_asked_again(files):
     source, target = files
     source.write_text("a\nb\nc\n")
     target.write_text('{"id": 2, "error": {}}\n{"id": 1, "resp')
-    with lib.OfflineServer() as server:
+    with BatchServer() as server:
         done = run(source, target, "-j", "1", "--base-url", server.url)
-        asked = [request.body["messages"][0]["content"] for request in server.requests]
-    assert asked == ["a", "c"]
-    assert "3 lines: 2 answered, 0 errors, 1 done before (of them 1 errors)" in done.stderr
+    assert server.questions == ["a", "c"]
+    assert "3 lines: 2 answered, 1 errors (1 of them before)" in done.stderr
     assert done.returncode == 1
-    assert [told["id"] for told in written(target)] == [2, 1, 3]
-
-
-def test_a_last_line_that_only_lacks_its_end_is_done(files):
-    source, target = files
-    source.write_text("a\nb\n")
-    target.write_text('{"id": 1, "response": {}}')
-    with lib.OfflineServer() as server:
-        assert run(source, target, "--base-url", server.url).returncode == 0
-        assert len(server.requests) == 1
-    assert [told["id"] for told in written(target)] == [1, 2]
+    assert ids_in(target) == [2, 1, 3]
 
 
 def test_a_line_that_was_changed_since_it_was_answered_is_told(files):
@@ -156,264 +343,173 @@ def test_a_line_that_was_changed_since_it_was_answered_is_told(files):
     source.write_text("a\nc\n")
     done = run(source, target, "--offline")
     assert done.returncode == 1
-    assert "line 2: another line was answered under its id 2" in done.stderr
+    assert "OUT has another line under the id 2 (see --again)" in done.stderr
     assert len(written(target)) == 2
-
-
-def test_what_is_piped_in_is_asked(files):
-    _, target = files
-    done = subprocess.run(command("/dev/stdin", target, "--offline"), input="[Urgent] a\n\"b\" c\n",
-                          capture_output=True, encoding="utf-8", timeout=PATIENCE)  # fmt: skip
-    assert done.stderr == "chatgptlib: 2 lines: 2 answered, 0 errors\n"
-
-
-def test_a_line_that_a_server_cannot_bear_does_not_stop_the_rest(ask, files):
-    source, target = files
-    source.write_text("".join(f"{n}\n" for n in range(9)))
-    client = ask(Reply(b"", CLOSE), *[http(completion("ok"))] * 8, max_retries=0)
-    result = lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=1)
-    assert [told["id"] for told in written(target)] == list(range(2, 10))
-    assert str(result) == "9 lines: 8 answered, 0 errors, 1 not asked to the end"
-    assert "id 1: the connection was lost" in result.unanswered[0]
-    assert not result.is_clean
-
-
-def test_nobody_there_ends_it_and_uses_up_no_line(files):
-    source, target = files
-    source.write_text("".join(f"{n}\n" for n in range(9)))
-    result = lib.BatchResult()
-    client = lib.OpenAIClient("k", base_url="http://127.0.0.1:9/v1", max_retries=0)
-    with client, pytest.raises(lib.HTTPError, match="no connection"):
-        lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=2, result=result)
-    assert 3 <= len(result.unanswered) < 9
-    assert target.read_text() == ""
-
-
-@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
-def test_a_key_that_is_refused_ends_it_and_uses_up_no_line(files, status):
-    source, target = files
-    source.write_text("a\nb\nc\n")
-    with Wire(http({"error": {"message": "Bad key"}}, status)) as wire:
-        done = run(source, target, "-j", "1", "--base-url", wire.url)
-    assert done.returncode == 1
-    assert "Bad key" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert target.read_text() == ""
+    assert run(source, target, "--offline", "--again").returncode == 0
+    assert "You asked: c" in target.read_text()
+    assert "You asked: b" not in target.read_text()
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["Dear diary\n", '{"my": "data"}\n', "[1]\n", "notes without an end", '{"my": "data"}',
-     '{"id": 1, "my": 2}\n'],
+    "changed", [("-m", "n"), ("-s", "Be brief."), ("-t", "1"), ("--max-tokens", "5"), ("--param", "seed=1"),
+                ("--schema", "s.json")],
 )  # fmt: skip
-def test_a_file_that_is_no_output_is_left_alone(files, content):
+def test_a_changed_option_is_told_and_asks_again_only_with_again(files, tmp_path, changed):
     source, target = files
-    source.write_text("a\n")
-    target.write_text(content)
-    done = run(source, target, "--offline")
-    assert done.returncode == 1
-    assert "is no output of a batch (line 1)" in done.stderr
-    assert target.read_text() == content
+    own = {"id": "own", "model": "o", "messages": [{"role": "system", "content": "s"}]}
+    source.write_text(f"a\n{json.dumps(own)}\n")
+    (tmp_path / "s.json").write_text('{"type": "object"}')
+    changed = [str(tmp_path / word) if word == "s.json" else word for word in changed]
+    others = 1 if changed[0] in ("-m", "-s") else 2  # a line's own model and system hold
+    with BatchServer() as server:
+        assert run(source, target, "-m", "m", "--base-url", server.url).returncode == 0
+        done = run(source, target, "-m", "m", *changed, "--base-url", server.url)
+        assert (done.returncode, len(server.asked)) == (0, 2)
+        assert f"{others} answered under other options" in done.stderr
+        assert "--again asks again" in done.stderr
+        done = run(source, target, "-m", "m", *changed, "--again", "--base-url", server.url)
+        assert len(server.asked) == 2 + others
+        done = run(source, target, "-m", "m", *changed, "--again", "--base-url", server.url)
+    assert len(server.asked) == 2 + others
+    assert "other options" not in done.stderr
+    assert len(written(target)) == 2
 
 
-def test_files_that_cannot_be_used_are_one_line(files, tmp_path):
+def test_the_system_prompt_is_for_all_requests_that_have_none(files):
     source, target = files
-    assert "cannot read" in run(source, target, "--offline").stderr
-    source.write_text("a\n")
-    assert "cannot write" in run(source, tmp_path / "no" / "x", "--offline").stderr
-    assert "read from" in run(source, source, "--offline").stderr
-    assert "is no file" in run(source, tmp_path, "--offline").stderr
-    assert "is no file" in run(source, os.devnull, "--offline").stderr
-    assert "-j must be 1 or more" in run(source, target, "--offline", "-j", "0").stderr
+    requests = [
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"messages": [{"role": "developer", "content": "d"}, {"role": "user", "content": "a"}]},
+    ]
+    source.write_text("\n".join(["a", *map(json.dumps, requests)]))
+    with BatchServer() as server:
+        run(source, target, "-j", "1", "-s", "Be brief.", "--base-url", server.url)
+    first = [(body["messages"][0]["role"], len(body["messages"])) for body in server.asked]
+    assert first == [("system", 2), ("system", 2), ("developer", 2)]
 
 
-def test_two_batches_do_not_write_one_file(files):
-    fcntl = pytest.importorskip("fcntl")
+# What it cost
+
+
+def test_the_tokens_of_all_answers_are_told_and_priced(files):
     source, target = files
-    source.write_text("a\n")
-    with open(target, "ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        done = run(source, target, "--offline")
-    assert "another batch is writing" in done.stderr
-    assert target.read_text() == ""
+    numbered(source, 3)
+    usage = {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200,
+             "prompt_tokens_details": {"cached_tokens": 600}}  # fmt: skip
+    with BatchServer(lambda body: {**completion(), "usage": usage}) as server:
+        done = run(source, target, "--price-in", "2", "--price-out", "10", "--base-url", server.url)
+    told = "tokens: 3,000 prompt (1,800 of them cached), 600 completion"
+    assert f"{told}; price: 0.012000\n" in done.stderr
+    source.write_text("1\n2\n3\n4\n")
+    with BatchServer(lambda body: {**completion(), "usage": None}) as server:
+        done = run(source, target, "--base-url", server.url)
+    assert f"{told}; 1 answers told none\n" in done.stderr
 
 
-def test_where_files_cannot_be_locked_a_batch_is_written_all_the_same(files, offline, monkeypatch):
+# Ctrl-C
+
+
+def start(source, target, *arguments):
+    return subprocess.Popen(command(source, target, *arguments), stdin=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def test_ctrl_c_writes_what_is_being_answered_and_says_how_to_go_on(files):
     source, target = files
-    source.write_text("a\nb\n")
-    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
-    result = lib.run_batch(offline("A", "B"), source, target, defaults={"model": "m"}, jobs=1)
-    assert str(result) == "2 lines: 2 answered, 0 errors"
-    assert [told["id"] for told in written(target)] == [1, 2]
-
-
-def test_a_line_that_does_not_fit_on_the_disk_leaves_no_piece_of_it(files):
-    source, target = files
-
-    class Full:
-        """A file on a disk with room for ten bytes more."""
-
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, line):
-            if self.file.seek(0, os.SEEK_END) >= 10:
-                raise OSError(28, "No space left on device")
-            return self.file.write(line[:10])
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-    source.write_text("a\n")
-    output = lib._Output(source, target)
-    output._file = Full(output._file)
-    with pytest.raises(lib.ConfigError, match="No space left"):
-        output.write({"id": 1, "response": {}})
-    output.close()
-    assert target.read_bytes() == b""
-
-
-def lines_of(target):
-    return target.read_bytes().count(b"\n") if target.exists() else 0
-
-
-def wait_until(condition):
-    limit = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.001)
-
-
-def wait_for_lines(process, target, number):
-    wait_until(lambda: lines_of(target) >= number or process.poll() is not None)
-    assert process.poll() is None, "it ended by itself"
-
-
-def test_ctrl_c_writes_what_is_being_answered_and_leaves(files):
-    source, target = files
-    source.write_text("".join(f"{n}\n" for n in range(5000)))  # more than anyone waits for
-    with lib.OfflineServer() as server:
-        process = subprocess.Popen(command(source, target, "-j", "4", "--base-url", server.url),
-                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
-        wait_for_lines(process, target, 20)
+    numbered(source, 5000)  # more than anyone waits for
+    with BatchServer() as server:
+        process = start(source, target, "-j", "4", "--base-url", server.url)
+        wait_until(lambda: len(server.asked) >= 20)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
-        asked = len(server.requests)
     assert process.returncode == 130
-    assert b"answers are still to come" in errors
-    assert b" answered, 0 errors" in errors
-    assert asked == len(written(target)) < 5000
-
-
-def test_ctrl_c_while_an_answer_is_written_loses_none(files, offline, monkeypatch):
-    source, target = files
-    source.write_text("".join(f"{n}\n" for n in range(50)))
-    write = lib._Output.write
-
-    def interrupted(output, told):
-        if told["id"] == 7:
-            signal.raise_signal(signal.SIGINT)
-        write(output, told)
-
-    monkeypatch.setattr(lib._Output, "write", interrupted)
-    client, result = offline(), lib.BatchResult()
-    with pytest.raises(KeyboardInterrupt):
-        lib.run_batch(client, source, target, defaults={"model": "m"}, jobs=2, result=result)
-    assert 7 in [told["id"] for told in written(target)]
-    assert len(client.server.requests) == len(written(target)) == result.answered < 50
-
-
-def test_a_batch_runs_in_a_thread_too_where_no_ctrl_c_arrives(files, offline):
-    source, target = files
-    source.write_text("a\nb\n")
-    with ThreadPoolExecutor(1) as elsewhere:
-        run_batch = partial(lib.run_batch, defaults={"model": "m"}, jobs=1)
-        result = elsewhere.submit(run_batch, offline("A", "B"), source, target).result(PATIENCE)
-    assert str(result) == "2 lines: 2 answered, 0 errors"
+    assert "answers are still to come" in errors
+    assert "5000 lines: " in errors
+    assert re.search(r"\d+ not answered: the same command asks again", errors)
+    assert len(server.asked) == len(written(target)) < 5000
 
 
 def test_another_ctrl_c_leaves_at_once(files):
     source, target = files
     source.write_text("a\nb\n")
     with Wire(Reply(b"", SILENCE)) as wire:
-        process = subprocess.Popen(command(source, target, "-j", "2", "--base-url", wire.url),
-                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+        process = start(source, target, "-j", "2", "--base-url", wire.url)
         wait_until(lambda: len(wire.requests) == 2)
         process.send_signal(signal.SIGINT)
-        assert b"still to come" in process.stderr.readline()
+        assert "2 answers are still to come" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert b"Traceback" not in errors
+    assert "Traceback" not in errors
     assert written(target) == []
 
 
-def test_a_thousand_lines_with_failures_killed_twice_are_each_done_once(files):
+def test_ctrl_c_ends_the_wait_that_a_429_asked_for(files):
     source, target = files
-    source.write_text("".join(f'{{"id": {n}, "messages": [{{"role": "user", "content": "{n}"}}]}}\n'
-                              for n in range(1000)))  # fmt: skip
-
-    def reply(body):
-        number = body["messages"][0]["content"]
-        return (400, {"error": {"message": number}}) if number.endswith("7") else f"no. {number}"
-
-    def asked_from(start):
-        return Counter(int(r.body["messages"][0]["content"]) for r in server.requests[start:])
-
-    with lib.OfflineServer(iter(lambda: reply, None)) as server:
-        for lines in (250, 600):
-            process = subprocess.Popen(command(source, target, "-j", "8", "--base-url", server.url),
-                                       stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-            wait_for_lines(process, target, lines)
-            process.kill()
-            process.wait()
-            # A line that was cut off is not done.
-            done_lines = target.read_bytes().split(b"\n")[:-1]
-            done = {json.loads(line)["id"] for line in done_lines}
-            before = len(server.requests)
-            finished = (
-                run(source, target, "-j", "8", "--base-url", server.url) if lines == 600 else None
-            )
-            if finished:
-                assert not done & asked_from(before).keys(), "asked again what was written"
-    assert f"{len(done)} done before" in finished.stderr
-    told = written(target)
-    assert sorted(line["id"] for line in told) == list(range(1000))
-    for line in told:
-        if line["id"] % 10 == 7:
-            assert line["error"]["message"].startswith(f"400: {line['id']} ")
-        else:
-            text = line["response"]["choices"][0]["message"]["content"]
-            assert text == f"no. {line['id']}"
+    source.write_text("a\nb\n")
+    with BatchServer(lambda body: refusal(429, **{"retry-after": 600})) as server:
+        process = start(source, target, "-j", "1", "--base-url", server.url)
+        wait_until(lambda: server.asked)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "2 not answered" in errors
 
 
-def test_progress_is_a_bar_or_a_counter_on_a_terminal_and_nothing_elsewhere(
-    monkeypatch, capsys, files
-):
-    source, _ = files
-    source.write_text("a\nb\nc\n")
-    result = lib.BatchResult(lines=3, answered=1, errors=1)
-    lib.progress_shown(source)(result)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    lib.progress_shown(source)(result)
-    assert capsys.readouterr().err == "\r2/3, 1 errors "
-    moved = []
+# What a person sees
 
-    class Bar:
-        def __init__(self, total, unit):
-            self.n = 0
 
-        def update(self, by):
-            self.n += by
-            moved.append(by)
+@pytest.fixture
+def terminal():
+    pytest.importorskip("pty", reason="there are no pseudo-terminals here")
+    from .test_interactive import Terminal
 
-        def close(self):
-            moved.append("closed")
+    return Terminal
 
-    monkeypatch.setitem(sys.modules, "tqdm", type("tqdm", (), {"tqdm": Bar}))
-    show = lib.progress_shown(source)
-    show(result)
-    show(lib.BatchResult(lines=3, answered=2, errors=1))
-    assert moved == [2, 1, "closed"]
+
+def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
+    source, target = files
+    numbered(source, 40)
+    told = {"1": refusal(400, "long"), "2": cut(), "3": refusal(429, **{"retry-after": 2})}
+    with (
+        BatchServer(lambda body: told.pop(question(body), "ok")) as server,
+        terminal(
+            "batch", str(source), str(target), "-j", "1", "--rpm", "1200", "--base-url", server.url
+        ) as screen,
+    ):
+        screen.until("chatgptlib: id 1: 400: long")
+        shown = screen.until("held back by a 429 for ")
+        assert re.search(
+            r"\r2/40, 1 errors, 1 cut off, [0-9.]+/s, 0:[0-9:]+ left, held back", shown
+        )
+        assert "40/40" in screen.until("\r\n")
+        screen.until("chatgptlib: 40 lines: 39 answered, 1 errors\r\n")
+        assert screen.ended() == 1
+
+
+def test_errors_of_earlier_runs_are_in_the_count_of_progress(files, terminal):
+    source, target = files
+    numbered(source, 2)
+    target.write_text('{"id": 1, "error": {}}\n')
+    with (
+        BatchServer() as server,
+        terminal("batch", str(source), str(target), "--base-url", server.url) as screen,
+    ):
+        screen.until("2/2, 1 errors")
+        assert screen.ended() == 1
+
+
+def test_nothing_that_is_shown_steers_the_terminal(files, terminal):
+    source, target = files
+    evil = "a\x1b]0;owned\x07b\x9b2Jc\u202ed\u200be\x7f"
+    source.write_text(json.dumps({"id": "i\x1b[2J", "messages": [{}]}) + "\nx\n")
+    with BatchServer(
+        lambda body: refusal(400, evil) if len(body["messages"][0]) == 0 else evil
+    ) as server:
+        with terminal("batch", str(source), "-", "-j", "1", "--base-url", server.url) as screen:
+            shown = screen.until("2 lines: 1 answered, 1 errors")
+            assert screen.ended() == 1
+        done = run(source, target, "-j", "1", "--retry-errors", "--base-url", server.url)
+    for text in (shown, done.stderr):
+        assert "a\\x1b]0;owned\\x07b\\x9b2Jc\\u202ed\\u200be\\x7f" in text
+        assert not re.search("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202e]", text)

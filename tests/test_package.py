@@ -24,7 +24,9 @@ EXTRAS = [
     "extras.stores", "extras.conversations", "extras.glific", "extras.webhooks",
     "extras.offline_replies", "extras.offline",
 ]  # fmt: skip
-APPS = ["apps.chat", "apps.batch", "apps.vendor", "apps.serve", "apps.ask"]
+APPS = [
+    "apps.chat", "apps.batch_files", "apps.batch", "apps.vendor", "apps.serve", "apps.ask"
+]  # fmt: skip
 LADDER = [*CORE, *EXTRAS, *APPS]
 DOORS = {("models", "extras.media"), ("client", "extras.forms")}  # of the core, to an extra each
 

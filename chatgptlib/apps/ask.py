@@ -25,13 +25,12 @@ from ..extras.conversations import ChatOptions, Conversations, checked_conversat
 from ..extras.offline import OfflineServer
 from ..extras.stores import MemoryStore, SQLiteStore
 from ..models import ChatMessage, CreateChatCompletionResponse, Model
-from .batch import BatchResult, progress_shown, run_batch
+from .batch import batch_command
 from .chat import InteractiveChat, shown_message, shown_text, shown_usage
 
 _OFFLINE_DELAY = 0.03  # seconds between pieces, so that one sees a stream
 _NO_PROXY = {"http": "", "https": "", "all": ""}
 _UNNAMED = "unnamed"  # the id of a conversation that is not kept
-_BATCH_RETRIES = 5  # a batch has time
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             if given[:1] == ["batch"]:
-                return _run_batch(_batch_parser().parse_args(given[1:]))
+                return batch_command(given[1:], _common(), _client)
             if given[:1] == ["vendor"]:
                 from .vendor import main as vendor
 
@@ -132,19 +131,6 @@ def _parsed(given: Sequence[str]) -> argparse.Namespace:
     if options.store and not (tasks or options.conversation):
         parser.error("--store is for conversations with an id: say it with -c ID")
     return options
-
-
-def _batch_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="chatgptlib batch",
-        parents=[_common()],
-        description="Ask for each line of IN: a prompt, or a request as JSON. OUT gets a line "
-        "for each, with its id. Stopped, it goes on where it was when it is started again.",
-    )
-    parser.add_argument("source", type=Path, metavar="IN.jsonl")
-    parser.add_argument("target", type=Path, metavar="OUT.jsonl")
-    parser.add_argument("-j", "--jobs", type=int, default=4, metavar="N", help="how many at once")
-    return parser
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -334,53 +320,6 @@ def data_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return base / "chatgptlib"
-
-
-# A batch
-
-
-def _run_batch(options: argparse.Namespace) -> int:
-    defaults = {
-        "model": options.model,
-        "temperature": options.temperature,
-        "max_tokens": options.max_tokens,
-        "response_format": options.schema,
-        **dict(options.param),
-    }
-    result = BatchResult()
-    try:
-        with _client(options, max_retries=_BATCH_RETRIES) as client:
-            run_batch(
-                client,
-                options.source,
-                options.target,
-                defaults={key: value for key, value in defaults.items() if value is not None},
-                system=options.system,
-                jobs=options.jobs,
-                result=result,
-                progress=progress_shown(options.source),
-                stopping=_tell_of_stop,
-            )
-    except KeyboardInterrupt:
-        _tell_of_batch(result)
-        sys.stderr.flush()
-        os._exit(130)  # not waiting for answers that nobody will write down
-    finally:
-        if result.lines:
-            _tell_of_batch(result)
-    return 0 if result.is_clean else 1
-
-
-def _tell_of_stop(running: int) -> None:
-    _complain(f"stopping; {running} answers are still to come (Ctrl-C again leaves at once)")
-
-
-def _tell_of_batch(result: BatchResult) -> None:
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    for words in (*result.unreadable, *result.unanswered):
-        _complain(words)
-    _complain(str(result))
 
 
 # Words for people

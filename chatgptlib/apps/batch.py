@@ -1,440 +1,413 @@
 """Many requests from a file: `python -m chatgptlib batch IN.jsonl OUT.jsonl -j 8`.
 
-Each line in is a prompt, as plain or as JSON text, or a request: a JSON object with
-`messages`, or such an object as the `body` beside a `custom_id`, as OpenAI's own batches
-have it. Each line out has the line's id (`custom_id`, `id`, or its number), a mark of its
-text, and a `response` or an `error`. Answers are written as they come, in any order.
-
-It may be stopped and started again at any time: an id that stands in OUT is done, with
-an error too; take its line out of OUT to have it asked again. A line that was being
-written when the process died is taken out, and asked again.
-https://platform.openai.com/docs/guides/batch
+Answers are written as they come. A batch that was stopped, at any moment, goes on where it was
+when it is started again: a line is written once its outcome is final. An answer is, and a
+refusal that would come again; a failed connection, 408, 409, 429 and 5xx are not. What would
+meet every line stops the batch: a refused key, the same error five times in a row.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-import signal
+import shutil
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from datetime import timedelta
+from random import random
+from typing import Any
 
 from ..chat import create_chat_completion
-from ..client import OpenAIClient
+from ..client import OpenAIClient, retry_delay
 from ..errors import (
     APIError,
     AuthenticationError,
-    ConfigError,
     HTTPError,
+    InternalServerError,
     JSONValue,
     OpenAIError,
     PermissionDeniedError,
     QuotaExceededError,
-    excerpt,
+    RateLimitError,
+    is_passing,
 )
+from .batch_files import BatchLine, BatchOutput, read_requests
 
-_WAIT_SECONDS = 0.5
-
-
-@dataclass
-class BatchResult:
-    """What came of a batch: how many lines there were, and what became of them."""
-
-    lines: int = 0
-    answered: int = 0
-    errors: int = 0
-    done_before: int = 0
-    errors_before: int = 0
-    unreadable: list[str] = field(default_factory=list[str])  # each with its number
-    unanswered: list[str] = field(default_factory=list[str])  # each with its id; asked next time
-
-    @property
-    def done(self) -> int:
-        """How many lines have an answer or an error by now."""
-        return self.answered + self.errors + self.done_before
-
-    @property
-    def is_clean(self) -> bool:
-        """Every line has an answer."""
-        return not (self.errors or self.errors_before or self.unreadable or self.unanswered)
-
-    def __str__(self) -> str:
-        told = f"{self.lines} lines: {self.answered} answered, {self.errors} errors"
-        if self.done_before:
-            told += f", {self.done_before} done before"
-        if self.errors_before:
-            told += f" (of them {self.errors_before} errors)"
-        if self.unreadable:
-            told += f", {len(self.unreadable)} unreadable"
-        if self.unanswered:
-            told += f", {len(self.unanswered)} not asked to the end"
-        return told
+_TICK = 0.5  # seconds between two looks at the progress
+_EQUAL_ERRORS = 5  # so many in a row stop a batch
+_REFUSALS = 14  # 429s without an answer between them that stop a batch: a minute at least
+_LEAST_HOLD, _LONGEST_HOLD = 0.2, 3600.0  # seconds; a 429 that asks for more stops a batch
+_SHOWN = 10  # of the lines that can't be read
+_FATAL = (AuthenticationError, PermissionDeniedError, RateLimitError)  # after all tries
+_ADVICE = {
+    "errors": "errors: --retry-errors asks again",
+    "cut off": "cut off: raise --max-tokens, and --retry-cut asks again",
+    "filtered": "cut off by the server's content filter: --retry-cut asks again",
+    "other": "answered under other options (model, system, schema, parameters): --again asks again",
+    "unanswered": "not answered: the same command asks again",
+}
 
 
-def run_batch(
-    client: OpenAIClient,
-    source: Path,
-    target: Path,
-    *,
-    defaults: Mapping[str, Any],
-    system: str | None = None,
-    jobs: int = 4,
-    result: BatchResult | None = None,
-    progress: Callable[[BatchResult], object] = lambda result: None,
-    stopping: Callable[[int], object] = lambda running: None,
-) -> BatchResult:
-    """Ask for every line of `source` that is not done in `target`, `jobs` at a time.
+class Pacer:
+    """Lets requests go within the limits given, and those that 429s tell of.
 
-    `defaults` are parameters for requests that do not have them; `system` stands before
-    prompts. `result` is kept up to date; `progress` is told of each line that is done.
-    At Ctrl-C it asks no more, and waits for the answers on their way; `stopping` is told how
-    many. At a second it leaves at once, and these are asked again the next time.
-
-    A line that no answer came for is not written, and is asked the next time.
-
-    Raises ConfigError for files that can't be used, and what would meet every line: a key
-    that is refused, a server that is not there.
+    `rpm` and `tpm` are requests and tokens a minute, None for no limit; a request is taken to
+    use as many tokens as answers did in the mean. A 429 holds all requests back for the time
+    it asks, and halves how many are under way at once, until answers come again.
     """
-    if jobs < 1:
-        raise ConfigError(f"-j must be 1 or more, not {jobs}")
-    result = result or BatchResult()
-    with closing(_Output(source, target)) as output:
-        result.errors_before = output.errors
-        batch = _Batch(client, output, result, jobs, progress)
-        try:
-            for line in _requests(source, defaults, system, result):
-                batch.ask(line)
-            batch.finish()
-        except KeyboardInterrupt:
-            stopping(batch.cancel())
-            batch.finish()  # what is being answered will be paid for
-            raise
-        except OpenAIError:
-            batch.cancel()
-            batch.finish(giving_up=True)
-            raise
-        finally:
-            batch.leave()
-    return result
+
+    def __init__(self, jobs: int, rpm: float | None, tpm: float | None) -> None:
+        self.held_until = 0.0  # on the monotonic clock
+        self._changed = threading.Condition()
+        self._jobs, self._running = jobs, 0
+        self._width = 1.0 if tpm else float(jobs)  # how many may be under way
+        self._request_seconds = 60 / rpm if rpm else 0.0
+        self._token_seconds = 60 / tpm if tpm else 0.0
+        self._next = 0.0
+        self._tokens = self._answers = self._refusals = 0
+        self._is_stopped = False
+
+    def enter(self, not_before: float) -> bool:
+        """Wait until a request may go; False if the batch is stopped."""
+        with self._changed:
+            while not self._is_stopped:
+                now = time.monotonic()
+                wait = max(self._next, self.held_until, not_before) - now
+                if wait <= 0 and self._running < int(self._width):
+                    self._running += 1
+                    mean = self._tokens / max(self._answers, 1)
+                    seconds = max(self._request_seconds, mean * self._token_seconds)
+                    self._next = max(self._next, now) + seconds
+                    return True
+                self._changed.wait(wait if wait > 0 else None)
+            return False
+
+    def leave(self, tokens: int | None) -> None:
+        """A request is over: with an answer that used `tokens`, or without one."""
+        with self._changed:
+            self._running -= 1
+            if tokens is not None:
+                self._tokens, self._answers = self._tokens + tokens, self._answers + 1
+                self._width = min(self._width + 1 / self._width, self._jobs)
+                self._refusals = 0
+            self._changed.notify_all()
+
+    def hold(self, error: RateLimitError) -> bool:
+        """Hold all requests back after a 429; False if that is of no use any more."""
+        with self._changed:
+            seconds = error.retry_after
+            if seconds is None:
+                seconds = retry_delay(error, self._refusals, random())
+            now = time.monotonic()
+            if now >= self.held_until:  # else the request went before the first 429 came
+                self._refusals += 1
+                self._width = max(self._width / 2, 1.0)
+            if seconds is None or seconds > _LONGEST_HOLD or self._refusals > _REFUSALS:
+                return False
+            self.held_until = max(self.held_until, now + max(seconds, _LEAST_HOLD))
+            return True
+
+    def stop(self) -> int:
+        """Let no more requests go; how many are under way."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+            return self._running
 
 
-class _Batch:
-    """The lines that are being asked, and where their answers go."""
+class Tally:
+    """How many lines there are, and what became of them in this and earlier runs."""
+
+    def __init__(self, lines: int, unreadable: list[str]) -> None:
+        self.lines, self.unreadable = lines + len(unreadable), unreadable
+        self.outcomes: Counter[str] = Counter()
+        self.before = self.other_options = 0  # of these: from earlier runs, with other options
+        self._started = time.monotonic()
+
+    @property
+    def unanswered(self) -> int:
+        """How many lines have no outcome."""
+        return self.lines - len(self.unreadable) - self.outcomes.total()
+
+    def progress(self, held: float) -> str:
+        """How far it is, for a person who waits; nothing is asked for `held` seconds."""
+        done = self.outcomes.total()
+        told = [f"{done}/{self.lines}"]
+        told += [f"{self.outcomes[name]} {name}" for name in _ADVICE if self.outcomes[name]]
+        if rate := (done - self.before) / max(time.monotonic() - self._started, 0.001):
+            left = timedelta(seconds=round(self.unanswered / rate))
+            told += [f"{rate:.1f}/s", f"{left} left"]
+        return ", ".join(told) + (f", held back by a 429 for {held:.0f} s" if held > 0 else "")
+
+    def summary(self) -> Iterator[str]:
+        """What came of it, and what can be done about lines without a whole answer."""
+        errors, unreadable = self.outcomes["errors"], len(self.unreadable)
+        told = f"{self.lines} lines: {self.outcomes.total() - errors} answered, {errors} errors"
+        told += f" ({self.before} of them before)" if self.before else ""
+        yield told + (f", {unreadable} unreadable" if unreadable else "")
+        yield from self.unreadable[:_SHOWN]
+        rest = self.outcomes + Counter(other=self.other_options, unanswered=self.unanswered)
+        yield from (f"{rest[name]} {_ADVICE[name]}" for name in _ADVICE if rest[name])
+
+
+class Batch:
+    """The loop: each thread takes a line, asks, and writes what came."""
 
     def __init__(
         self,
         client: OpenAIClient,
-        output: _Output,
-        result: BatchResult,
-        jobs: int,
-        progress: Callable[[BatchResult], object],
+        lines: list[BatchLine],
+        output: BatchOutput,
+        tally: Tally,
+        options: argparse.Namespace,
     ) -> None:
-        self._client, self._output, self._result = client, output, result
-        self._jobs, self._progress = jobs, progress
-        self._pool = ThreadPoolExecutor(jobs)
-        self._waiting: dict[Future[dict[str, Any]], _Line] = {}
-        self._failed_in_a_row = 0
+        self._client, self._output = client, output
+        self._tally, self._options = tally, options
+        self._pacer = Pacer(options.jobs, options.rpm, options.tpm)
+        self._lines = iter([line for line in lines if self._is_asked(line)])
+        self._lock = threading.Lock()  # of the lines and what becomes of them
+        self._at_work = 0  # threads
+        self._is_over = threading.Event()
+        self._failure: BaseException | None = None
+        self._last_error, self._in_a_row = "", 0
+        self._errors_told: set[str] = set()
+        self._drawn = 0  # how long the progress is that stands on the screen
+        self._is_shown = sys.stderr.isatty() and (output.is_file or not sys.stdout.isatty())
 
-    def ask(self, line: _Line) -> None:
-        """Have a line asked, unless it is done."""
-        before = self._output.done.get(line.id)
-        if before is not None:
-            if before not in ("", line.mark):
-                self._result.unreadable.append(
-                    f"line {line.number}: another line was answered under its id {line.id!r}"
-                )
-            else:
-                self._result.done_before += 1
-            return
-        with _undisturbed():
-            self._waiting[self._pool.submit(_outcome, self._client, line.body)] = line
-        if len(self._waiting) >= 2 * self._jobs:  # one at work and one at hand for each thread
-            self._write_some()
-
-    def finish(self, *, giving_up: bool = False) -> None:
-        """Write down all answers that are still to come."""
-        while self._waiting:
-            self._write_some(giving_up=giving_up)
-
-    def cancel(self) -> int:
-        """Ask no more; how many answers are still to come."""
-        self._waiting = {one: line for one, line in self._waiting.items() if not one.cancel()}
-        return len(self._waiting)
-
-    def leave(self) -> None:
-        """Let go of the threads, without waiting for them."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _write_some(self, *, giving_up: bool = False) -> None:
-        """Wait for the next answers and write them down."""
-        # Python does not notice a Ctrl-C that comes just before it begins to wait.
-        while not wait(self._waiting, _WAIT_SECONDS, return_when=FIRST_COMPLETED).done:
-            pass
-        for future in [one for one in self._waiting if one.done()]:  # in their order
-            with _undisturbed():
-                self._take(future, giving_up)
-
-    def _take(self, future: Future[dict[str, Any]], giving_up: bool) -> None:
-        line = self._waiting.pop(future)
-        error = future.exception()
-        if error is None:
-            self._write(line, future.result())
-        elif giving_up and isinstance(error, OpenAIError):
-            self._result.unanswered.append(f"id {line.id!r}: {error}")
-        elif isinstance(error, HTTPError):
-            self._note_unanswered(line, error)
+    def _is_asked(self, line: BatchLine) -> bool:
+        """Whether a line is asked in this run; if not, it is counted."""
+        mark, outcome = self._output.done.get(str(line.id), ("", ""))
+        options, tally = self._options, self._tally
+        again = ["errors"] * options.retry_errors + ["cut off", "filtered"] * options.retry_cut
+        is_other = mark not in ("", line.mark)
+        if not outcome or outcome in again or (options.again and is_other):
+            return True
+        if is_other and mark.partition("-")[0] != line.mark.partition("-")[0]:
+            tally.unreadable.append(f"OUT has another line under the id {line.id!r} (see --again)")
         else:
-            raise error
+            tally.outcomes[outcome] += 1
+            tally.before += 1
+            tally.other_options += is_other
+        return False
 
-    def _write(self, line: _Line, outcome: dict[str, Any]) -> None:
-        self._failed_in_a_row = 0
-        self._output.write({"id": line.id, "line": line.mark, **outcome})
-        if "response" in outcome:
-            self._result.answered += 1
-        else:
-            self._result.errors += 1
-        self._progress(self._result)
-
-    def _note_unanswered(self, line: _Line, error: HTTPError) -> None:
-        """One line may be what a server can't bear; several one after the other mean that
-        nobody is there."""
-        self._result.unanswered.append(f"id {line.id!r}: {error}")
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row > self._jobs:
-            raise error
-
-
-@contextmanager
-def _undisturbed() -> Generator[None, None, None]:
-    """Hold Ctrl-C back for as long as it takes, or an answer that was paid for would be
-    neither written nor waited for."""
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            handler(*held[0])
-
-
-def _outcome(client: OpenAIClient, body: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return {"response": create_chat_completion(client, body, into=dict)}
-    except (AuthenticationError, PermissionDeniedError, QuotaExceededError):
-        raise  # which the next line would meet too
-    except OpenAIError as error:
-        if isinstance(error, HTTPError) and error.may_retry:
-            raise
-        return {"error": _told_error(error)}
-
-
-def _told_error(error: OpenAIError) -> dict[str, Any]:
-    told: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
-    if isinstance(error, APIError):
-        told |= {"status_code": error.status_code, "code": error.code, "body": error.body}
-    if error.request_id:
-        told["request_id"] = error.request_id
-    return told
-
-
-# What comes in
-
-
-class _Line(NamedTuple):
-    number: int
-    id: str | int
-    mark: str  # of its text, to know it again
-    body: dict[str, Any]
-
-
-def _requests(
-    source: Path, defaults: Mapping[str, Any], system: str | None, result: BatchResult
-) -> Iterator[_Line]:
-    """The readable lines; the others are noted in `result`."""
-    from hashlib import sha256
-
-    number_of: dict[str | int, int] = {}
-    for number, text in numbered_lines(source):
-        result.lines += 1
+    def run(self) -> None:
+        """Ask. What is under way at Ctrl-C is waited for, as it is paid for, until another."""
+        if not self._output.is_file:
+            self._say("if this is stopped, it can't go on: name a file as OUT for that")
+        interruption = None
+        jobs = min(self._options.jobs, self._tally.unanswered)
         try:
-            mark = sha256(text.encode("utf-8")).hexdigest()[:16]
-            line_id, body = _request(number, text, system)
-            before = number_of.setdefault(line_id, number)
-            if before != number:
-                raise ValueError(f"its id {line_id!r} is that of line {before}")
-        except UnicodeEncodeError:
-            result.unreadable.append(f"line {number}: not UTF-8")
-        except ValueError as error:
-            result.unreadable.append(f"line {number}: {error}")
-        else:
-            yield _Line(number, line_id, mark, {**defaults, **body})
+            for _ in range(jobs):
+                threading.Thread(target=self._work, daemon=True).start()
+            self._watch(jobs)
+        except KeyboardInterrupt as error:
+            interruption, running = error, self._pacer.stop()
+            self._say(f"stopping; {running} answers are still to come (Ctrl-C: leave at once)")
+            self._watch(self._at_work)
+        self._output.finish()
+        if failure := interruption or self._failure:
+            raise failure
 
+    def _watch(self, threads: int) -> None:
+        # Not by Thread.join(), which, when interrupted, takes a thread for dead (bpo-45274).
+        while threads and not self._is_over.wait(_TICK):
+            self._draw()
 
-def numbered_lines(source: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file that hold something, with their numbers."""
-    try:
-        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as lines:
-            for number, line in enumerate(lines, 1):
-                if text := line.strip():
-                    yield number, text
-    except OSError as error:
-        raise ConfigError(f"cannot read {str(source)!r}: {error.strerror}") from error
+    def _draw(self) -> None:
+        """Print the progress over the one before, on a terminal."""
+        if self._is_shown:
+            width = shutil.get_terminal_size().columns - 1
+            with self._lock:
+                text = self._tally.progress(self._pacer.held_until - time.monotonic())[:width]
+                print(f"\r{text:{self._drawn}}", end="", file=sys.stderr, flush=True)
+                self._drawn = len(text)
 
+    def _say(self, text: str) -> None:
+        """Print a message in the place of the progress. It can't steer the terminal."""
+        shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+        blank, self._drawn = " " * self._drawn, 0
+        over = f"\r{blank}\r" if blank else ""
+        print(f"{over}chatgptlib: {shown}", file=sys.stderr, flush=True)
 
-def _request(number: int, text: str, system: str | None) -> tuple[str | int, dict[str, Any]]:
-    """The id and body that a line says. Raises ValueError for what it can't mean."""
-    value: JSONValue = text
-    if text[0] in '{["':
+    def tell(self) -> None:
+        """Say what came of it."""
+        if self._tally.lines:
+            self._draw()
+            print(end="\n" if self._drawn else "", file=sys.stderr)
+            self._drawn = 0
+            for text in (*self._tally.summary(), self._cost()):
+                self._say(text)
+
+    def _cost(self) -> str:
+        tokens, options = self._output.tokens, self._options
+        told = f"tokens: {tokens['prompt']:,} prompt ({tokens['cached']:,} of them cached), "
+        told += f"{tokens['completion']:,} completion"
+        if tokens["untold"]:
+            told += f"; {tokens['untold']} answers told none"
+        if options.price_in is not None or options.price_out is not None:
+            price = tokens["prompt"] * (options.price_in or 0)
+            price += tokens["completion"] * (options.price_out or 0)
+            told += f"; price: {price / 1e6:.6f}"
+        return told
+
+    def _work(self) -> None:
+        with self._lock:
+            self._at_work += 1
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            if text[0] == "{":  # else it is a prompt that begins so
-                raise ValueError(f"no JSON: {error}: {excerpt(text[:80])}") from None
-    if isinstance(value, str):
-        said = [{"role": "user", "content": value}]
-        return number, {
-            "messages": [{"role": "system", "content": system}, *said] if system else said
-        }
-    if not isinstance(value, dict):
-        raise ValueError(f"a request is a JSON object, not a {type(value).__name__}")
-    line_id = value.get("custom_id", value.get("id", number))
-    body = value.get("body", {k: v for k, v in value.items() if k not in ("custom_id", "id")})
-    if isinstance(line_id, bool) or not isinstance(line_id, (str, int)):
-        raise ValueError(f"an id is text or a number, not {json.dumps(line_id)}")
-    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-        raise ValueError("a request has messages: a list")
-    if body.pop("stream", None):
-        raise ValueError("a batch has no streams")
-    return line_id, body
-
-
-# What goes out
-
-
-class _Output:
-    """The file of answers: what is done in it, and a place at its end to write to."""
-
-    def __init__(self, source: Path, target: Path) -> None:
-        self.done: dict[str | int, str] = {}  # ids, and the marks of their lines
-        self.errors = 0
-        self._name = str(target)
-        try:
-            if target.exists() and not target.is_file():
-                raise ConfigError(f"{self._name!r} is no file: answers are read back from it")
-            if target.exists() and source.exists() and target.samefile(source):
-                raise ConfigError(f"{self._name!r} is read from: write to another file")
-            self._file = open(target, "ab+", buffering=0)  # noqa: SIM115  (until close)
-        except OSError as error:
-            raise ConfigError(f"cannot write {self._name!r}: {error.strerror}") from error
-        try:
-            _lock(self._file, target)
-            self._read()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _read(self) -> None:
-        """Note what is done."""
-        with open(self._name, "rb") as lines:
-            whole, line = 0, b""
-            for number, line in enumerate(lines, 1):
-                if self._note(line):
-                    whole += len(line)
-                elif not line.endswith(b"\n") and _may_be_torn(line):
-                    self._file.truncate(whole)  # it was being written when the process died
+            while (line := self._next_line()) is not None:
+                if (result := self._ask(line)) is None:
                     return
-                else:
-                    raise ConfigError(
-                        f"{self._name!r} is no output of a batch (line {number}): give another file"
-                    )
-            if whole and not line.endswith(b"\n"):
-                self._put(b"\n")
+                with self._lock:
+                    self._take(line, result)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                if not self._at_work:  # any thread that comes later finds nothing to do
+                    self._is_over.set()
 
-    def _note(self, line: bytes) -> bool:
-        """Whether this is a line of ours."""
-        try:
-            told = json.loads(line)
-            if not ("response" in told or "error" in told):
-                return False
-            self.done[told["id"]] = str(told.get("line", ""))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return False
-        self.errors += "error" in told
-        return True
+    def _next_line(self) -> BatchLine | None:
+        with self._lock:
+            return next(self._lines, None)
 
-    def write(self, told: dict[str, Any]) -> None:
-        """Add a line: it is in the file, whatever becomes of this process, or not at all."""
-        self._put(json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+    def _ask(self, line: BatchLine) -> dict[str, Any] | OpenAIError | None:
+        """The answer, or the error after all tries; None if the batch was stopped before."""
+        attempt, not_before = 0, 0.0
+        while self._pacer.enter(not_before):
+            tokens = None
+            try:
+                response = create_chat_completion(self._client, line.body, into=dict)
+                tokens = _total_tokens(response)
+                return response
+            except RateLimitError as error:
+                if isinstance(error, QuotaExceededError) or not self._pacer.hold(error):
+                    return error
+            except OpenAIError as error:
+                delay = retry_delay(error, attempt, random())
+                if delay is None or attempt >= self._options.retries:
+                    return error
+                attempt, not_before = attempt + 1, time.monotonic() + delay
+            finally:
+                self._pacer.leave(tokens)
+        return None
 
-    def _put(self, line: bytes) -> None:
-        before = self._file.seek(0, os.SEEK_END)
-        try:
-            while line:
-                line = line[self._file.write(line) :]
-        except OSError as error:
-            self._file.truncate(before)  # or the next line would go on where this one broke off
-            raise ConfigError(f"cannot write {self._name!r}: {error.strerror}") from error
+    def _take(self, line: BatchLine, result: dict[str, Any] | OpenAIError) -> None:
+        """Write a result down if it is final."""
+        if isinstance(result, _FATAL):
+            self._fail(result)
+            return
+        if isinstance(result, OpenAIError):
+            self._note_error(line, result)
+            if _is_passing(result):
+                return
+        else:
+            self._last_error = ""
+        self._tally.outcomes[self._output.write(line, result)] += 1
 
-    def close(self) -> None:
-        self._file.close()
-
-
-def _may_be_torn(line: bytes) -> bool:
-    """It begins as our lines do: anything else is somebody's who has no line ends."""
-    begin = b'{"id": '
-    return line[: len(begin)] == begin[: len(line)]
-
-
-def _lock(file: Any, target: Path) -> None:
-    """Two batches on one file would ask all the rest twice."""
-    try:
-        import fcntl
-    except ImportError:
-        return  # Windows
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ConfigError(f"another batch is writing {str(target)!r}") from None
-
-
-# What a person sees
-
-
-def progress_shown(source: Path) -> Callable[[BatchResult], object]:
-    """Shows on a terminal how far it is; elsewhere nothing."""
-    if not sys.stderr.isatty() or not source.is_file():  # what is piped in can be read but once
-        return lambda result: None
-    total = sum(1 for _ in numbered_lines(source))
-    try:
-        bar: Any = import_module("tqdm").tqdm(total=total, unit="line")
-    except ImportError:
-
-        def count(result: BatchResult) -> None:
-            print(
-                f"\r{result.done}/{total}, {result.errors} errors ",
-                end="",
-                file=sys.stderr,
-                flush=True,
+    def _note_error(self, line: BatchLine, error: OpenAIError) -> None:
+        """Show an error unless it was shown; stop if it comes again and again."""
+        told = str(error)
+        if isinstance(error, APIError):
+            told = f"{error.status_code} {error.message}"  # without the id of the request
+        self._in_a_row = self._in_a_row + 1 if told == self._last_error else 1
+        self._last_error = told
+        if told not in self._errors_told:
+            self._errors_told.add(told)
+            self._say(f"id {line.id!r}: {error}")
+        if self._in_a_row == _EQUAL_ERRORS:
+            self._pacer.stop()
+            self._say(
+                f"stopped: {_EQUAL_ERRORS} lines in a row ended in the same error. Mend what it "
+                "tells (-m is the model, --base-url the server); then --retry-errors asks again"
             )
 
-        return count
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._pacer.stop()
 
-    def move(result: BatchResult) -> None:
-        bar.update(result.done - bar.n)
-        if result.done == total:
-            bar.close()
 
-    return move
+def _total_tokens(response: JSONValue) -> int:
+    usage = response.get("usage") if isinstance(response, dict) else None
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return total if isinstance(total, int) else 0
+
+
+def _is_passing(error: OpenAIError) -> bool:
+    """Whether the same request may be answered another time."""
+    if isinstance(error, APIError):
+        return isinstance(error, InternalServerError) or is_passing(error.status_code)
+    return isinstance(error, HTTPError)
+
+
+# The command
+
+
+def batch_command(
+    arguments: Sequence[str],
+    common: argparse.ArgumentParser,
+    open_client: Callable[..., AbstractContextManager[OpenAIClient]],
+) -> int:
+    """Run `chatgptlib batch` with these arguments; the exit code.
+
+    `common` has the options that all commands have, of which `open_client` makes a client.
+    """
+    options = _options(arguments, common)
+    defaults = {
+        "model": options.model,
+        "temperature": options.temperature,
+        "max_tokens": options.max_tokens,
+        "response_format": options.schema,
+        **dict(options.param),
+    }
+    options.defaults = {name: value for name, value in defaults.items() if value is not None}
+    lines, unreadable = read_requests(options)
+    tally = Tally(len(lines), unreadable)
+    with (
+        open_client(options, max_retries=0) as client,
+        closing(BatchOutput(options.target)) as output,
+    ):
+        batch = Batch(client, lines, output, tally, options)
+        try:
+            batch.run()
+        except KeyboardInterrupt:
+            batch.tell()
+            sys.stderr.flush()
+            os._exit(130)  # without waiting for answers that nobody will write down
+        finally:
+            batch.tell()
+    return 0 if tally.outcomes["answered"] == tally.lines else 1
+
+
+def _options(arguments: Sequence[str], common: argparse.ArgumentParser) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="chatgptlib batch",
+        usage="%(prog)s [options] IN OUT",
+        parents=[common],
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
+        description="Ask for each line of IN: a prompt, or a request as JSON. A JSON array or a "
+        "table (CSV, TSV) will do too. OUT gets a line for each. Stopped and started again, it "
+        "goes on where it was.",
+    )
+    add = parser.add_argument
+    add("source", metavar="IN", help="a file, or - for stdin")
+    add("target", metavar="OUT", help="a file, or - for stdout")
+    add("-j", "--jobs", type=int, default=4, metavar="N", help="how many at once; default: 4")
+    add("--rpm", type=float, metavar="N", help="at most N requests a minute")
+    add("--tpm", type=float, metavar="N", help="at most N tokens a minute")
+    add("--retries", type=int, default=5, metavar="N", help="tries after the first; default: 5")
+    add("--retry-errors", action="store_true", help="ask again what is an error in OUT")
+    add("--retry-cut", action="store_true", help="ask again what is cut off in OUT")
+    add("--again", action="store_true", help="ask again what was asked with other options")
+    add("--prompt", metavar="TEXT", help="for tables: 'Label this: {column}'")
+    add("--price-in", type=float, metavar="X", help="price of a million prompt tokens")
+    add("--price-out", type=float, metavar="X", help="price of a million completion tokens")
+    options = parser.parse_args(arguments)
+    for name in ("jobs", "rpm", "tpm"):
+        if (value := getattr(options, name)) is not None and not value > 0:
+            parser.error(f"--{name} must be more than 0, not {value}")
+    return options

@@ -1,0 +1,374 @@
+"""The files of a batch: what is not what it seems is not paid for, and OUT loses nothing."""
+
+import io
+import json
+import signal
+import stat
+import subprocess
+from contextlib import redirect_stderr
+from types import SimpleNamespace
+
+import pytest
+
+from . import lib
+from .batches import PATIENCE, BatchServer, command, ids_in, run, written
+
+pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
+
+REQUEST = {"messages": [{"role": "user", "content": "b"}]}
+
+
+@pytest.fixture
+def files(tmp_path):
+    return tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+
+
+def asked(source, target, *arguments, stdin=None):
+    """What a server is asked by the command, and how that ended: in this process, which is
+    quicker, but for what comes from stdin."""
+    with BatchServer() as server:
+        arguments = ("-j", "1", *arguments, "--base-url", server.url)
+        if stdin is not None:
+            done = run(source, target, *arguments, stdin=stdin)
+        else:
+            with redirect_stderr(io.StringIO()) as errors:
+                code = lib.main(["batch", str(source), str(target), *arguments])
+            done = SimpleNamespace(returncode=code, stderr=errors.getvalue())
+    return server.questions, done
+
+
+# Requests in
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-8"])
+def test_a_byte_order_mark_tells_the_encoding(files, encoding):
+    source, target = files
+    source.write_bytes("\ufeffgrün\r\nblau 🦋\r\n".encode(encoding))
+    questions, done = asked(source, target)
+    assert (questions, done.returncode) == (["grün", "blau 🦋"], 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("a\nb\n".encode("utf-16-le"), id="utf-16 without a mark"),
+        pytest.param(b"PK\x03\x04\x00\x00sheet.xml", id="a spreadsheet"),
+        pytest.param(b"a\nb\n\x00\x00", id="a damaged end"),
+    ],
+)
+def test_nul_bytes_are_refused(files, content):
+    source, target = files
+    source.write_bytes(content)
+    questions, done = asked(source, target)
+    assert (questions, done.returncode) == ([], 1)
+    assert "holds NUL bytes" in done.stderr
+    assert "UTF-8" in done.stderr
+    assert not target.exists()
+
+
+def test_half_a_character_of_utf_16_is_refused(files):
+    source, target = files
+    source.write_bytes("\ufeffa\n".encode("utf-16-le") + b"b")
+    questions, done = asked(source, target)
+    assert (questions, done.returncode) == ([], 1)
+    assert "is damaged" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(json.dumps(REQUEST, indent=2), id="one"),
+        pytest.param(json.dumps(REQUEST, indent=2) + "\n" + json.dumps(REQUEST, indent=2), id="two"),
+        pytest.param(json.dumps([REQUEST, REQUEST], indent=2)[:-9], id="a cut array"),
+        pytest.param(json.dumps([REQUEST, REQUEST], indent="\t")[:-9], id="a cut array with tabs"),
+        pytest.param("a prompt\n" + json.dumps(REQUEST, indent=2), id="after a prompt"),
+        pytest.param("[\n" + json.dumps(REQUEST) + ",\n" + json.dumps(REQUEST) + "\n", id="an open array"),
+        pytest.param('{"id":\n\n1, "messages": []}\n', id="with a blank line"),
+    ],
+)  # fmt: skip
+def test_pretty_printed_json_is_one_broken_file(files, content):
+    source, target = files
+    source.write_text(content)
+    questions, done = asked(source, target)
+    assert (questions, done.returncode) == ([], 1)
+    assert "JSON goes on from the line before" in done.stderr
+    assert "jq -c" in done.stderr
+    assert not target.exists()
+
+
+def test_prompts_that_look_like_json_are_prompts(files):
+    source, target = files
+    source.write_text('[Urgent] a\n[\nb\n"c" d\n[1, 2\nand so on\n')
+    questions, done = asked(source, target)
+    assert questions == ["[Urgent] a", "[", "b", '"c" d', "[1, 2", "and so on"]
+    assert done.returncode == 0
+
+
+def test_unreadable_lines_are_told_by_number_and_do_not_stop_the_rest(files):
+    source, target = files
+    source.write_bytes(
+        b'{"messages": [\n\xff\xfe\n{"a": 1}\n[1]\nfine\n{"id": "x", "messages": []}\n'
+        b'{"id": "x", "messages": []}\n{"id": null, "messages": []}\n{"messages": [], "stream": true}\n'
+    )
+    questions, done = asked(source, target, "-s", "so that there is a message")
+    assert done.returncode == 1
+    for words in (
+        "line 1: no JSON", "line 2: not UTF-8", "line 3: a request has messages",
+        "line 4: a request is a JSON object, not a list", "line 7: its id 'x' is that of line 6",
+        "line 8: an id is text or a number, not null", "line 9: a batch has no streams",
+        "9 lines: 2 answered, 0 errors, 7 unreadable",
+    ):  # fmt: skip
+        assert words in done.stderr
+    assert len(questions) == 2
+    assert ids_in(target) == [5, "x"]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_is_a_request_for_each_item(files, indent):
+    source, target = files
+    source.write_text(json.dumps(["a", {"id": "mine", **REQUEST}, 3], indent=indent))
+    questions, done = asked(source, target)
+    assert questions == ["a", "b"]
+    assert "item 3: a request is a JSON object, not a int" in done.stderr
+    assert ids_in(target) == [1, "mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"), [("in.csv", ","), ("in.CSV", ";"), ("in.tsv", "\t"), ("reviews", ",")]
+)
+def test_the_rows_of_a_table_fill_in_the_prompt(tmp_path, name, separator):
+    source, target = tmp_path / name, tmp_path / "out"
+    rows = [["id", " Full review"], ["r1", '"two\nlines, and a ""quote"""'], ["r2", "bad"]]
+    source.write_bytes("\r\n".join(map(separator.join, rows)).encode("utf-8-sig"))
+    questions, done = asked(source, target, "--prompt", 'As {"label": x}: {Full review}!')
+    assert done.returncode == 0
+    assert questions == ['As {"label": x}: two\nlines, and a "quote"!', 'As {"label": x}: bad!']
+    assert ids_in(target) == ["r1", "r2"]
+
+
+def test_rows_without_an_id_are_known_by_their_number(tmp_path):
+    source, target = tmp_path / "in.csv", tmp_path / "out"
+    source.write_text("review\ngood\nbad\n")
+    assert asked(source, target, "--prompt", "{review}")[1].returncode == 0
+    assert ids_in(target) == [1, 2]
+
+
+def test_the_keys_of_json_objects_fill_in_the_prompt_too(files):
+    source, target = files
+    source.write_text('{"id": "a", "review": "good", "stars": [4, 5]}\nplain\n')
+    questions, done = asked(source, target, "--prompt", "{review} {stars}")
+    assert questions == ["good [4, 5]"]
+    assert "line 2: --prompt is for rows and JSON objects" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt", "words"),
+    [
+        (
+            "id,review\n1,a\n",
+            "{revew}",
+            "row 1: --prompt has {revew}, but the names are id, review",
+        ),
+        ("id,review\n1,a\n", "Label this:", "row 1: --prompt has no {name} in it"),
+        ("id,review\n1,a\n", None, "row 1: a request has messages: a list (or give --prompt"),
+        ("id,review\n1,a,b\n", "{review}", "row 1: not a field for each of ['id', 'review']"),
+        ("id,review\n1\n", "{review}", "row 1: not a field for each of"),
+        ("id,id\n1,2\n", "{id}", "row 1: not a field for each of"),
+        ("id,review\n,a\n", "{review}", 'row 1: an id is text or a number, not ""'),
+        ('id,review\n1,"a\n2,b\n', "{review}", "is not a whole table"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_not_paid_for(tmp_path, content, prompt, words):
+    source = tmp_path / "in.csv"
+    source.write_text(content)
+    options = () if prompt is None else ("--prompt", prompt)
+    questions, done = asked(source, tmp_path / "out", *options)
+    assert (questions, done.returncode) == ([], 1)
+    assert words in done.stderr
+
+
+def test_only_the_first_of_many_unreadable_lines_are_listed(files):
+    source, target = files
+    source.write_text('{"a": 1}\n' * 50)
+    done = run(source, target, "--offline")
+    assert done.stderr.count("a request has messages") == 10
+    assert "50 unreadable" in done.stderr
+
+
+def test_a_hyphen_is_stdin_and_stdout(files):
+    _, target = files
+    questions, done = asked("-", "-", stdin="grün\n".encode())
+    assert (questions, done.returncode) == (["grün"], 0)
+    (told,) = map(json.loads, done.stdout.splitlines())
+    assert told["response"]["choices"][0]["message"]["content"] == "ok"
+    assert "if this is stopped, it can't go on: name a file as OUT" in done.stderr
+    questions, done = asked("-", target, stdin=b"a\nb\n")
+    assert questions == ["a", "b"]
+    assert ids_in(target) == [1, 2]
+
+
+def test_a_reader_of_stdout_that_stops_ends_the_batch_without_a_traceback():
+    with BatchServer() as server:
+        process = subprocess.Popen(
+            [*command("-", "-", "-j", "1", "--base-url", server.url)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        process.stdout.close()
+        process.stdin.write(b"a\n" * 50)
+        process.stdin.close()
+        errors = process.stderr.read()
+        assert process.wait(PATIENCE) == 1
+        process.stderr.close()
+    assert b"Traceback" not in errors
+    assert len(server.asked) == 1
+
+
+# Answers out
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["Dear diary\n", '{"my": "data"}\n', "[1]\n", "notes without an end", '{"my": "data"}',
+     '{"id": 1, "my": 2}\n', '{"id": 1, "my": 2}', '{"id": [1], "error": {}}', '{"id": 1, "er\n', "5"],
+)  # fmt: skip
+def test_a_file_that_is_no_output_is_left_alone(files, content):
+    source, target = files
+    source.write_text("a\n")
+    target.write_text(content)
+    done = run(source, target, "--offline")
+    assert done.returncode == 1
+    assert "is no output of a batch (line 1)" in done.stderr
+    assert target.read_text() == content
+
+
+def test_a_last_line_that_only_lacks_its_end_is_done(files):
+    source, target = files
+    source.write_text("a\nb\n")
+    target.write_text('{"id": 1, "response": {}}')
+    questions, done = asked(source, target)
+    assert (questions, done.returncode) == (["b"], 0)
+    assert ids_in(target) == [1, 2]
+
+
+@pytest.mark.parametrize("kept", [1, 5, 9, 30])
+def test_a_line_that_was_being_written_when_the_process_died_is_asked_again(files, kept):
+    source, target = files
+    source.write_text("a\nb\n")
+    assert run(source, target, "-j", "1", "--offline").returncode == 0
+    whole = target.read_bytes()
+    first = whole.index(b"\n") + 1
+    target.write_bytes(whole[: first + kept])
+    questions, done = asked(source, target)
+    assert (questions, done.returncode) == (["b"], 0)
+    assert ids_in(target) == [1, 2]
+
+
+def test_out_is_for_its_owner_alone(files):
+    source, target = files
+    source.write_text("a\n")
+    run(source, target, "--offline")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    run(source, target, "--offline", "-m", "n", "--again")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def removed(target):
+    target.unlink()
+
+
+def moved(target):
+    target.rename(target.with_suffix(".moved"))
+
+
+def replaced(target):
+    target.with_suffix(".new").write_text("")
+    target.with_suffix(".new").replace(target)
+
+
+@pytest.mark.parametrize("at", [2, 4])  # before an answer is written, and after the last one
+@pytest.mark.parametrize("change", [removed, moved, replaced])
+def test_out_that_is_taken_away_while_it_is_written_fails_loudly(files, change, at):
+    source, target = files
+    source.write_text("".join(f"{n}\n" for n in range(4)))
+    seen = iter(range(1, 100))
+
+    def answer(body):
+        if next(seen) == at:
+            change(target)
+        return "ok"
+
+    with BatchServer(answer) as server:
+        done = run(source, target, "-j", "1", "--base-url", server.url)
+    assert done.returncode == 1
+    assert "was moved, removed or replaced while it was written" in done.stderr
+    assert len(server.asked) == at
+
+
+def test_files_that_cannot_be_used_are_one_line(files, tmp_path):
+    source, target = files
+    assert "cannot read" in run(source, target, "--offline").stderr
+    source.write_text("a\n")
+    assert "cannot write" in run(source, tmp_path / "no" / "x", "--offline").stderr
+    assert "cannot write" in run(source, tmp_path, "--offline").stderr
+    done = run(source, source, "--offline")
+    assert "is no output of a batch (line 1)" in done.stderr
+    assert source.read_text() == "a\n"
+
+
+def test_two_batches_do_not_write_one_file(files):
+    fcntl = pytest.importorskip("fcntl")
+    source, target = files
+    source.write_text("a\n")
+    with open(target, "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = run(source, target, "--offline")
+    assert "another batch is writing" in done.stderr
+    assert target.read_text() == ""
+
+
+def test_where_files_cannot_be_locked_a_batch_is_written_all_the_same(files, monkeypatch, capsys):
+    source, target = files
+    source.write_text("a\nb\n")
+    monkeypatch.setitem(__import__("sys").modules, "fcntl", None)  # as on Windows
+    assert lib.main(["batch", "--offline", str(source), str(target)]) == 0
+    assert sorted(ids_in(target)) == [1, 2]
+    assert "2 answered" in capsys.readouterr().err
+
+
+def test_a_line_that_does_not_fit_on_the_disk_leaves_no_piece_of_it(files):
+    resource = pytest.importorskip("resource")
+    source, target = files
+    source.write_text("".join(f"{n}\n" for n in range(9)))
+    with BatchServer() as server:
+        done = subprocess.run(
+            command(source, target, "-j", "1", "--base-url", server.url),
+            preexec_fn=lambda: (
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+            ),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "cannot write" in done.stderr
+    assert 0 < len(written(target)) == len(server.asked) - 1
+
+
+def test_an_answer_that_is_no_json_of_the_api_is_written_as_an_error(files):
+    source, target = files
+    source.write_text("a\n")
+    with BatchServer(lambda body: (200, [], {"x-request-id": "req_1"})) as server:
+        done = run(source, target, "--base-url", server.url)
+    assert done.returncode == 1
+    error = written(target)[0]["error"]
+    assert (error["type"], error["request_id"]) == ("DeserializeError", "req_1")
+
+
+def test_an_answer_of_an_odd_shape_is_written_as_it_came(files):
+    source, target = files
+    source.write_text("a\n")
+    odd = {"choices": [{"message": "Hi", "finish_reason": 5}], "usage": "plenty"}
+    with BatchServer(lambda body: odd) as server:
+        done = run(source, target, "--base-url", server.url)
+    assert done.returncode == 0
+    assert written(target)[0]["response"] == odd
+    assert "1 answers told none" in done.stderr
