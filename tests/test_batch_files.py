@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from . import lib
-from .batches import PATIENCE, BatchServer, command, ids_in, run, written
+from .batches import PATIENCE, BatchServer, command, ids_in, refusal, run, written
+from .wire import completion
 
 pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
 
@@ -221,6 +222,55 @@ def test_a_reader_of_stdout_that_stops_ends_the_batch_without_a_traceback():
         process.stderr.close()
     assert b"Traceback" not in errors
     assert len(server.asked) == 1
+
+
+# OpenAI's own format,
+
+
+def test_openai_format_is_read_and_written_and_gone_on_with(files):
+    source, target = files
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": name}]}}
+        for name in ("a", "b", "c")
+    ]  # fmt: skip
+    source.write_text("\n".join(map(json.dumps, lines)))
+    with BatchServer(
+        lambda body: (
+            refusal(400, "Too long", **{"x-request-id": "req_1"})
+            if body["messages"][0]["content"] == "b"
+            else "ok"
+        )
+    ) as server:
+        run(source, target, "-j", "1", "--openai-format", "--base-url", server.url)
+    answer, error, _ = written(target)
+    assert answer["custom_id"] == "a"
+    assert answer["id"].startswith("batch_req_")
+    assert answer["response"] == {"status_code": 200, "request_id": None, "body": completion("ok")}
+    assert answer["error"] is None
+    assert (error["custom_id"], error["response"]) == ("b", None)
+    assert "Too long" in error["error"]["message"]
+    questions, done = asked(source, target, "--openai-format")
+    assert (questions, done.returncode) == ([], 1)
+    assert "3 lines: 2 answered, 1 errors (3 of them before)" in done.stderr
+    questions, done = asked(source, target, "--openai-format", "--retry-errors")
+    assert (questions, done.returncode) == (["b"], 0)
+
+
+def test_what_openais_own_batch_answered_is_done(files):
+    source, target = files
+    source.write_text("\n".join(json.dumps({"custom_id": name, **REQUEST}) for name in "abc"))
+    good = {"status_code": 200, "request_id": "r", "body": completion("ok")}
+    bad = {"status_code": 400, "request_id": "r", "body": {"error": {"message": "no"}}}
+    target.write_text(
+        "".join(
+            json.dumps({"id": "batch_req_123", "custom_id": name, "response": told, "error": None})
+            + "\n"
+            for name, told in (("a", good), ("b", bad))
+        )
+    )
+    questions, done = asked(source, target)
+    assert len(questions) == 1
+    assert "3 lines: 2 answered, 1 errors (2 of them before)" in done.stderr
 
 
 # Answers out

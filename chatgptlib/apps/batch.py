@@ -369,7 +369,7 @@ def batch_command(
     tally = Tally(len(lines), unreadable)
     with (
         open_client(options, max_retries=0) as client,
-        closing(BatchOutput(options.target)) as output,
+        closing(BatchOutput(options.target, options.openai_format)) as output,
     ):
         batch = Batch(client, lines, output, tally, options)
         try:
@@ -404,6 +404,7 @@ def _options(arguments: Sequence[str], common: argparse.ArgumentParser) -> argpa
     add("--retry-cut", action="store_true", help="ask again what is cut off in OUT")
     add("--again", action="store_true", help="ask again what was asked with other options")
     add("--prompt", metavar="TEXT", help="for tables: 'Label this: {column}'")
+    add("--openai-format", action="store_true", help="write OUT as OpenAI's batches do")
     add("--price-in", type=float, metavar="X", help="price of a million prompt tokens")
     add("--price-out", type=float, metavar="X", help="price of a million completion tokens")
     options = parser.parse_args(arguments)

@@ -2,8 +2,9 @@
 
 IN holds a prompt or a request on each line, a JSON array of them, or a table (CSV, TSV) whose
 rows fill in a prompt. OUT has a line of JSON for each: its `id`, a mark of what was asked
-(`line`), and a `response` or an `error`. Of several lines in OUT with the same id the last one
-counts.
+(`line`), and a `response` or an `error`; or the same as OpenAI's own batches write it. Of
+several lines in OUT with the same id the last one counts.
+https://platform.openai.com/docs/api-reference/batch
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _ENCODINGS = {  # by the byte order mark; that of UTF-32 begins as that of UTF-1
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _CUT = {"length": "cut off", "content_filter": "filtered"}  # outcomes, by the finish reason
+_OPENAI_ID = "batch_req_"  # our mark follows, where OpenAI has a number
 
 
 # Requests in
@@ -208,12 +210,13 @@ class BatchOutput:
     Raises ConfigError for a file that can't be written, or that is not a batch's.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, openai_format: bool) -> None:
         self.done: dict[str, tuple[str, str]] = {}  # mark and outcome, by id
         self.tokens: Counter[str] = Counter()  # of all answers; "untold": answers without
         self.is_file = target != "-"
         self._name = repr(target) if self.is_file else "stdout"
         self._path = os.path.realpath(target)
+        self._openai_format = openai_format
         self._has_old_lines = False
         if not self.is_file:
             self._file = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
@@ -276,7 +279,7 @@ class BatchOutput:
 
     def write(self, line: BatchLine, result: dict[str, Any] | OpenAIError) -> str:
         """Add an answer or an error; its outcome. It is in the file, whatever comes then."""
-        record = _record(line, result)
+        record = _record(line, result, self._openai_format)
         text = json.dumps(record, ensure_ascii=self._file.isatty())  # which it can't steer then
         self._check_place()
         self._append(text.encode("utf-8", "backslashreplace") + b"\n")
@@ -329,27 +332,40 @@ class BatchOutput:
 
 
 def _answer_in(told: JSONValue) -> tuple[str, str, JSONValue] | None:
-    """Id, mark and response of a line; None if it is not a batch's.
+    """Id, mark and response of a line in either format; None if it is not a batch's.
 
     The mark is "" if nothing tells what was asked, the response None if there is none.
     """
     if not isinstance(told, dict) or not {"response", "error"} & told.keys():
         return None
     line_id, mark, response = told.get("id"), str(told.get("line", "")), told.get("response")
+    if "custom_id" in told:
+        line_id, mark = told["custom_id"], str(line_id).removeprefix(_OPENAI_ID)
+        if isinstance(response, dict):
+            response = response.get("body") if response.get("status_code") == 200 else None
     if not isinstance(line_id, (str, int)):
         return None
     return str(line_id), mark if "-" in mark else "", response
 
 
-def _record(line: BatchLine, result: dict[str, Any] | OpenAIError) -> dict[str, Any]:
+def _record(
+    line: BatchLine, result: dict[str, Any] | OpenAIError, openai_format: bool
+) -> dict[str, Any]:
     """What is written of an answer or an error."""
     error: dict[str, Any] | None = None
     if isinstance(result, OpenAIError):
         error = {"type": type(result).__name__, "message": str(result)}
         for name in ("status_code", "code", "body", "request_id"):
             error[name] = getattr(result, name, None)
-    ending = {"error": error} if error else {"response": result}
-    return {"id": line.id, "line": line.mark, **ending}
+    if not openai_format:
+        ending = {"error": error} if error else {"response": result}
+        return {"id": line.id, "line": line.mark, **ending}
+    return {
+        "id": f"{_OPENAI_ID}{line.mark}",
+        "custom_id": str(line.id),
+        "response": None if error else {"status_code": 200, "request_id": None, "body": result},
+        "error": error,
+    }
 
 
 def _private(path: str, flags: int) -> int:
