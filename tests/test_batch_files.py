@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -224,7 +225,7 @@ def test_a_reader_of_stdout_that_stops_ends_the_batch_without_a_traceback():
     assert len(server.asked) == 1
 
 
-# OpenAI's own format,
+# OpenAI's own format, and the order
 
 
 def test_openai_format_is_read_and_written_and_gone_on_with(files):
@@ -273,6 +274,27 @@ def test_what_openais_own_batch_answered_is_done(files):
     assert "3 lines: 2 answered, 1 errors (2 of them before)" in done.stderr
 
 
+def test_ordered_sorts_out_as_in(files):
+    source, target = files
+    source.write_text("a\nb\nc\nd\n")
+    target.write_text('{"id": 3, "response": {}}\n{"id": "old", "response": {}}\n')
+    os.chmod(target, 0o640)
+    questions, done = asked(source, target, "--ordered")
+    assert (questions, done.returncode) == (["a", "b", "d"], 0)
+    assert ids_in(target) == [1, 2, 3, 4, "old"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert [path.name for path in target.parent.iterdir() if path.name.startswith("out")] == [
+        "out.jsonl"
+    ]
+
+
+def test_stdout_can_not_be_ordered(files):
+    files[0].write_text("a\n")
+    done = run(files[0], "-", "--ordered", "--offline")
+    assert done.returncode == 2
+    assert "--ordered sorts a file" in done.stderr
+
+
 # Answers out
 
 
@@ -318,7 +340,7 @@ def test_out_is_for_its_owner_alone(files):
     source.write_text("a\n")
     run(source, target, "--offline")
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    run(source, target, "--offline", "-m", "n", "--again")
+    run(source, target, "--offline", "-m", "n", "--again", "--ordered")
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 

@@ -168,6 +168,7 @@ class Batch:
         self._client, self._output = client, output
         self._tally, self._options = tally, options
         self._pacer = Pacer(options.jobs, options.rpm, options.tpm)
+        self._order = lines if options.ordered else []
         self._lines = iter([line for line in lines if self._is_asked(line)])
         self._lock = threading.Lock()  # of the lines and what becomes of them
         self._at_work = 0  # threads
@@ -208,7 +209,7 @@ class Batch:
             interruption, running = error, self._pacer.stop()
             self._say(f"stopping; {running} answers are still to come (Ctrl-C: leave at once)")
             self._watch(self._at_work)
-        self._output.finish()
+        self._output.finish(self._order)
         if failure := interruption or self._failure:
             raise failure
 
@@ -404,6 +405,7 @@ def _options(arguments: Sequence[str], common: argparse.ArgumentParser) -> argpa
     add("--retry-cut", action="store_true", help="ask again what is cut off in OUT")
     add("--again", action="store_true", help="ask again what was asked with other options")
     add("--prompt", metavar="TEXT", help="for tables: 'Label this: {column}'")
+    add("--ordered", action="store_true", help="sort OUT as IN, at the end")
     add("--openai-format", action="store_true", help="write OUT as OpenAI's batches do")
     add("--price-in", type=float, metavar="X", help="price of a million prompt tokens")
     add("--price-out", type=float, metavar="X", help="price of a million completion tokens")
@@ -411,4 +413,6 @@ def _options(arguments: Sequence[str], common: argparse.ArgumentParser) -> argpa
     for name in ("jobs", "rpm", "tpm"):
         if (value := getattr(options, name)) is not None and not value > 0:
             parser.error(f"--{name} must be more than 0, not {value}")
+    if options.ordered and options.target == "-":
+        parser.error("--ordered sorts a file: give OUT a name, not -")
     return options

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -309,22 +309,23 @@ class BatchOutput:
                 "answers: put it back, and start again"
             )
 
-    def finish(self) -> None:
-        """Leave the last line of each id alone."""
+    def finish(self, order: Sequence[BatchLine]) -> None:
+        """Leave the last line of each id alone, in this order if there is one."""
         self._check_place()
-        if not self.is_file or not self._has_old_lines:
+        if not self.is_file or not (order or self._has_old_lines):
             return
         with open(self._path, "rb") as lines:
             last = {found[0]: line for line in lines if (found := _answer_in(json.loads(line)))}
+        wanted = [last.pop(str(line.id), b"") for line in order]
         new = f"{self._path}.{os.getpid()}"
         try:
             with open(new, "xb", opener=_private) as file:
-                file.writelines(last.values())
+                file.writelines([*wanted, *last.values()])
             os.chmod(new, os.stat(self._path).st_mode)
             self._file.close()  # else Windows does not replace it
             os.replace(new, self._path)  # at once: nothing is lost on the way
         except OSError as error:
-            raise ConfigError(f"cannot tidy {self._name}: {error.strerror}") from error
+            raise ConfigError(f"cannot sort {self._name}: {error.strerror}") from error
 
     def close(self) -> None:
         """Let another batch write the file."""
