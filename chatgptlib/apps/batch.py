@@ -372,6 +372,7 @@ def batch_command(
         open_client(options, max_retries=0) as client,
         closing(BatchOutput(options.target, options.openai_format)) as output,
     ):
+        output.read()
         batch = Batch(client, lines, output, tally, options)
         try:
             batch.run()

@@ -207,7 +207,7 @@ class BatchOutput:
 
     "-" is stdout, where nothing is known of earlier runs.
 
-    Raises ConfigError for a file that can't be written, or that is not a batch's.
+    Raises ConfigError for a file that can't be written.
     """
 
     def __init__(self, target: str, openai_format: bool) -> None:
@@ -218,21 +218,19 @@ class BatchOutput:
         self._path = os.path.realpath(target)
         self._openai_format = openai_format
         self._has_old_lines = False
-        if not self.is_file:
-            self._file = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
-            return
         try:
-            self._file = io.FileIO(self._path, "ab+", opener=_private)
+            if self.is_file:
+                self._file = io.FileIO(self._path, "ab+", opener=_private)
+            else:
+                self._file = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
         except OSError as error:
             raise ConfigError(f"cannot write {self._name}: {error.strerror}") from error
-        try:
-            _lock(self._file, self._name)
-            self._read()
-        except BaseException:
-            self._file.close()
-            raise
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Note what is done. Raises ConfigError for a file that is not a batch's."""
+        if not self.is_file:
+            return
+        _lock(self._file, self._name)
         whole, line = 0, b""
         with open(self._path, "rb") as lines:
             for number, line in enumerate(lines, 1):
