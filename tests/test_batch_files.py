@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -207,6 +208,13 @@ def test_a_hyphen_is_stdin_and_stdout(files):
     questions, done = asked("-", target, stdin=b"a\nb\n")
     assert questions == ["a", "b"]
     assert ids_in(target) == [1, 2]
+
+
+def test_a_closed_stdin_is_an_error_in_one_line(files):
+    words = " ".join(map(shlex.quote, command("-", files[1], "--offline")))
+    done = subprocess.run(["sh", "-c", f"{words} <&-"], capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stderr == b"chatgptlib: cannot read stdin: Bad file descriptor\n"
 
 
 def test_a_reader_of_stdout_that_stops_ends_the_batch_without_a_traceback():

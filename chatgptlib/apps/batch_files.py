@@ -19,7 +19,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, excerpt
@@ -77,7 +76,8 @@ def read_requests(options: argparse.Namespace) -> tuple[list[BatchLine], list[st
 
 def _text_of(source: str, name: str) -> str:
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        with open(0 if source == "-" else source, "rb", closefd=source != "-") as file:
+            data = file.read()
         encodings = (_ENCODINGS[mark] for mark in _ENCODINGS if data.startswith(mark))
         text = data.decode(next(encodings, "utf-8-sig"), "surrogateescape")
     except OSError as error:
