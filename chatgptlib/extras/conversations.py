@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from ..accumulate import joined_text
 from ..chat import create_chat_completion, create_chat_completion_stream
 from ..client import OpenAIClient
 from ..errors import ConfigError, JSONValue, OpenAIError
@@ -32,6 +31,7 @@ from ..models import (
     CreateChatCompletionResponse,
     Model,
     ToolCall,
+    whole_characters,
 )
 from ..replies import first_choice, with_response
 from .stores import ConversationStore, MemoryStore
@@ -277,7 +277,7 @@ class ConversationStream:
             if "\ud800" <= text[-1:] <= "\udbff":  # its other half is in the next chunk
                 text, half = text[:-1], text[-1]
             if text:
-                yield joined_text([text])
+                yield whole_characters(text)
         if half:
             yield half
 
