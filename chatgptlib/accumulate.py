@@ -45,24 +45,22 @@ class ResponseAccumulator:
         """Whether so many choices, and all that have begun, have a finish reason."""
         return self.has_choices and len(self._choices) >= choices and not self.unfinished
 
-    def add(self, chunk: CreateChatCompletionChunk | Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add the next chunk. Returns its JSON object.
+    def add(self, chunk: CreateChatCompletionChunk | Mapping[str, Any]) -> dict[str, Any]:
+        """Add the next chunk, and return its JSON object. Raises DeserializeError for no chunk.
 
         Where a choice has a `message`, or a `text`, in place of a delta, that is a copy with a
         delta of what is new: a message after its parts is the same message, not more of it.
         """
-        value = chunk.to_dict() if isinstance(chunk, CreateChatCompletionChunk) else chunk
-        choices = _objects(value.get("choices"))
+        if isinstance(chunk, CreateChatCompletionChunk):
+            return self.take(chunk.to_dict())
+        CreateChatCompletionChunk.from_dict(chunk)
+        return self.take(dict(chunk))
+
+    def take(self, value: dict[str, Any]) -> dict[str, Any]:
+        """The same for an object that was read as a chunk already."""
+        choices: list[dict[str, Any]] = value.get("choices") or []
         self.may_have_failed = not choices or "error" in value
-        shown: list[dict[str, Any]] = []
-        for choice in choices:
-            index = index_of(choice.get("index")) or 0
-            so_far = self._choices.get(index)
-            if so_far is None:
-                so_far = self._choices[index] = _Choice()
-            shown.append(so_far.add(choice))
-            if so_far.finish_reason or so_far.others:
-                self.may_have_failed = True
+        shown = [self._take_choice(choice) for choice in choices]
         beside = {**value, "choices": bool(choices)}
         beside.pop("obfuscation", None)
         if beside != self._beside:  # in most chunks it is what it was in the last
@@ -71,6 +69,16 @@ class ResponseAccumulator:
         if shown == choices:
             return value
         return {**value, "object": "chat.completion.chunk", "choices": shown}
+
+    def _take_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
+        index = choice.get("index")
+        so_far = self._choices.get(index) if type(index) is int else None
+        if so_far is None:
+            so_far = self._choices.setdefault(index_of(index) or 0, _Choice())
+        shown = so_far.add(choice)
+        if so_far.finish_reason or so_far.others:
+            self.may_have_failed = True
+        return shown
 
     def _add_beside(self, beside: dict[str, Any]) -> None:
         for key, value in beside.items():
@@ -108,7 +116,7 @@ class _Choice:
             choice = self._with_delta(choice)
         elif choice.get("delta"):
             self._parts_came = True
-        if is_dict(delta := choice.get("delta")):
+        if (delta := choice.get("delta")) is not None:
             self.has_begun = True
             merge(self._message, delta)
         reason = choice.get("finish_reason")

@@ -147,7 +147,7 @@ def _chunks(
                     if value is None:
                         continue
                 chunk: Any = read_chunk(value)
-                shown = total.add(value)
+                shown = total.take(value)
                 if total.may_have_failed and (failure := find_error(value)):
                     raise told_in_answer(failure, exchange)
                 exchange.check_deadline()
