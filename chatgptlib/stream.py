@@ -109,7 +109,6 @@ def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompleti
     return total.response()
 
 
-_DONE: dict[str, Any] = {}  # known by identity
 _NO_EVENT = "no event"  # the name, which no server can send, of a body without events
 _AFTER_FINISH_SECONDS = 4.9  # for `[DONE]` and the usage: five in all
 
@@ -126,49 +125,31 @@ def _chunks(
     A function of its own, not a method: a generator that held the stream would keep it,
     and its connection, alive after the user has forgotten it.
     """
-    events = EventDecoder()
-    remarks: list[str] = []  # text in place of chunks
     read_chunk = decoder(CreateChatCompletionChunk)
-    scan = json.JSONDecoder().raw_decode
-    done, data, bounded = False, "", False
+    body = _Body(exchange)
+    value: dict[str, Any] = {}
+    bounded = False
     try:
-        # None stands for the end of the body, which may complete an event too.
-        for piece in chain(pieces, (None,)):
-            for name, data in _at_end(events) if piece is None else events.feed(piece):
-                try:
-                    value, end = scan(data)  # without the search for white space around it
-                except (ValueError, RecursionError):
-                    value, end = None, -1
-                if name or end != len(data) or end > 500 or not _is_chunk(value):
-                    value = _chunk_in(name, data, events.closed, remarks, exchange)
-                    if value is _DONE:
-                        done = True
-                        break
-                    if value is None:
-                        continue
-                chunk: Any = read_chunk(value)
-                shown = total.take(value)
-                if total.may_have_failed and (failure := find_error(value)):
-                    raise told_in_answer(failure, exchange)
-                exchange.check_deadline()
-                if shown is not value or read is not read_chunk:
-                    chunk = read(shown)
-                yield chunk
-                if total.may_have_failed and not bounded and total.is_complete(asked):
-                    bounded = True
-                    exchange.end_within(_AFTER_FINISH_SECONDS)
-            if done:
-                break
-        if events.any_came:
-            remarks.append(events.stray)
-        _check_end(done, remarks, total, exchange)
+        for value in body.chunks(pieces):
+            chunk: Any = read_chunk(value)
+            shown = total.take(value)
+            if total.may_have_failed and (failure := find_error(value)):
+                raise told_in_answer(failure, exchange)
+            exchange.check_deadline()
+            if shown is not value or read is not read_chunk:
+                chunk = read(shown)
+            yield chunk
+            if total.may_have_failed and not bounded and total.is_complete(asked):
+                bounded = True
+                exchange.end_within(_AFTER_FINISH_SECONDS)
+        body.check_end(total)
         exchange.finish()
         return True
     except OpenAIError as error:
         if isinstance(error, HTTPError) and exchange.state != "left" and total.is_complete(asked):
             return True  # it does not matter how the body ended
         if isinstance(error, DeserializeError) and error.body is None:
-            error.body = exchange.redacted(data)
+            error.body = exchange.redacted(json.dumps(value))
         error.partial = total.response()
         with_answer(error, exchange)
         raise
@@ -176,75 +157,94 @@ def _chunks(
         exchange.close()
 
 
-def _at_end(events: EventDecoder) -> list[tuple[str, str]]:
-    """The event that the end of the body completes; or a body that held none, as one."""
-    found = events.close()
-    if not found and not events.any_came and (stray := events.stray.strip()):
-        return [(_NO_EVENT, stray)]
-    return found
+class _Body:
+    """The chunks in the body of a stream; and what else it said, which may be of a failure."""
 
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._events = EventDecoder()
+        self._remarks: list[str] = []  # text in place of chunks
+        self._done = False  # `[DONE]` came
 
-def _chunk_in(
-    name: str, data: str, cut: bool, remarks: list[str], exchange: Exchange
-) -> dict[str, Any] | None:
-    """The JSON object of the chunk in an event, _DONE, or None for what is no chunk.
+    def chunks(self, pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+        """The JSON objects of the chunks."""
+        scan = json.JSONDecoder().raw_decode
+        # None stands for the end of the body, which may complete an event too.
+        for piece in chain(pieces, (None,)):
+            for name, data in self._last() if piece is None else self._events.feed(piece):
+                try:
+                    value, end = scan(data)  # without the search for white space around it
+                except (ValueError, RecursionError):
+                    value, end = None, -1
+                if name or end != len(data) or end > 500 or not _is_chunk(value):
+                    value = self._object_in(name, data)
+                if value:
+                    yield value
+                if self._done:
+                    return
 
-    `cut`: the body ended in it, so what can't be read is no fault but the end. Text that
-    is no JSON goes into `remarks`: it may be the word "ping", or be all that is said of a failure.
-    """
-    value, broken = parsed(data)
-    if not name and _is_chunk(value):
-        return value
-    text = data.strip()
-    if name == "error":
-        raise error_event(value, text, exchange)
-    if text == "[DONE]":
-        return _DONE
-    if name not in ("", "message", _NO_EVENT) and not _is_chunk(value):
-        return None  # an event of some other kind
-    if broken and "\n" in text:  # an event for each line, which lost its blank lines
-        lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
-        value, broken = parsed(lines[0]) if len(lines) == 1 else (None, broken)
-    if isinstance(value, dict):
-        return value or None
-    if found := find_error(value):
-        raise told_in_answer(found, exchange)
-    if name is _NO_EVENT:
-        raise not_json(exchange, text.encode("utf-8", "replace"))
-    if isinstance(value, list) or (broken and not cut and re.search(r"[{}]|^\[", text)):
-        shown = exchange.redacted(text)
-        raise DeserializeError(
-            f"an event of the stream is no JSON object: {excerpt(shown)} [{exchange.where}]",
-            body=shown,
-        )
-    if value is not None or (broken and not cut and not text.startswith(":")):
-        remarks.append(text)
-    return None
+    def _last(self) -> list[tuple[str, str]]:
+        """The event that the end of the body completes; or a body that held none, as one."""
+        found = self._events.close()
+        stray = self._events.stray.strip()
+        return found or ([(_NO_EVENT, stray)] if stray and not self._events.any_came else [])
+
+    def _object_in(self, name: str, data: str) -> dict[str, Any] | None:
+        """The JSON object in an event, or None for what is no chunk."""
+        value, broken = parsed(data)
+        text = data.strip()
+        if name == "error":
+            raise error_event(value, text, self._exchange)
+        if text == "[DONE]":
+            self._done = True
+            return None
+        if _is_chunk(value):
+            return value
+        if name not in ("", "message", _NO_EVENT):
+            return None  # an event of some other kind
+        if broken and "\n" in text:  # an event for each line, which lost its blank lines
+            lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
+            value, broken = parsed(lines[0]) if len(lines) == 1 else (None, broken)
+        if isinstance(value, dict):
+            return value
+        if found := find_error(value):
+            raise told_in_answer(found, self._exchange)
+        if name is _NO_EVENT:
+            raise not_json(self._exchange, text.encode("utf-8", "replace"))
+        cut = broken and self._events.closed  # no fault but the end
+        if isinstance(value, list) or (broken and not cut and re.search(r"[{}]|^\[", text)):
+            shown = self._exchange.redacted(text)
+            words = f"an event of the stream is no JSON object: {excerpt(shown)}"
+            raise DeserializeError(f"{words} [{self._exchange.where}]", body=shown)
+        if value is not None or (broken and not cut and not text.startswith(":")):
+            self._remarks.append(text)
+        return None
+
+    def check_end(self, total: ResponseAccumulator) -> None:
+        """Raise unless the stream, whose body is over, or which said that it is, ended well."""
+        exchange, remarks = self._exchange, self._remarks
+        if self._events.any_came:
+            remarks.append(self._events.stray)
+        said = "\n".join(remarks).strip()
+        if found := find_error(parsed(said)[0]):
+            raise told_in_answer(found, exchange)
+        if total.is_complete() or (total.has_choices and self._done and not said):
+            return
+        if said and not total.has_choices:
+            raise not_json(exchange, said.encode("utf-8", "replace"))
+        if total.has_choices:
+            missing = " and ".join(f"the finish reason of choice {i}" for i in total.unfinished)
+            done = (
+                f"{missing} did not come" if self._done else f"neither [DONE] came, nor {missing}"
+            )
+            reason = done + (f", but: {excerpt(said)}" if said else "")
+        else:
+            came = {key: value for key, value in total.response().to_dict().items() if value}
+            del came["object"]  # which is ours
+            reason = "it held no answer" + (f", only {excerpt(json.dumps(came))}" if came else "")
+        reason = exchange.redacted(reason)
+        raise StreamInterruptedError(f"the stream ended early: {reason} [{exchange.where}]")
 
 
 def _is_chunk(value: Any) -> TypeGuard[dict[str, Any]]:
     return type(value) is dict and "choices" in value
-
-
-def _check_end(
-    done: bool, remarks: list[str], total: ResponseAccumulator, exchange: Exchange
-) -> None:
-    """Raise unless the stream, whose body is over, or which said that it is, ended well."""
-    said = "\n".join(remarks).strip()
-    if found := find_error(parsed(said)[0]):
-        raise told_in_answer(found, exchange)
-    if total.is_complete() or (total.has_choices and done and not said):
-        return
-    if said and not total.has_choices:
-        raise not_json(exchange, said.encode("utf-8", "replace"))
-    if total.has_choices:
-        missing = " and ".join(f"the finish reason of choice {i}" for i in total.unfinished)
-        reason = f"{missing} did not come" if done else f"neither [DONE] came, nor {missing}"
-        reason += f", but: {excerpt(said)}" if said else ""
-    else:
-        came = {key: value for key, value in total.response().to_dict().items() if value}
-        del came["object"]  # which is ours
-        reason = "it held no answer" + (f", only {excerpt(json.dumps(came))}" if came else "")
-    raise StreamInterruptedError(
-        f"the stream ended early: {exchange.redacted(reason)} [{exchange.where}]"
-    )
