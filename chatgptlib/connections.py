@@ -443,8 +443,7 @@ class SessionResponse:
             self.close()
 
     def shut_down(self) -> None:
-        if self._sock is not None:
-            shut_down(self._sock)
+        shut_down(self._sock)
 
     def _abandon(self, future: Future[bytes]) -> None:
         self.shut_down()

@@ -114,8 +114,6 @@ class Exchange:
                 )
             else:
                 self._send_over(route, fresh)
-            if limits.late:  # what came may have been cut by it
-                raise TimeoutError
             return
         except BaseException as error:
             try:
@@ -305,19 +303,19 @@ class Exchange:
     def _no_answer(self, links: list[BaseException], before: str, untouched: bool) -> OpenAIError:
         """The error of ours for a request that got no answer; not a byte if `untouched`."""
         error = links[0]
-        names = _names_of(links)
+        names, is_timeout, lost = _names_of(links), _is_timeout(links), _is_lost(links)
         where, reason = f"[{self.where}]", self.redacted(_reason(links))
         connecting = before == "connecting" or "NewConnectionError" in names
         tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
-        lost, proxied = _is_lost(links), tunnel or "ProxyError" in names
+        proxied = tunnel or "ProxyError" in names
         if before == "connecting" and self._route is not None:
             proxied = tunnel or self._route.proxied
         if self.state == "expired":
             return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
-        if _is_timeout(links) and (connecting or "ConnectTimeout" in names):
+        if is_timeout and (connecting or "ConnectTimeout" in names):
             text = f"no connection within {self._limits.connect:g} s {where}"
             return RequestTimeoutError(text, may_retry=True)
-        if _is_timeout(links):
+        if is_timeout:
             return RequestTimeoutError(f"no answer within {self._limits.read:g} s {where}")
         # urllib3 1.26 has a class of its own for a wrong name in a certificate.
         if not names.isdisjoint({"SSLCertVerificationError", "CertificateError"}):
@@ -350,9 +348,7 @@ class Exchange:
         """
         where, reason = f"[{self.where}]", f": {self.redacted(_reason(links))}" if links else ""
         made: OpenAIError
-        if self.state == "reading":
-            made = ConfigError(f"another thread is reading this answer {where}")
-        elif self.state == "expired" or (self.state == "done" and not links):
+        if self.state == "expired" or (self.state == "done" and not links):
             made = RequestTimeoutError(f"the deadline ran out while the answer came {where}")
         elif self.state == "left":
             made = kind(f"closed before the answer was complete {where}")
