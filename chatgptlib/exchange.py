@@ -79,7 +79,6 @@ class Exchange:
         self.status_code: int = 0
         self.reason: str = ""
         self.headers: Mapping[str, str] = {}
-        self.received: bytes = b""
         self.where: str = f"{request.method} {shown_url(request.url or '')}"
         self._connections = connections
         self._request = request
