@@ -184,26 +184,26 @@ def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
     if content.lstrip(_BLANK).startswith(_EVENT_FIELDS):  # a stream, unasked
         from .stream import collected
 
-        value: JSONValue = collected(exchange, chain([content], pieces)).to_dict()
+        value: JSONValue = collected(exchange, chain([content], exchange.iter_bytes())).to_dict()
     else:
         content += b"".join(pieces)
         value = answer_json(exchange, content)
     if failure := find_error(value):
-        raise _with_partial(told_in_answer(failure, exchange), value)
+        raise _with_partial(told_in_answer(failure, exchange), value, exchange)
     try:
         response = read(value)
     except DeserializeError as error:
         made = unusable(exchange, content, str(error), path=error.path)
-        raise _with_partial(made, value) from None
+        raise _with_partial(made, value, exchange) from None
     if isinstance(response, CreateChatCompletionResponse):
         response.request_id, response.headers = exchange.request_id, exchange.headers
     return response
 
 
-def _with_partial(error: E, value: JSONValue) -> E:
+def _with_partial(error: E, value: JSONValue, exchange: Exchange) -> E:
     """`error` with as much of an answer as came beside it."""
     try:
-        response = decode(CreateChatCompletionResponse, _with_messages(value))
+        response = decode(CreateChatCompletionResponse, _with_messages(exchange.redacted(value)))
     except DeserializeError:
         return error  # nothing came
     response.request_id, response.headers = error.request_id, error.headers or {}

@@ -97,7 +97,7 @@ class ChatCompletionStream(ResponseStream[C]):
 
     def _cut(self) -> StreamInterruptedError:
         error = super()._cut()
-        error.partial = self._total.response()
+        error.partial = _partial(self._total, self._exchange)
         return error
 
 
@@ -150,11 +150,16 @@ def _chunks(
             return True  # it does not matter how the body ended
         if isinstance(error, DeserializeError) and error.body is None:
             error.body = exchange.redacted(json.dumps(value))
-        error.partial = total.response()
+        error.partial = _partial(total, exchange)
         with_answer(error, exchange)
         raise
     finally:
         exchange.close()
+
+
+def _partial(total: ResponseAccumulator, exchange: Exchange) -> CreateChatCompletionResponse:
+    """What came so far, for an error to carry: without the key, if the server repeats it."""
+    return CreateChatCompletionResponse.from_dict(exchange.redacted(total.response().to_dict()))
 
 
 class _Body:

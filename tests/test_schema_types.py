@@ -156,7 +156,7 @@ def test_an_everyday_type_is_text_with_the_format_that_servers_know(of, strict, 
 
 
 def test_everyday_types_come_back_as_what_they_are(offline, question):
-    text = json.dumps(lib.plain(EVERYDAY))
+    text = json.dumps(lib.json_form(EVERYDAY))
     client = offline(text)
     assert lib.parse_chat_completion(client, question, Everyday) == EVERYDAY
     sent = client.server.requests[0].body["response_format"]["json_schema"]["schema"]
@@ -232,7 +232,7 @@ def test_a_value_that_is_none_of_its_everyday_type_is_an_error_with_its_path(of,
     )
 )  # fmt: skip
 def test_whatever_is_written_of_the_everyday_types_reads_as_what_it_was(value):
-    found = read(Everyday, json.loads(json.dumps(lib.plain(value))))
+    found = read(Everyday, json.loads(json.dumps(lib.json_form(value))))
     assert abs(found.length - value.length) < timedelta(microseconds=2)  # of seconds as a fraction
     found.length = value.length
     assert found == value

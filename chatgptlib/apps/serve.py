@@ -21,7 +21,7 @@ from ..codec import is_dict, is_list
 from ..extras.offline import OfflineServer
 from ..extras.offline_replies import Cut, Inject, Pieces, Stall
 
-_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Inject, Pieces, Stall)}
+_SCRIPT_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Inject, Pieces, Stall)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def _script(path: Path) -> dict[str, Any]:
 
 def _reply(value: Any) -> Any:
     """A reply, with an object for each fault: its name, and in it what it is made with."""
-    if not is_dict(value) or len(value) != 1 or (name := min(value)) not in _FAULTS:
+    if not is_dict(value) or len(value) != 1 or (name := min(value)) not in _SCRIPT_FAULTS:
         return value
     given = {key: _reply(item) if key == "answer" else item for key, item in value[name].items()}
-    return _FAULTS[name](**given)
+    return _SCRIPT_FAULTS[name](**given)

@@ -63,7 +63,7 @@ _HEADER = f"""\
 {_SEAL}
 # {{licence}}; its text is at the end.
 #
-# It needs `requests` 2.32.2 with urllib3 2.2, or newer, and nothing else. Each section was a
+# It needs `requests` 2.28.1 with urllib3 1.26.12, or newer, and nothing else. Each section was a
 # module: where one speaks of its import or of its annotations, it means the package.
 #
 # Contents, each with the number of its line:

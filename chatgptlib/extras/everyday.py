@@ -59,7 +59,7 @@ def everyday_types() -> dict[type, EverydayType]:
         datetime: known("date-time", lambda t: datetime.fromisoformat(_iso(t)), datetime.isoformat),
         date: known("date", date.fromisoformat, date.isoformat),
         time: known("time", lambda t: time.fromisoformat(_iso(t)), time.isoformat),
-        timedelta: known("duration", lambda t: timedelta(seconds=_seconds(t)), _duration),
+        timedelta: known("duration", lambda t: timedelta(seconds=_duration_seconds(t)), _duration),
         UUID: known("uuid", UUID, str),
         Path: known("path", Path, str),
         PurePath: known("path", PurePath, str),
@@ -76,18 +76,26 @@ def _iso(text: str) -> str:
     return re.sub("[Zz]$", "+00:00", text)
 
 
-_UNITS = {"W": 604800, "D": 86400, "H": 3600, "M": 60, "S": 1}  # in seconds; a month has no length
-_DURATION = re.compile(
+_SECONDS_OF = {
+    "W": 604800,
+    "D": 86400,
+    "H": 3600,
+    "M": 60,
+    "S": 1,
+}  # in seconds; a month has no length
+_ISO_DURATION = re.compile(
     r"([+-]?)P(?=.*\d)((?:N[WD])*)(?:T((?:N[HMS])*))?".replace("N", r"\d+(?:\.\d+)?")
 )
 
 
-def _seconds(text: str) -> float:
-    match = _DURATION.fullmatch(text)
+def _duration_seconds(text: str) -> float:
+    match = _ISO_DURATION.fullmatch(text)
     if match is None:
         raise ValueError(text)
     parts = re.findall(r"([\d.]+)([WDHMS])", text)
-    return math.fsum(float(n) * _UNITS[unit] for n, unit in parts) * (-1 if match[1] == "-" else 1)
+    return math.fsum(float(n) * _SECONDS_OF[unit] for n, unit in parts) * (
+        -1 if match[1] == "-" else 1
+    )
 
 
 def _duration(length: Any) -> str:

@@ -19,7 +19,6 @@ import json
 import logging
 import math
 import re
-import socket
 import struct
 import threading
 from collections import deque
@@ -45,6 +44,8 @@ from .offline_replies import (
 )
 
 if TYPE_CHECKING:
+    import socket
+
     from typing_extensions import Self
 
 _MOST_KEPT = 1000  # requests, and stored completions
@@ -142,6 +143,8 @@ class OfflineServer:
 
         Raises RuntimeError at the second time, OSError for a port that is taken.
         """
+        import socket
+
         if self._listener is not None or self._closing.is_set():
             raise RuntimeError("an offline server starts only once")
         self._listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
@@ -151,6 +154,8 @@ class OfflineServer:
 
     def close(self) -> None:
         """Stop: when this returns, the port, the connections and the threads are gone."""
+        import socket
+
         was_closing = self._closing.is_set()
         self._closing.set()
         if self._listener is not None and not was_closing:
@@ -350,6 +355,8 @@ class _OfflineConnection(threading.Thread):
         self._knows_chunks = self._goes_on = True
 
     def run(self) -> None:
+        import socket
+
         with suppress(OSError), self._client, self._received:  # OSError: the client hung up
             self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self._goes_on:
@@ -357,6 +364,8 @@ class _OfflineConnection(threading.Thread):
         self._server._connections.discard(self)
 
     def stop(self) -> None:
+        import socket
+
         with suppress(OSError):  # it is closed
             self._client.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
         if self is not threading.current_thread():
@@ -368,7 +377,7 @@ class _OfflineConnection(threading.Thread):
         except OfflineRefusal as refusal:  # it is not HTTP
             self._goes_on = False
             self._send(plain_answer(*refusal.reply))
-            self._client.shutdown(socket.SHUT_WR)
+            self._client.shutdown(1)  # for writing
             self._received.read(_MOST_UNREAD)  # to close with bytes unread is to reset
             return
         answer = self._server._answer_to(request)
@@ -431,6 +440,8 @@ class _OfflineConnection(threading.Thread):
                 self._client.sendall(b"%x\r\n%b\r\n" % (len(step), step) if in_chunks else step)
             elif isinstance(step, str) or self._server._closing.wait(step):
                 if step == "reset":
+                    import socket
+
                     linger = struct.pack("ii", 1, 0)  # closing throws away what was not sent
                     self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self._goes_on = False

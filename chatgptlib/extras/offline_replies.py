@@ -388,31 +388,31 @@ def check_request(body: dict[str, Any], strict: bool) -> None:
     _check_members(checked, CreateChatCompletionRequest, "")
     for name in ("model", "messages"):
         if not body.get(name):
-            raise _refused(name, "it is missing", "missing_required_parameter")
+            raise _refused_for(name, "it is missing", "missing_required_parameter")
     calls: set[Any] = set()  # those that have no answer yet
     messages: list[Any] = body["messages"]
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
         if not is_dict(message) or not isinstance(message.get("role"), str):
-            raise _refused(path, "expected an object with a role", "invalid_type")
+            raise _refused_for(path, "expected an object with a role", "invalid_type")
         if strict:
             _check_members(message, ChatMessage, f"{path}.")
             calls = _unanswered(calls, message, path)
     if calls:
-        raise _refused("messages", f"nothing answers the tool calls {calls}", "invalid_value")
+        raise _refused_for("messages", f"nothing answers the tool calls {calls}", "invalid_value")
 
 
 def _check_members(given: Mapping[str, Any], of: Any, path: str) -> None:
     types = _json_types(of)
     for key, value in given.items():
         if key not in types:
-            raise _refused(f"{path}{key}", "there is no such parameter", "unknown_parameter")
+            raise _refused_for(f"{path}{key}", "there is no such parameter", "unknown_parameter")
         if type(value) not in types[key]:
-            raise _refused(f"{path}{key}", f"wrong type: {value!r:.80}", "invalid_type")
+            raise _refused_for(f"{path}{key}", f"wrong type: {value!r:.80}", "invalid_type")
         size: Any = len(value) if is_list(value) else value
         least, most = _PARAMETER_RANGES.get(key, (-math.inf, math.inf))
         if isinstance(size, (int, float)) and not least <= size <= most:
-            raise _refused(f"{path}{key}", f"expected {least} to {most}", "invalid_value")
+            raise _refused_for(f"{path}{key}", f"expected {least} to {most}", "invalid_value")
 
 
 @cache
@@ -431,15 +431,15 @@ def _json_types(of: Any) -> dict[str, set[type]]:
 def _unanswered(calls: set[Any], message: Mapping[str, Any], path: str) -> set[Any]:
     """The tool calls that have no answer after a message, of those that had none before."""
     if message["role"] not in list(ChatRole):
-        raise _refused(f"{path}.role", "there is no such role", "invalid_value")
+        raise _refused_for(f"{path}.role", "there is no such role", "invalid_value")
     if message["role"] == "tool":
         if (answered := message.get("tool_call_id")) not in calls:
-            raise _refused(path, "no tool call before it has its tool_call_id", "invalid_value")
+            raise _refused_for(path, "no tool call before it has its tool_call_id", "invalid_value")
         return calls - {answered}
     if calls:
-        raise _refused(path, f"no message before it answers {calls}", "invalid_value")
+        raise _refused_for(path, f"no message before it answers {calls}", "invalid_value")
     return {call.get("id") for call in message.get("tool_calls") or ()}
 
 
-def _refused(path: str, words: str, code: str) -> OfflineRefusal:
+def _refused_for(path: str, words: str, code: str) -> OfflineRefusal:
     return OfflineRefusal(400, f"{path}: {words}", param=path, code=code)

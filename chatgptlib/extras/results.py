@@ -106,7 +106,7 @@ def _sum(one: Any, other: Any) -> Any:
 # Any value as JSON
 
 
-def plain(value: Any) -> Any:
+def json_form(value: Any) -> Any:
     """A value as dicts, lists, text and numbers that JSON can hold.
 
     Objects are written with all their fields, iterators as lists, NumPy's arrays and
@@ -114,7 +114,7 @@ def plain(value: Any) -> Any:
     it returned.
     """
     if isinstance(value, Enum):
-        return plain(value.value)
+        return json_form(value.value)
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
@@ -122,12 +122,12 @@ def plain(value: Any) -> Any:
     if known := everyday(value):
         return known.write(value)
     if (found := _object_in(value)) is not None:
-        return {_key(key): plain(item) for key, item in found.items()}
+        return {_key(key): json_form(item) for key, item in found.items()}
     if isinstance(value, (Iterator, Sequence, Set, MappingView)):
-        return [plain(item) for item in cast("Iterable[Any]", value)]
+        return [json_form(item) for item in cast("Iterable[Any]", value)]
     for name in ("tolist", "item"):  # NumPy's arrays, and its scalars
         if callable(convert := getattr(value, name, None)):
-            return plain(convert())
+            return json_form(convert())
     return str(value)
 
 
@@ -151,5 +151,5 @@ def _object_in(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _key(key: Any) -> str:
-    written = plain(key)
+    written = json_form(key)
     return written if isinstance(written, str) else json.dumps(written)

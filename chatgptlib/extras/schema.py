@@ -189,7 +189,7 @@ class Hints:
         reference = self._reserved(hint, cls.__name__)
         shape = object_shape(members, dict if _is_typed_dict(cls) else cls, reference)
         self._shapes[hint] = shape  # before its members are known, since it may hold itself
-        hints, notes, arguments = _hints_of(cls), parameter_notes(doc), _arguments_of(hint)
+        hints, notes, arguments = _annotations_of(cls), parameter_notes(doc), _arguments_of(hint)
         outside, self._names = self._names, _names_around(cls)
         for name, default in _defaults_of(cls, hints).items():
             where = f"{cls.__name__}.{name}"
@@ -278,7 +278,7 @@ def _is_required(hint: Any, else_: bool) -> bool:
     return wrapper == "Required" if wrapper in ("Required", "NotRequired") else else_
 
 
-def _hints_of(cls: Any) -> dict[str, Any]:
+def _annotations_of(cls: Any) -> dict[str, Any]:
     try:
         # A class that is defined in a function may still hold itself.
         return typing.get_type_hints(cls, localns={cls.__name__: cls}, include_extras=True)

@@ -43,7 +43,7 @@ from ..models import (
 )
 from ..replies import first_choice, parsed, with_response
 from .docstrings import parameter_notes, prose_of
-from .results import ResultStream, added_usage, plain
+from .results import ResultStream, added_usage, json_form
 from .schema import Hints
 from .shapes import Member, object_schema, object_shape
 
@@ -354,7 +354,9 @@ def _result_text(result: Any, name: str, call: ToolCall) -> str:
     if isinstance(result, str):
         return result
     try:
-        return json.dumps(plain(result), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return json.dumps(
+            json_form(result), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        )
     except Exception as error:
         if raised_by_signal(error):
             raise
