@@ -31,8 +31,8 @@ CORE_LIMITS = (
 FILES = {"without extras": [], "with all extras": ["--with", "all"]}
 OLD_PAIRS = [["requests==2.31.0", "urllib3==2.0.7"]]  # beside the floors: Ubuntu 24.04
 OF_EXTRAS = {  # test modules that need an extra in each test; any other has to test the core
-    "test_conversations", "test_glific", "test_schema", "test_structured", "test_tools",
-    "test_webhooks",
+    "test_conversations", "test_glific", "test_rest", "test_schema", "test_structured",
+    "test_tools", "test_webhooks",
 }  # fmt: skip
 QUICK_START = "Write a tagline for an ice cream shop."
 STRICT = ("--strict", "--config-file=", "--no-error-summary")  # for mypy

@@ -70,7 +70,6 @@ from .models import (
 
 if TYPE_CHECKING:
     from .accumulate import ResponseAccumulator
-    from .events import EventStream, ServerSentEvent
     from .extras.conversations import (
         ChatOptions,
         ChatResponse,
@@ -80,6 +79,7 @@ if TYPE_CHECKING:
     from .extras.glific import parse_via_chat_gpt
     from .extras.offline import OfflineRequest, OfflineServer
     from .extras.offline_replies import Cut, Inject, Pieces, Stall
+    from .extras.rest import EventStream, ServerSentEvent
     from .extras.results import ResultStream
     from .extras.schema import json_schema
     from .extras.stored import (
@@ -209,7 +209,7 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
         "Conversations": "extras.conversations",
         "Cut": "extras.offline_replies",
         "EventDecoder": "sse",
-        "EventStream": "events",
+        "EventStream": "extras.rest",
         "Inject": "extras.offline_replies",
         "MemoryStore": "extras.stores",
         "OfflineRequest": "extras.offline",
@@ -219,7 +219,7 @@ if not TYPE_CHECKING:  # else checkers would take any name for one of ours
         "ResponseAccumulator": "accumulate",
         "ResultStream": "extras.results",
         "SQLiteStore": "extras.stores",
-        "ServerSentEvent": "events",
+        "ServerSentEvent": "extras.rest",
         "Stall": "extras.offline_replies",
         "ToolRun": "extras.tools",
         "function_tool": "extras.tools",

@@ -6,20 +6,17 @@ https://platform.openai.com/docs/api-reference/introduction
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from .codec import decoder, encode, object_members
 from .connections import Connections, Limits, credentials_in
 from .errors import (
     APIError,
     ConfigError,
     HTTPError,
-    JSONValue,
     OpenAIError,
     QuotaExceededError,
     Secret,
@@ -27,33 +24,35 @@ from .errors import (
     hides_variables,
     is_passing,
     shown_url,
-    without_traceback,
 )
 from .exchange import Exchange
-from .paths import checked_path, path_step, query_text, whole_path, with_query
-from .replies import answer_value, refusal
+from .replies import refusal
 from .settings import (
     all_headers,
+    all_query,
     check_kinds,
     checked_base_url,
     checked_count,
     checked_key,
+    checked_path,
     checked_seconds,
     checked_timeout,
     completed,
     has_key,
     key_to_send,
     needed,
+    path_step,
     secrets_in,
     with_headers,
     with_new_key,
+    with_query,
 )
 
 if TYPE_CHECKING:
     import requests
     from typing_extensions import Self, Unpack
 
-    from .events import EventStream
+    from .extras.rest import EventStream
     from .settings import ClientSettings, SharedSettings
 
 __version__ = "0.1.0"
@@ -61,7 +60,6 @@ __version__ = "0.1.0"
 _LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
 
 _JSON = "application/json"
-_ANYTHING = "application/json, */*"
 EVENT_STREAM = "text/event-stream"
 
 _log = logging.getLogger(__name__)
@@ -130,8 +128,7 @@ class OpenAIClient:
         self.deadline: float | None = checked_seconds("deadline", deadline)
         self.max_retries: int = checked_count("max_retries", max_retries)
         self.max_response_bytes: int = checked_count("max_response_bytes", max_response_bytes)
-        self._query = {**in_url, **(query or {})}
-        query_text(self._query)  # a ConfigError for what no URL can hold
+        self._query = all_query(query or {}, in_url)
         self._headers = all_headers(settings, f"chatgptlib/{__version__}")
         self._api_key = key_to_send(settings, self._headers, self.base_url)
         if self._api_key is None:
@@ -244,7 +241,9 @@ class OpenAIClient:
         JSON and is not.
         https://platform.openai.com/docs/api-reference
         """
-        return self._ask("GET", path, query, into=into)
+        from .extras.rest import asked
+
+        return asked(self, "GET", path, query, into)
 
     def post(
         self,
@@ -268,16 +267,9 @@ class OpenAIClient:
             the same. One that can't be read is a ConfigError.
         https://platform.openai.com/docs/api-reference
         """
-        if files is None:
-            content = None if body is None else encode(body)
-            return self._ask("POST", path, query, content, into=into)
-        from .extras.forms import form_of
+        from .extras.rest import asked
 
-        values: JSONValue = {} if body is None else json.loads(encode(body))
-        if not isinstance(values, dict):
-            raise ConfigError(f"a form is a mapping or a dataclass, not {type(body).__name__}")
-        form, content_type = form_of(values, files)
-        return self._ask("POST", path, query, form, content_type, into=into)
+        return asked(self, "POST", path, query, into, body, files)
 
     def delete(
         self, path: str, query: Mapping[str, Any] | None = None, *, into: type[Any] | None = None
@@ -286,7 +278,9 @@ class OpenAIClient:
 
         https://platform.openai.com/docs/api-reference
         """
-        return self._ask("DELETE", path, query, into=into)
+        from .extras.rest import asked
+
+        return asked(self, "DELETE", path, query, into)
 
     def stream(
         self, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None
@@ -301,36 +295,9 @@ class OpenAIClient:
         iterating raises.
         https://platform.openai.com/docs/api-reference/responses-streaming
         """
-        from .events import EventStream
+        from .extras.rest import streamed
 
-        found = object_members(body)
-        if found is not None:
-            body = {"stream": True, **found}
-        content = None if body is None else encode(body)
-        whole = whole_path(path, query)
-        try:
-            return EventStream(send(self, "POST", whole, content, accept=EVENT_STREAM))
-        except OpenAIError as error:
-            raise without_traceback(error) from error.__cause__
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, Any] | None,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        *,
-        into: type[Any] | None = None,
-    ) -> Any:
-        path = whole_path(path, query)
-        read = None if into is None else decoder(into)
-        try:
-            exchange = send(self, method, path, body, accept=_ANYTHING, content_type=content_type)
-            value = answer_value(exchange)
-            return value if read is None else read(value)
-        except OpenAIError as error:
-            raise without_traceback(error) from error.__cause__
+        return streamed(self, path, query, body)
 
     def close(self) -> None:
         """Close the connections that are kept open. The client can still be used."""
@@ -444,7 +411,7 @@ def send(
         exchange = client._exchange(template, body, content_type, key, due)
         try:
             exchange.open(fresh=fresh)
-            error: OpenAIError | None = _refused(client, exchange, started)
+            error: OpenAIError | None = _judged(client, exchange, started)
         except HTTPError as no_answer:
             error = no_answer
             if exchange.reused and no_answer.may_retry and not fresh:
@@ -464,7 +431,7 @@ def send(
         client._sleep(delay)
 
 
-def _refused(client: OpenAIClient, exchange: Exchange, started: float) -> APIError | None:
+def _judged(client: OpenAIClient, exchange: Exchange, started: float) -> APIError | None:
     """The error that an answer's status tells of; None if it is good."""
     if _log.isEnabledFor(logging.DEBUG):
         seconds = time.monotonic() - started

@@ -113,28 +113,6 @@ def answer_json(exchange: Exchange, content: bytes) -> Any:
     return value
 
 
-def answer_value(exchange: Exchange) -> Any:
-    """The whole answer of any endpoint: JSON, bytes where it is none, None where it is empty.
-
-    A file is bytes though it may hold JSON: what the caller gets depends on the endpoint,
-    and not on what somebody once uploaded.
-    """
-    content = exchange.read()
-    if not content:
-        return None
-    kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("", "text/plain"):  # a server that does not say: a transcript, or JSON
-        is_json = isinstance(parsed(content)[0], (dict, list))
-    else:
-        is_json = kind.endswith(("/json", "+json"))
-    if not is_json:
-        return content
-    value = answer_json(exchange, content)
-    if error := only_error(value):
-        raise told_in_answer(error, exchange)
-    return value
-
-
 def body_text(exchange: Exchange, content: bytes) -> str:
     """The text of a body: UTF-8, else UTF-16 with its mark, else in the charset that the
     server declares. What can't be read is replaced, and the key struck out."""
@@ -187,20 +165,6 @@ def check_depth(text: str | bytes, value: Any) -> None:
 
 
 # What an answer that is no answer raises
-
-
-def only_error(value: JSONValue) -> Any:
-    """`value` if it is an error and nothing else, else None.
-
-    Outside of chat, an `error` member does not make an error: batches, fine-tuning jobs and
-    responses keep in theirs what went wrong, and are good answers. They have an `id` or an
-    `object`, which a mere error has not.
-    """
-    if not isinstance(value, dict):
-        return None
-    named = "error" in (value.get("type"), value.get("object"))
-    alone = value.get("error") and not value.get("id") and not value.get("object")
-    return value if named or alone else None
 
 
 def told_in_answer(

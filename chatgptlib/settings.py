@@ -42,6 +42,12 @@ if TYPE_CHECKING:  # to make these classes takes longer than the rest of the mod
         base_url: str | None
 
 
+# What a path does not have, and how to find it there.
+_FAULTS = {
+    "is relative to base_url": r"^//|^[A-Za-z][A-Za-z0-9+.-]*://",
+    "has no fragment": r"#",
+    "has no backslashes, blanks or control characters": r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff]|\s",
+}
 _KEY_HEADERS = frozenset({"authorization", "api-key"})
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 600.0
@@ -84,6 +90,18 @@ def all_headers(settings: ClientSettings, user_agent: str) -> dict[str, str]:
     given = settings.get("headers") or {}
     own = {_checked_name(name): _checked_value(name, value) for name, value in given.items()}
     return with_headers(found, own)
+
+
+def all_query(own: Mapping[str, str], in_url: Mapping[str, str]) -> dict[str, str]:
+    """The query of every request. Raises ConfigError for what no URL can hold."""
+    from urllib.parse import urlencode
+
+    found = {**in_url, **own}
+    try:
+        urlencode(found)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"query cannot be sent: {error}") from None  # it holds the value
+    return found
 
 
 def with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +159,9 @@ def check_kinds(settings: Mapping[str, Any]) -> None:
         value = settings.get(name)
         if value is None or (name == "headers" and is_mapping(value)):
             continue  # each header is checked by itself
-        if not is_mapping(value) or not all(isinstance(text, str) for text in value.values()):
+        if not is_mapping(value) or not all(
+            isinstance(text, str) for pair in value.items() for text in pair
+        ):
             raise ConfigError(f"{name} must map names to text")
     verify, cert = settings.get("verify"), settings.get("cert")
     if not (verify is None or isinstance(verify, (bool, str))):
@@ -235,3 +255,39 @@ def checked_count(name: str, value: object) -> int:
     if not isinstance(value, int) or value < 0:
         raise ConfigError(f"{name} must be 0 or more, not {value!r}")
     return value
+
+
+# Paths: whatever is in one, the request goes to the host that the key is for
+
+
+def checked_path(path: object) -> str:
+    """A path as it can be sent. Raises ConfigError for one that leads anywhere else."""
+    from urllib.parse import quote, unquote
+
+    if not isinstance(path, str):
+        raise ConfigError(f"a path is text, not {type(path).__name__}")
+    for rule, fault in _FAULTS.items():
+        if re.search(fault, path):
+            raise ConfigError(f"a path {rule}: {shown_url(path)!r}")
+    # Dots can't be quoted: they would be read as steps up the path all the same.
+    steps = re.split(r"[/\\]", unquote(path.partition("?")[0]))
+    if "." in steps or ".." in steps:
+        raise ConfigError(f"a path has no steps up or in place: {shown_url(path)!r}")
+    return re.sub("[^!-~]+", lambda found: quote(found[0]), path)
+
+
+def path_step(name: str, value: object) -> str:
+    """A value as one step of a path, whatever is in it. Raises ConfigError for what can't be."""
+    from urllib.parse import quote
+
+    if isinstance(value, str) and value not in ("", ".", ".."):
+        try:
+            return quote(value, safe="")
+        except UnicodeEncodeError:
+            pass  # half a character
+    raise ConfigError(f"not a usable {name}: {value!r}")
+
+
+def with_query(path: str, query: str) -> str:
+    """`path`, which may have a query already, with this one too."""
+    return f"{path}{'&' if '?' in path else '?'}{query}" if query else path

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import chain
-from typing import Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from .accumulate import ResponseAccumulator
 from .codec import decode, decoder
@@ -25,8 +25,8 @@ from .errors import (
     OpenAIError,
     StreamInterruptedError,
     excerpt,
+    without_traceback,
 )
-from .events import ResponseStream
 from .exchange import Exchange
 from .models import (
     CreateChatCompletionChunk,
@@ -43,7 +43,77 @@ from .replies import (
 )
 from .sse import EventDecoder
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ItemT = TypeVar("ItemT")
 C = TypeVar("C")
+
+
+class ResponseStream(Generic[ItemT]):
+    """What arrives in a response, as it arrives: an iterator, and a context manager.
+
+    `items` returns True when it has come to the end of the stream. Left before that, the
+    stream closes its connection: at the end of a `with` block, by `close()`, or when it is
+    forgotten.
+    """
+
+    def __init__(self, exchange: Exchange, items: Generator[ItemT, None, bool]) -> None:
+        self._exchange = exchange
+        self._items = items
+        self._closed = False
+        self._complete = False
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the request, to quote to its support."""
+        return self._exchange.request_id
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the HTTP response."""
+        return self._exchange.headers
+
+    def __iter__(self) -> Iterator[ItemT]:
+        return self
+
+    def __next__(self) -> ItemT:
+        try:
+            if not self._closed:
+                return next(self._items)
+        except StopIteration as end:
+            self._complete = self._complete or end.value is True
+        except ValueError as error:
+            if "already executing" not in str(error):
+                raise
+            raise ConfigError("another thread is reading this stream") from None
+        except OpenAIError as error:
+            raise without_traceback(error) from error.__cause__
+        if self._complete:
+            raise StopIteration
+        raise self._cut()
+
+    def close(self) -> None:
+        """Leave the stream and free its connection.
+
+        Returns at once, and may be called from any thread: one that waits for the next
+        item is woken, with StreamInterruptedError.
+        """
+        self._closed = True
+        self._exchange.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _cut(self) -> StreamInterruptedError:
+        return interrupted("was closed, or failed, before its end", self._exchange)
+
+
+def interrupted(how: str, exchange: Exchange) -> StreamInterruptedError:
+    return with_answer(StreamInterruptedError(f"the stream {how} [{exchange.where}]"), exchange)
 
 
 class ChatCompletionStream(ResponseStream[C]):

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the pack
 FOLDER = Path(lib.modules[0].__file__).parent
 CORE = [
     "errors", "codec", "models", "deltas", "accumulate", "sse", "protocol", "connections", "exchange",
-    "replies", "events", "paths", "settings", "client", "stream", "chat",
+    "replies", "settings", "client", "stream", "chat",
 ]  # fmt: skip
 EXTRAS = [
-    "extras.stored", "extras.media", "extras.forms", "extras.docstrings", "extras.everyday",
+    "extras.rest", "extras.stored", "extras.media", "extras.docstrings", "extras.everyday",
     "extras.strict", "extras.shapes", "extras.schema", "extras.results", "extras.partial",
     "extras.structured",
     "extras.tools",
@@ -28,7 +28,7 @@ APPS = [
     "apps.chat", "apps.batch_files", "apps.batch", "apps.vendor", "apps.serve", "apps.ask"
 ]  # fmt: skip
 LADDER = [*CORE, *EXTRAS, *APPS]
-DOORS = {("models", "extras.media"), ("client", "extras.forms")}  # of the core, to an extra each
+DOORS = {("models", "extras.media"), ("client", "extras.rest")}  # of the core, to an extra each
 
 
 def trees():

@@ -147,10 +147,12 @@ def test_a_session_of_the_users_own_sends_a_form_and_keeps_nothing_of_it(ask):
     assert "content-type" not in client.wire.requests[1].headers
 
 
+@responses.activate
 def test_mocks_of_responses_work():
-    with responses.RequestsMock() as mock, lib.OpenAIClient(KEY) as client:
-        mock.get("https://api.openai.com/v1/models", json={"object": "list", "data": []})
-        mock.post("https://api.openai.com/v1/audio/speech", b"\xff\xfb", content_type="audio/mpeg")
+    responses.get("https://api.openai.com/v1/models", json={"object": "list", "data": []})
+    speech = {"body": b"\xff\xfb", "content_type": "audio/mpeg"}
+    responses.post("https://api.openai.com/v1/audio/speech", **speech)
+    with lib.OpenAIClient(KEY) as client:
         assert client.get("models")["data"] == []
         assert client.post("audio/speech", {"input": "Hi"}) == b"\xff\xfb"
 

@@ -194,7 +194,7 @@ class _File:
         parts = [
             header + (ast.get_source_segment(root, _parsed(root).body[0]) or ""),
             "from __future__ import annotations",
-            _imports([_parsed(source) for source in self.modules.values()]),
+            "\n".join([_imports([*map(_parsed, self.modules.values())]), *self._absent()]),
             self._all(_parsed(root)),
             *("\n" + self._section(name, source) for name, source in self.modules.items()),
             "\n" + _comment("licence", _LICENCE),
@@ -219,6 +219,18 @@ class _File:
                 return "\n".join(["__all__ = [", *(f'    "{name}",' for name in names), "]"])
         raise CannotVendor("__init__.py has no __all__")
 
+    def _missing(self, name: str, node: ast.stmt) -> list[str]:
+        """The extras that a statement of a module imports, and that are not in the file."""
+        return _extras(one for one in _imported(name, [node]) if one not in self.modules)
+
+    def _absent(self) -> Iterator[str]:
+        """For type checkers, what stands for the types of extras that are not in the file."""
+        for name, source in self.modules.items():
+            for block in filter(_is_for_checkers, ast.walk(_parsed(source))):
+                for node in block.body:
+                    if isinstance(node, ast.ImportFrom) and self._missing(name, node):
+                        yield from (f"    {alias.name} = Any" for alias in node.names)
+
     def _section(self, name: str, source: str) -> str:
         """A module without its docstring and its imports, under a banner with the docstring."""
         lines: list[str | None] = [*source.splitlines()]
@@ -235,7 +247,7 @@ class _File:
         """Take imports out of a block of statements: the library's, or all if they are hoisted."""
         for node in block:
             of_ours = [*_imported(name, [node])]
-            missing = [] if hoisted else _extras(one for one in of_ours if one not in self.modules)
+            missing = [] if hoisted else self._missing(name, node)
             if missing:  # what follows in the block would use it
                 first, end = node.lineno - 1, block[-1].end_lineno
                 wider = _File(self.package, [*_extras(self.modules), *missing])

@@ -16,7 +16,8 @@ from ..client import OpenAIClient, send
 from ..codec import JSONObject, decoder, encode
 from ..errors import OpenAIError, without_traceback
 from ..models import ChatMessage, CreateChatCompletionResponse
-from ..paths import path_step, query_text, with_query
+from ..settings import path_step, with_query
+from .rest import query_text
 
 StoredT = TypeVar("StoredT")
 
