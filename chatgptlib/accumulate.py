@@ -7,8 +7,13 @@ from io import StringIO
 from typing import Any
 
 from .codec import is_dict, is_list
-from .deltas import add, merge, plain
-from .models import CreateChatCompletionChunk, CreateChatCompletionResponse, index_of
+from .deltas import TOKENS, add, merge, plain
+from .models import (
+    CreateChatCompletionChunk,
+    CreateChatCompletionResponse,
+    find_usage,
+    index_of,
+)
 
 _OF_CHOICE = frozenset({"index", "delta", "finish_reason", "logprobs"})
 
@@ -29,12 +34,9 @@ class ResponseAccumulator:
         self._choices: dict[int, _Choice] = {}
         self._beside: dict[str, Any] = {}  # what stood beside the choices of the last chunk
         self._others: dict[str, Any] = {}  # what stood there in all
+        self._finished = 0  # choices that have a finish reason
+        self.has_choices = False  # one has begun: with a delta, or a message in place of one
         self.may_have_failed = False  # the last chunk has what find_error() should look at
-
-    @property
-    def has_choices(self) -> bool:
-        """Whether some choice has begun: with a delta, or with a message in place of one."""
-        return any(choice.has_begun for choice in self._choices.values())
 
     @property
     def unfinished(self) -> list[int]:
@@ -43,7 +45,7 @@ class ResponseAccumulator:
 
     def is_complete(self, choices: int = 1) -> bool:
         """Whether so many choices, and all that have begun, have a finish reason."""
-        return self.has_choices and len(self._choices) >= choices and not self.unfinished
+        return self.has_choices and choices <= len(self._choices) == self._finished
 
     def add(self, chunk: CreateChatCompletionChunk | Mapping[str, Any]) -> dict[str, Any]:
         """Add the next chunk, and return its JSON object. Raises DeserializeError for no chunk.
@@ -59,13 +61,16 @@ class ResponseAccumulator:
     def take(self, value: dict[str, Any]) -> dict[str, Any]:
         """The same for an object that was read as a chunk already."""
         choices: list[dict[str, Any]] = value.get("choices") or []
-        self.may_have_failed = not choices or "error" in value
+        self.may_have_failed = False
         shown = [self._take_choice(choice) for choice in choices]
         beside = {**value, "choices": bool(choices)}
         beside.pop("obfuscation", None)
-        if beside != self._beside:  # in most chunks it is what it was in the last
-            self._beside = beside
+        if beside != self._beside or not TOKENS.isdisjoint(beside):
+            self._beside = beside  # in most chunks it is what it was in the last
             self._add_beside(beside)
+            self.may_have_failed = True
+        if self.may_have_failed and not value.get("usage") and (usage := find_usage(value)):
+            value = {**value, "usage": usage}
         if shown == choices:
             return value
         return {**value, "object": "chat.completion.chunk", "choices": shown}
@@ -75,8 +80,11 @@ class ResponseAccumulator:
         so_far = self._choices.get(index) if type(index) is int else None
         if so_far is None:
             so_far = self._choices.setdefault(index_of(index) or 0, _Choice())
+        had_finished = so_far.finish_reason
         shown = so_far.add(choice)
+        self.has_choices = self.has_choices or so_far.has_begun
         if so_far.finish_reason or so_far.others:
+            self._finished += bool(so_far.finish_reason and not had_finished)
             self.may_have_failed = True
         return shown
 
@@ -86,7 +94,7 @@ class ResponseAccumulator:
                 if beside["choices"]:  # else it may be of something else
                     self._others[key] = self._others.get(key) or value
             elif key != "choices":
-                add(self._others, key, value)
+                add(self._others, key, value, "chunk")
 
     def response(self) -> CreateChatCompletionResponse:
         """The response so far."""
@@ -94,8 +102,8 @@ class ResponseAccumulator:
         choices = [choice.whole(index) for index, choice in sorted(self._choices.items())]
         whole = {**plain(self._others), "object": "chat.completion", "choices": choices}
         for place in (*choices, whole.get("x_groq"), whole):
-            merge(usage, _as_object(_as_object(place).get("usage")))
-        return CreateChatCompletionResponse.from_dict({**whole, "usage": usage or None})
+            merge(usage, _as_object(_as_object(place).get("usage")), "usage")
+        return CreateChatCompletionResponse.from_dict({**whole, "usage": plain(usage) or None})
 
 
 class _Choice:
@@ -114,25 +122,25 @@ class _Choice:
         """Add what came of it. Returns that, in the form with a delta."""
         if "message" in choice or "text" in choice:
             choice = self._with_delta(choice)
-        elif choice.get("delta"):
-            self._parts_came = True
+        elif not self._parts_came:
+            self._parts_came = _has_more_than_role(choice.get("delta"))
         if (delta := choice.get("delta")) is not None:
             self.has_begun = True
-            merge(self._message, delta)
+            merge(self._message, delta, "message")
         reason = choice.get("finish_reason")
         if reason and reason != "null" and not self.finish_reason:
             self.finish_reason = reason
         if logprobs := choice.get("logprobs"):
-            add(self.others, "logprobs", logprobs)
+            add(self.others, "logprobs", logprobs, "choice")
         if not _OF_CHOICE.issuperset(choice):
             for key, value in choice.items():
                 if key not in _OF_CHOICE:
-                    add(self.others, key, value)
+                    add(self.others, key, value, "choice")
         return choice
 
     def _with_delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         delta, message = _as_object(choice.get("delta")), choice.get("message")
-        if any(delta[key] for key in delta if key != "role"):
+        if _has_more_than_role(delta):
             self._parts_came = True  # a message beside a delta is all that came so far
         elif is_dict(message):
             delta = {key: new for key in message if (new := self._new_in(key, message[key]))}
@@ -176,6 +184,10 @@ class _Choice:
             "message": message,
             "finish_reason": self.finish_reason,
         }
+
+
+def _has_more_than_role(delta: Any) -> bool:
+    return is_dict(delta) and any(delta[key] for key in delta if key != "role")
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from .stream import ChatCompletionStream
 
 _COMPLETIONS = "chat/completions"
-_EMPTY_CHOICE = frozenset({"index", "message", "finish_reason", "logprobs"})  # its keys
 
 _BLANK = b"\xef\xbb\xbf \r\n"
 _EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -89,7 +88,7 @@ def create_chat_completion(
     def read_answer(value: JSONValue) -> Any:
         answer = _with_messages(value)
         choices: Any = answer.get("choices") if is_dict(answer) else None
-        if not choices or not isinstance(choices, list) or None in choices:
+        if not choices or not isinstance(choices, list):
             raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
         return read(value if into is dict else answer)
 
@@ -154,13 +153,15 @@ def request_members(request: Any) -> dict[str, Any]:
 
 def _with_messages(value: JSONValue) -> Any:
     """An answer's JSON, with each choice's message and the usage where they belong: some servers
-    have them elsewhere. A choice that says nothing is None."""
+    have them elsewhere. A choice that says nothing is left out."""
     if not isinstance(value, dict) or not isinstance(choices := value.get("choices"), list):
         return value
     found: list[Any] = [
-        in_form(choice, "message", "delta") if _says_something(choice) else None
-        for choice in choices
+        in_form(choice, "message", "delta") for choice in choices if _says_something(choice)
     ]
+    for choice in found:
+        if choice.get("finish_reason") == "null":
+            choice["finish_reason"] = None
     return {**value, "choices": found, "usage": find_usage(value)}
 
 
@@ -169,7 +170,8 @@ def _says_something(choice: Any) -> TypeGuard[dict[str, Any]]:
         return False
     if any(choice.get(form) is not None for form in ("message", "delta", "text")):
         return True
-    return bool(choice.get("finish_reason")) and _EMPTY_CHOICE.issuperset(choice)
+    others = (choice[key] for key in choice if key not in ("index", "finish_reason"))
+    return bool(choice.get("finish_reason")) and not any(isinstance(x, str) for x in others)
 
 
 # The reply to any of the completions' endpoints
@@ -179,14 +181,14 @@ def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
     """The object in the body of a reply, made by `read` from its JSON."""
     pieces = exchange.iter_bytes(HTTPError)
     content = b""
-    while len(content.lstrip(_BLANK)) < len("event:") and (piece := next(pieces, b"")):
-        content += piece
-    if content.lstrip(_BLANK).startswith(_EVENT_FIELDS):  # a stream, unasked
+    while len(content) < len("event:") and (piece := next(pieces, b"")):
+        content = (content + piece).lstrip(_BLANK)
+    if content.startswith(_EVENT_FIELDS):  # a stream, unasked
         from .stream import collected
 
         value: JSONValue = collected(exchange, chain([content], exchange.iter_bytes())).to_dict()
     else:
-        content += b"".join(pieces)
+        content = b"".join([content, *pieces])
         value = answer_json(exchange, content)
     if failure := find_error(value):
         raise _with_partial(told_in_answer(failure, exchange), value, exchange)

@@ -331,7 +331,7 @@ class Connection:
             port = ":443" if url.startswith("https") else ":80"
             headers["Host"] = url.split("/", 3)[2].removesuffix(port)
         lines = [f"{request.method} {request.path_url} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += [f"{name}: {value!s}" for name, value in headers.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def read_head(self, method: str | None) -> http.client.HTTPResponse:

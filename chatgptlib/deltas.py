@@ -9,11 +9,12 @@ Null and what is empty change nothing, nor does what is no list where a list has
 are merged key by key. For the rest, the first of these rules that fits holds:
 
     key                                          rule
-    RUNNING_TEXT, and the data of `audio`        text is appended
+    a key of RUNNING_TEXT, in its place          text is appended
     name, in CALLED                              text is appended, until arguments have come
     TOKENS, and every list in `logprobs`         lists are extended
-    content, SOURCES, tool_calls, and lists      an item is joined to the one that it is a piece
-    whose objects have an index, type or id      of, and left out if it has come before
+    SOURCES                                      lists are extended by what is not in them yet
+    content, tool_calls, and lists whose         an item is joined to the one that it is a piece
+    objects have an index, type or id            of, or appended
     role                                         the first holds
     everything else                              the last holds
 """
@@ -28,17 +29,25 @@ from typing import Any
 from .codec import is_dict, is_list
 from .models import index_of, whole_characters
 
-RUNNING_TEXT = frozenset(
-    {"content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking"}
-    | {"text", "summary", "arguments", "input", "transcript"}
-)
+_SAID = {"content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking"}
+RUNNING_TEXT: dict[str, set[str]] = {  # by the key of the object that it stands in
+    "message": _SAID,
+    "provider_specific_fields": _SAID,
+    "reasoning": {"text", "content", "summary"},
+    "thinking": {"text", "content", "summary"},
+    "audio": {"data", "transcript"},
+    "function": {"arguments"},
+    "function_call": {"arguments"},
+    "custom": {"input"},
+    "item": _SAID | {"text", "summary", "arguments", "input", "transcript"},  # of any list
+}
 CALLED = frozenset({"function", "custom", "function_call"})
 TOKENS = frozenset({"token_ids", "output_token_ids", "completion_token_ids", "output_ids"})
 SOURCES = frozenset({"annotations", "citations"})
 _IDENTITY = ("index", "type", "id")
 
 
-def merge(total: dict[str, Any], added: Mapping[str, Any], place: str = "") -> None:
+def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
     """Add the keys of an object, which is itself under the key `place`, to the sum."""
     for key, value in added.items():
         so_far = total.get(key)
@@ -48,13 +57,15 @@ def merge(total: dict[str, Any], added: Mapping[str, Any], place: str = "") -> N
             add(total, key, value, place)
 
 
-def add(total: dict[str, Any], key: str, value: Any, place: str = "") -> None:
+def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
     """Add what came under one key to the sum."""
     so_far: Any = total.get(key)
+    if key == "content" and is_dict(value):
+        value = [value]
     if value in (None, "", [], {}) or (is_list(so_far) and not is_list(value)):
         if so_far is None:
             total[key] = plain(value)
-    elif isinstance(value, str) and (key in RUNNING_TEXT or (place, key) == ("audio", "data")):
+    elif isinstance(value, str) and key in RUNNING_TEXT.get(place, ()):
         if isinstance(so_far, _Items):
             so_far.extend([_text_part(value)])
             return
@@ -77,7 +88,9 @@ def add(total: dict[str, Any], key: str, value: Any, place: str = "") -> None:
             before, so_far = so_far, _Items(_IS_PIECE.get(key, _is_piece))
             total[key] = so_far
             so_far.extend([_text_part(before.getvalue())] if isinstance(before, StringIO) else [])
-        so_far.extend(map(_text_part, value) if key == "content" else value)
+        so_far.extend(
+            [_text_part(i) for i in value if i is not None] if key == "content" else value
+        )
     else:
         total[key] = plain(value)
 
@@ -103,14 +116,19 @@ class _Items:
         self.items: list[Any] = []
         self._is_piece = is_piece
         self._latest: dict[Any, dict[str, Any]] = {}  # by id, by all of _IDENTITY, by index
-        self._complete: set[str] = set()  # items that no text is added to, as JSON
+        self._seen: set[str] = set()  # sources, as JSON
 
     def extend(self, added: Iterable[Any]) -> None:
         last = self.items[-1] if self.items else None
         for item in added:
-            if is_dict(item):
+            if self._is_piece is _never:
+                text = json.dumps(item, sort_keys=True)
+                if text not in self._seen:
+                    self._seen.add(text)
+                    self.items.append(plain(item))
+            elif is_dict(item):
                 self._join(item, last)
-            elif self._is_new(item):
+            else:
                 self.items.append(plain(item))
             last = None  # two items that come together are two
 
@@ -123,27 +141,19 @@ class _Items:
         total = next((x for x in known if is_dict(x) and self._is_piece(item, x)), None)
         if total is None:
             total = {}
-            if self._is_new(item):
-                self.items.append(total)
-        merge(total, item)
+            self.items.append(total)
+        merge(total, item, "item")
         self._latest.update(dict.fromkeys(keys, total))
-
-    def _is_new(self, item: Any) -> bool:
-        if self._is_piece is not _never and _has_text(item):
-            return True
-        text = json.dumps(item, sort_keys=True)
-        is_new = text not in self._complete
-        self._complete.add(text)
-        return is_new
 
 
 def _is_item(value: Any) -> bool:
     return is_dict(value) and bool(value.keys() & set(_IDENTITY))
 
 
-def _has_text(item: Any) -> bool:
-    parts = [item, *item.values()] if is_dict(item) else []
-    return any(is_dict(part) and part.keys() & RUNNING_TEXT for part in parts)
+def _has_text(item: dict[str, Any]) -> bool:
+    if item.keys() & RUNNING_TEXT["item"]:
+        return True
+    return any(is_dict(part) and part.keys() & RUNNING_TEXT["item"] for part in item.values())
 
 
 def _text_part(value: Any) -> Any:
@@ -163,7 +173,8 @@ def _is_piece(piece: dict[str, Any], item: dict[str, Any]) -> bool:
     if not _agree(piece, item, _IDENTITY):
         return False
     if _has_text(piece):
-        return not (item.get("signature") and any(map(piece.get, RUNNING_TEXT)))
+        is_signed = item.get("signature") not in (None, "", piece.get("signature"))
+        return not (is_signed and any(map(piece.get, RUNNING_TEXT["item"])))
     return bool(piece.get("id")) or _agree(piece, item, piece)
 
 
@@ -177,16 +188,20 @@ def _never(piece: dict[str, Any], item: dict[str, Any]) -> bool:
 def _is_piece_of_call(piece: dict[str, Any], call: dict[str, Any]) -> bool:
     """Whether a piece with the id or the index of a call, or next to it, belongs to it."""
     new, old = _called(piece), _called(call)
-    numbered = index_of(piece.get("index")) is not None
+    index, its_index = index_of(piece.get("index")), index_of(call.get("index"))
+    numbered = index is not None
     begun = isinstance(old.get("arguments"), StringIO)
     is_other_name = bool(new.get("name")) and new["name"] != (old.get("name") or new["name"])
+    if numbered and its_index is not None and index != its_index:
+        return False  # the name of the function, as the id of two calls
     if piece.get("id") and call.get("id"):
         # Without a name, another id at the same index is but another id of the same call.
         return piece["id"] == call["id"] or (numbered and not new.get("name"))
     if is_other_name or (piece.get("id") and not numbered):
         # The name comes in pieces, or the id late; but not after the arguments.
         return not begun and (numbered or not is_other_name)
-    return not (new.get("name") and _is_restart(new, old))
+    is_another = new.get("name") and _is_restart(new, old)
+    return not is_another or (numbered and _is_again(new, old))
 
 
 _IS_PIECE = {
@@ -212,19 +227,30 @@ def _is_restart(new: dict[str, Any], old: dict[str, Any]) -> bool:
     return so_far.read() == "}"
 
 
+def _is_again(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether arguments come again, or in place of empty ones that stood in for them."""
+    text, so_far = new.get("arguments"), old.get("arguments")
+    if is_dict(text):
+        text = json.dumps(text)
+    if not text or not isinstance(so_far, StringIO) or so_far.tell() > max(len(text), 4):
+        return False
+    before = so_far.getvalue().strip()
+    if before == text.strip():
+        return text.startswith("{") and before.endswith("}")
+    return text.startswith("{") and before in ("{}", "{ }", "null")
+
+
 def _news_of_call(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, Any]:
     """What a piece of a function adds: some servers repeat the name, send the arguments twice,
     as an object, or after a `{}` that stood in for them."""
     news = dict(called)
     text: Any = news.get("arguments")
-    before: Any = so_far.get("arguments")
     if is_dict(text):
-        text = news["arguments"] = json.dumps(text)
+        news["arguments"] = json.dumps(text)
     if news.get("name") and so_far.get("name"):
         name = news.pop("name")
-        if name != so_far["name"] and not isinstance(before, StringIO):
+        if name != so_far["name"] and not isinstance(so_far.get("arguments"), StringIO):
             news["name"] = f"{so_far['name']}{name}"
-    may_be_again = isinstance(before, StringIO) and before.tell() <= max(len(text or ""), 2)
-    if may_be_again and _is_restart(news, so_far) and before.getvalue() in ("{}", text):
+    if _is_again(news, so_far):
         so_far["arguments"] = None  # and what comes takes their place
     return news

@@ -83,6 +83,7 @@ class Exchange:
         self._connections = connections
         self._request = request
         self._limits = limits
+        self._due = limits.due  # by the deadline
         self._secrets = secrets
         self._body_limit = body_limit
         self._lock = threading.RLock()  # a signal handler may close what its thread is reading
@@ -228,10 +229,10 @@ class Exchange:
         elif before:
             self._close_channel()
 
-    def end_within(self, seconds: float) -> None:
-        """Bring the deadline forward: the rest of the body has so many seconds at most."""
-        end = time.monotonic() + seconds
-        self._limits.due = end if self._limits.due is None else min(self._limits.due, end)
+    def end_within(self, seconds: float | None) -> None:
+        """Give the rest of the body so many seconds at most; None for what the deadline allows."""
+        due = None if seconds is None else time.monotonic() + seconds
+        self._limits.due = min((x for x in (due, self._due) if x is not None), default=None)
 
     def check_deadline(self) -> None:
         """Raise RequestTimeoutError if the deadline has passed."""

@@ -259,7 +259,7 @@ class ChatMessage(JSONObject):
     @property
     def text(self) -> str:
         """The text of the message: its content, or its parts of type text. Never raises."""
-        return text_of(self.content)
+        return text_of(self.content or self.extra.get("content"))
 
     @property
     def reasoning(self) -> str:
@@ -291,8 +291,12 @@ def text_of(content: Any, *, thoughts: bool = False) -> str:
     """The text in a message's or a delta's content, or that of the reasoning in its parts."""
     if isinstance(content, str):
         return "" if thoughts else content
-    parts = [part for item in content if (part := object_members(item))] if is_list(content) else []
-    return "".join(_text_in(part) for part in parts if (part.get("type") in _THOUGHTS) == thoughts)
+    found: list[str] = []
+    for item in content if is_list(content) else [content]:
+        part = {"text": item} if isinstance(item, str) else object_members(item) or {}
+        if (part.get("type") in _THOUGHTS) == thoughts:
+            found.append(_text_in(part))
+    return "".join(found)
 
 
 def _text_in(value: Any, depth: int = 0) -> str:
@@ -579,7 +583,7 @@ class ChatCompletionDelta(JSONObject):
     @property
     def text(self) -> str:
         """The text this adds; "" where there is none. Never raises."""
-        return text_of(self.content)
+        return text_of(self.content or self.extra.get("content"))
 
     @property
     def reasoning(self) -> str:

@@ -53,13 +53,17 @@ def find_error(data: JSONValue) -> dict[str, Any] | None:
     base, choices = data.get("base_resp"), data.get("choices")
     if _has_content(data.get("error")) or (isinstance(base, dict) and _tells_of_error(base)):
         return data
+    if choices and data.get("errors"):
+        return data
     if not choices or not isinstance(choices, list):
         return data if _tells_of_error(data) else None
     return next((found for choice in choices if (found := _failed_choice(choice))), None)
 
 
 def _has_content(value: JSONValue) -> bool:
-    return any(value.values()) if isinstance(value, dict) else bool(value)
+    """Whether what stands under `error` is one: not empty, and no words or codes of success."""
+    words = value.values() if isinstance(value, dict) else [value]
+    return not _SUCCESS_CODES.issuperset(str(word).lower() for word in words)
 
 
 def _tells_of_error(data: dict[str, JSONValue]) -> bool:
@@ -87,8 +91,9 @@ def _names_failure(word: JSONValue) -> bool:
 def _failed_choice(choice: JSONValue) -> dict[str, Any] | None:
     if not isinstance(choice, dict):
         return None
-    if _has_content(choice.get("error")):
-        return choice
+    for place in (choice, choice.get("message"), choice.get("delta")):
+        if isinstance(place, dict) and _has_content(place.get("error")):
+            return place
     reasons = (choice.get("finish_reason"), choice.get("native_finish_reason"))
     reason = next(filter(_names_failure, reasons), None)
     if reason is None:

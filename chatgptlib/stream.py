@@ -198,7 +198,6 @@ def _chunks(
     read_chunk = decoder(CreateChatCompletionChunk)
     body = _Body(exchange)
     value: dict[str, Any] = {}
-    bounded = False
     try:
         for value in body.chunks(pieces):
             chunk: Any = read_chunk(value)
@@ -209,9 +208,9 @@ def _chunks(
             if shown is not value or read is not read_chunk:
                 chunk = read(shown)
             yield chunk
-            if total.may_have_failed and not bounded and total.is_complete(asked):
-                bounded = True
-                exchange.end_within(_AFTER_FINISH_SECONDS)
+            if total.may_have_failed and value.get("choices"):
+                # More of the answer may follow even on a finish reason: the time starts anew.
+                exchange.end_within(_AFTER_FINISH_SECONDS if total.is_complete(asked) else None)
         body.check_end(total)
         exchange.finish()
         return True
@@ -238,7 +237,8 @@ class _Body:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._events = EventDecoder()
-        self._remarks: list[str] = []  # text in place of chunks
+        self._names = {"", "message", _NO_EVENT}  # of events that bring chunks
+        self._remarks: list[str] = []  # what was said in place of chunks
         self._done = False  # `[DONE]` came
 
     def chunks(self, pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
@@ -252,8 +252,8 @@ class _Body:
                 except (ValueError, RecursionError):
                     value, end = None, -1
                 if name or end != len(data) or end > 500 or not _is_chunk(value):
-                    value = self._object_in(name, data)
-                if value:
+                    yield from self._objects_in(name, data)
+                else:
                     yield value
                 if self._done:
                     return
@@ -264,36 +264,37 @@ class _Body:
         stray = self._events.stray.strip()
         return found or ([(_NO_EVENT, stray)] if stray and not self._events.any_came else [])
 
-    def _object_in(self, name: str, data: str) -> dict[str, Any] | None:
-        """The JSON object in an event, or None for what is no chunk."""
+    def _objects_in(self, name: str, data: str) -> list[dict[str, Any]]:
+        """The JSON objects of the chunks in an event: mostly one, or none."""
         value, broken = parsed(data)
         text = data.strip()
-        if name == "error":
+        lines = text.split("\n")
+        if broken and len(lines) > 1 and all(_is_whole_event(line) for line in lines):
+            return [found for line in lines for found in self._objects_in(name, line)]
+        if name.lower() in ("error", "exception") and not _is_chunk(value):
             raise error_event(value, text, self._exchange)
+        if _is_chunk(value):
+            self._names.add(name)
+            self._done = name is _NO_EVENT  # the whole answer at once
+            return [value]
         if text == "[DONE]":
             self._done = True
-            return None
-        if _is_chunk(value):
-            return value
-        if name not in ("", "message", _NO_EVENT):
-            return None  # an event of some other kind
-        if broken and "\n" in text:  # an event for each line, which lost its blank lines
-            lines = [line for line in text.split("\n") if line.strip() not in ("", "[DONE]")]
-            value, broken = parsed(lines[0]) if len(lines) == 1 else (None, broken)
-        if isinstance(value, dict):
-            return value
+            return []
+        if name not in self._names or not text:
+            return []  # an event of some other kind
         if found := find_error(value):
             raise told_in_answer(found, self._exchange)
-        if name is _NO_EVENT:
+        if name is _NO_EVENT and not isinstance(value, dict):
             raise not_json(self._exchange, text.encode("utf-8", "replace"))
         cut = broken and self._events.closed  # no fault but the end
         if isinstance(value, list) or (broken and not cut and re.search(r"[{}]|^\[", text)):
             shown = self._exchange.redacted(text)
             words = f"an event of the stream is no JSON object: {excerpt(shown)}"
             raise DeserializeError(f"{words} [{self._exchange.where}]", body=shown)
-        if value is not None or (broken and not cut and not text.startswith(":")):
+        # One word may be a heartbeat; more may be all that is said of a failure.
+        if not cut and not text.startswith(":") and re.search(r"\s", text) and "usage" not in text:
             self._remarks.append(text)
-        return None
+        return [value] if isinstance(value, dict) else []
 
     def check_end(self, total: ResponseAccumulator) -> None:
         """Raise unless the stream, whose body is over, or which said that it is, ended well."""
@@ -301,8 +302,9 @@ class _Body:
         if self._events.any_came:
             remarks.append(self._events.stray)
         said = "\n".join(remarks).strip()
-        if found := find_error(parsed(said)[0]):
-            raise told_in_answer(found, exchange)
+        for remark in remarks:
+            if found := find_error(parsed(remark)[0]):
+                raise told_in_answer(found, exchange)
         if total.is_complete() or (total.has_choices and self._done and not said):
             return
         if said and not total.has_choices:
@@ -319,6 +321,10 @@ class _Body:
             reason = "it held no answer" + (f", only {excerpt(json.dumps(came))}" if came else "")
         reason = exchange.redacted(reason)
         raise StreamInterruptedError(f"the stream ended early: {reason} [{exchange.where}]")
+
+
+def _is_whole_event(line: str) -> bool:
+    return line.strip() in ("", "[DONE]") or isinstance(parsed(line)[0], dict)
 
 
 def _is_chunk(value: Any) -> TypeGuard[dict[str, Any]]:

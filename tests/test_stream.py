@@ -5,6 +5,7 @@ import json
 import pickle
 import random
 import sys
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -202,8 +203,8 @@ TOOL_CALLS = [
                   [call(name="g", arguments='{"b": 3}')]],
                  [(None, "f", '{"a": 1}'), (None, "g", '{"b": 2}'), (None, "g", '{"b": 3}')],
                  id="whole-calls-without-id-or-index"),
-    pytest.param([[call(0, None, "f", "{}")], [call(0, None, "f", "{}")]],
-                 [(None, "f", "{}"), (None, "f", "{}")], id="whole-calls-all-at-index-zero-without-ids"),
+    pytest.param([[call(0, None, "f", '{"a":1}')], [call(0, None, "f", '{"a":2}')]],
+                 [(None, "f", '{"a":1}'), (None, "f", '{"a":2}')], id="whole-calls-all-at-index-zero-without-ids"),
     pytest.param([[call(0, None, "f", '{"a"')], [call(0, None, "f", ":1}")], [call(0, None, "f", "")]],
                  [(None, "f", '{"a":1}')], id="name-repeated-without-id"),
     pytest.param([[call(0, None, "f", '{"a":{}')], [call(0, None, "f", "}")]],
@@ -591,6 +592,9 @@ REMARKS = {
     "a-number": b"data: 1700000000\n\n",
     "null": b"data: null\n\n",
     "a-string": b'data: "[DONE]"\n\n',
+    "words": b"data: 429 Too Many Requests\n\n",
+    "words-as-json": b'data: "Too Many Requests"\n\n',
+    "an-object": b'data: {"status": 500, "title": "Internal Server Error"}\n\n',
     "a-page": b"<html><h1>504 Gateway Time-out</h1></html>\n\n",
     "another-event": b'event: tool.progress\ndata: {"id": "t", "model": "x", "error": "no page"}\n\n',
     "another-event-of-text": b"event: ping\ndata: {still here}\n\n",
@@ -604,10 +608,11 @@ def test_what_is_no_chunk_and_no_error_changes_nothing_in_a_whole_answer(ask, qu
     response = lib.create_chat_completion_stream(ask(streamed(*chunks)), question).response()
     expected = [chunks[0], chunks[2]]
     same = lib.create_chat_completion_stream(ask(streamed(*expected)), question).response()
+    response.extra.clear()  # of an object, the keys are kept
     assert response == same
 
 
-@pytest.mark.parametrize("name", ["a-word", "a-number", "a-string", "a-page"])
+@pytest.mark.parametrize("name", ["words", "words-as-json", "an-object", "a-page"])
 def test_text_without_a_finish_reason_is_the_reason_of_the_error(ask, question, name):
     words = REMARKS[name].decode().strip().removeprefix("data: ")
     client = ask(streamed(chunk("half"), REMARKS[name]))
@@ -618,6 +623,57 @@ def test_text_without_a_finish_reason_is_the_reason_of_the_error(ask, question, 
     with pytest.raises(lib.OpenAIError) as caught:
         lib.create_chat_completion_stream(ask(streamed(REMARKS[name])), question).response()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a-word", "a-number", "null", "a-string"])
+def test_a_heartbeat_of_one_word_changes_nothing_before_done(ask, question, name):
+    client = ask(streamed(chunk("a"), REMARKS[name]))
+    assert lib.create_chat_completion_stream(client, question).response().text == "a"
+
+
+@pytest.mark.parametrize("beside", [
+    {"base_resp": {"status_code": 1008, "status_msg": "balance"}},
+    {"errors": [{"message": "boom"}]},
+])  # fmt: skip
+def test_a_failure_beside_choices_is_one(ask, question, beside):
+    client = ask(streamed(chunk("half"), {**chunk(""), **beside}))
+    with pytest.raises(lib.APIError, match=r"balance|boom") as caught:
+        lib.create_chat_completion_stream(client, question).response()
+    assert caught.value.partial.text == "half"
+
+
+def test_an_answer_goes_on_after_a_finish_reason_that_was_not_the_last(ask, question, monkeypatch):
+    module = sys.modules[lib.ChatCompletionStream.__module__]
+    monkeypatch.setattr(module, "_AFTER_FINISH_SECONDS", 0.5)
+    pieces = [b"%x\r\n%s\r\n" % (len(event), event) for event in
+              (sse(chunk(text, finish_reason="stop"), done=False) for text in "abcd")]  # fmt: skip
+    hold = threading.Event()
+    first, *more = pieces
+    begun = http((), framing="chunked").removesuffix(b"0\r\n\r\n") + first
+    client = ask(
+        Reply([begun + more[0], more[1] + more[2] + b"0\r\n\r\n"], hold=hold), timeout=(5, 60)
+    )
+    stream = lib.create_chat_completion_stream(client, question)
+    texts = [next(stream).text, next(stream).text]
+    hold.set()
+    assert texts + [one.text for one in stream] == ["a", "b", "c", "d"]
+
+
+def test_two_chunks_in_one_event_are_two(ask, question):
+    lines = [b"data: " + json.dumps(chunk(text)).encode() + b"\n" for text in "ab"]
+    client = ask(streamed(b"".join([*lines, b"\n"]), chunk("c", finish_reason="stop")))
+    assert [one.text for one in lib.create_chat_completion_stream(client, question)] == [
+        "a",
+        "b",
+        "c",
+    ]
+
+
+def test_a_whole_answer_at_once_is_whole_without_a_finish_reason(ask, question):
+    for body in (b"", b": ping\n\n"):
+        whole = {"choices": [{"index": 0, "message": {"content": "a"}}]}
+        client = ask(http(body + json.dumps(whole).encode()))
+        assert lib.create_chat_completion_stream(client, question).response().text == "a"
 
 
 def test_choices_without_any_form_of_a_message_are_no_answer(ask, question):

@@ -37,13 +37,15 @@ from ..replies import first_choice, with_response
 from .stores import ConversationStore, MemoryStore
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from typing_extensions import Self
 
     from ..stream import ChatCompletionStream
     from .results import ResultStream
     from .tools import ToolRun
 
-    ToolStream = ResultStream[CreateChatCompletionChunk | ToolCall, ToolRun]
+    ToolStream: TypeAlias = "ResultStream[CreateChatCompletionChunk | ToolCall, ToolRun]"
 
 
 @dataclass(slots=True, kw_only=True)
