@@ -340,6 +340,25 @@ def test_reasoning_of_any_depth_raises_nothing():
         assert lib.ChatCompletionDelta.from_dict({key: deep}).reasoning == ""
 
 
+@pytest.mark.parametrize(
+    "said",
+    [{"content": "Hi"}, {"content": [{"type": "thinking", "signature": "x"}] * 10},
+     {"reasoning": {"effort": "low"}, "reasoning_details": [{"data": "x"}] * 10}],
+    ids=str,
+)  # fmt: skip
+def test_reasoning_is_looked_for_only_in_what_is_there(said):
+    message = lib.ChatMessage.from_dict({"role": "assistant", **said})
+    calls = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, argument: calls.append(event))
+    try:
+        found = message.reasoning
+    finally:
+        sys.setprofile(before)
+    assert found == ""
+    assert len(calls) < 2000
+
+
 def test_text_is_without_the_reasoning():
     content = [THOUGHT, {"type": "reasoning", "text": "hm"}, {"type": "text", "text": "Yes."}]
     assert lib.ChatMessage.from_dict({"content": content}).text == "Yes."
