@@ -8,12 +8,8 @@ from typing import Any
 
 from .codec import is_dict, is_list
 from .deltas import TOKENS, add, merge, plain
-from .models import (
-    CreateChatCompletionChunk,
-    CreateChatCompletionResponse,
-    find_usage,
-    index_of,
-)
+from .dialects import find_usage, index_of
+from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
 
 _OF_CHOICE = frozenset({"index", "delta", "finish_reason", "logprobs"})
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard, overload
 
 from .client import EVENT_STREAM, OpenAIClient, send
 from .codec import T, decode, decoder, encode, is_dict, object_members
+from .dialects import find_usage, in_form
 from .errors import (
     ConfigError,
     DeserializeError,
@@ -24,8 +25,6 @@ from .models import (
     CreateChatCompletionChunk,
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
-    find_usage,
-    in_form,
 )
 from .replies import E, answer_json, find_error, told_in_answer, unusable
 

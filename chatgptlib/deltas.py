@@ -27,7 +27,7 @@ from io import StringIO
 from typing import Any
 
 from .codec import is_dict, is_list
-from .models import index_of, whole_characters
+from .dialects import index_of, whole_characters
 
 _SAID = {"content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking"}
 RUNNING_TEXT: dict[str, set[str]] = {  # by the key of the object that it stands in

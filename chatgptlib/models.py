@@ -16,7 +16,6 @@ and the codec would parse text at every start of a program. Slots make a class t
 create; they are for what users write, where they find misspelt names, and for chunks.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,15 +23,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .codec import (
-    FILLED_DIRECTLY,
-    WHEN_MISSING,
-    JSONObject,
-    is_list,
-    is_mapping,
-    members,
-    object_members,
-)
+from .codec import FILLED_DIRECTLY, WHEN_MISSING, JSONObject, members
+from .dialects import in_form, index_of, reasoning_of, text_of, with_usage
 
 if TYPE_CHECKING:
     import os
@@ -264,7 +256,7 @@ class ChatMessage(JSONObject):
     @property
     def reasoning(self) -> str:
         """The reasoning that some servers send beside the answer; "" where there is none."""
-        return _reasoning_in(self)
+        return reasoning_of(self.extra, self.content)
 
     def _finish_members(self, found: dict[str, Any]) -> None:
         if self.tool_calls or self.function_call:
@@ -281,61 +273,6 @@ class ChatMessage(JSONObject):
         if not found.keys() & {"content", "refusal", "audio"}:
             found["content"] = ""  # the API takes null only beside a call
         return found
-
-
-_THOUGHTS = ("thinking", "reasoning")  # types of parts; most servers use a key of the message
-_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
-
-
-def text_of(content: Any, *, thoughts: bool = False) -> str:
-    """The text in a message's or a delta's content, or that of the reasoning in its parts."""
-    if isinstance(content, str):
-        return "" if thoughts else content
-    found: list[str] = []
-    for item in content if is_list(content) else [content]:
-        part = {"text": item} if isinstance(item, str) else object_members(item) or {}
-        if (part.get("type") in _THOUGHTS) == thoughts:
-            found.append(_text_in(part))
-    return "".join(found)
-
-
-def _text_in(value: Any, depth: int = 0) -> str:
-    """The text of a part, or of a list of parts. They may hold parts again, of some depth."""
-    if isinstance(value, str):
-        return value
-    if value is None or depth > 8:
-        return ""
-    if is_list(value):
-        return "".join(_text_in(item, depth + 1) for item in value)
-    part = object_members(value) or {}
-    keys = ("text", "thinking", "reasoning", "summary")
-    return next((text for key in keys if (text := _text_in(part.get(key), depth + 1))), "")
-
-
-def whole_characters(text: str) -> str:
-    """Join the halves of characters, which some servers send as two escapes in two chunks."""
-    if text.isascii():
-        return text
-    return re.sub(
-        "[\ud800-\udbff][\udc00-\udfff]",
-        lambda halves: halves[0].encode("utf-16", "surrogatepass").decode("utf-16"),
-        text,
-    )
-
-
-def index_of(value: Any) -> int | None:
-    """An index as servers write it (1, 1.0 or "1"); None for what is none, or above 10,000."""
-    if type(value) is not int:
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
-            value = int(value)
-        elif type(value) is not float:
-            return None
-    return int(value) if 0 <= value <= 10_000 and value == int(value) else None
-
-
-def _reasoning_in(said: "ChatMessage | ChatCompletionDelta") -> str:
-    named = (_text_in(said.extra.get(key)) for key in _REASONING)
-    return next(filter(None, named), "") or text_of(said.content, thoughts=True)
 
 
 @dataclass(repr=False, eq=False, slots=True, kw_only=True)
@@ -430,27 +367,6 @@ class CreateChatCompletionRequest(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def in_form(choice: Mapping[str, Any], form: str, other: str) -> Mapping[str, Any]:
-    """A choice with what it says under `form`: "message" or "delta".
-
-    Some servers send the `other`, or `text`, in its place. Beside it the `other` says the same.
-    """
-    if other not in choice and choice.get(form):
-        return choice
-    found = {key: value for key, value in choice.items() if key != other}
-    said = choice.get(other)
-    if said and not found.get(form):
-        if is_mapping(said) and is_list(calls := said.get("tool_calls")):
-            # A delta numbers its calls, a message has them in their order.
-            pairs = enumerate(calls)
-            calls = [{"index": i, **call} if is_mapping(call) else call for i, call in pairs]
-            said = {**said, "tool_calls": calls}
-        found[form] = said
-    elif found.get(form) is None and isinstance(found.get("text"), str):
-        found[form] = {"content": found.pop("text")}
-    return found
-
-
 @dataclass(repr=False, eq=False)
 class TokenLogprob(JSONObject):
     """A token, its log probability, and the likeliest tokens in its place."""
@@ -521,19 +437,6 @@ class ChatCompletionChoice(JSONObject):
     _known_form = staticmethod(partial(in_form, form="message", other="delta"))
 
 
-def find_usage(data: Mapping[str, Any]) -> Any:
-    """The usage in a response or a chunk, which some servers put into a choice or `x_groq`."""
-    usage, choices = data.get("usage"), data.get("choices")
-    holders = [*(choices if is_list(choices) else ()), data.get("x_groq")]
-    others = (holder.get("usage") for holder in holders if is_mapping(holder))
-    return usage or next((other for other in others if other and is_mapping(other)), usage)
-
-
-def _with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    usage = find_usage(data)
-    return data if usage is data.get("usage") else {**data, "usage": usage}
-
-
 class _FromHTTP:
     """What came beside the JSON: no fields, or web services would pass it on to browsers."""
 
@@ -561,7 +464,7 @@ class CreateChatCompletionResponse(JSONObject, _FromHTTP):
     moderation: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    _known_form = staticmethod(_with_usage)
+    _known_form = staticmethod(with_usage)
 
     @property
     def text(self) -> str:
@@ -588,7 +491,7 @@ class ChatCompletionDelta(JSONObject):
     @property
     def reasoning(self) -> str:
         """The reasoning this adds, where a server sends it; "" where there is none."""
-        return _reasoning_in(self)
+        return reasoning_of(self.extra, self.content)
 
 
 @dataclass(repr=False, eq=False, slots=True)
@@ -626,7 +529,7 @@ class CreateChatCompletionChunk(JSONObject):
     def _known_form(data: Mapping[str, Any]) -> Mapping[str, Any]:
         if data.get("object") == "chat.completion":  # a whole answer where a stream was asked for
             data = {**data, "object": "chat.completion.chunk"}
-        return _with_usage(data)
+        return with_usage(data)
 
     @property
     def text(self) -> str:

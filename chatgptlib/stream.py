@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from .accumulate import ResponseAccumulator
 from .codec import decode, decoder
+from .dialects import whole_characters
 from .errors import (
     ConfigError,
     DeserializeError,
@@ -31,7 +32,6 @@ from .exchange import Exchange
 from .models import (
     CreateChatCompletionChunk,
     CreateChatCompletionResponse,
-    whole_characters,
 )
 from .replies import (
     error_event,

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the pack
 
 FOLDER = Path(lib.modules[0].__file__).parent
 CORE = [
-    "errors", "codec", "models", "deltas", "accumulate", "sse", "protocol", "connections", "exchange",
-    "replies", "settings", "client", "stream", "chat",
+    "errors", "codec", "dialects", "models", "deltas", "accumulate", "sse", "protocol",
+    "connections", "exchange", "replies", "settings", "client", "stream", "chat",
 ]  # fmt: skip
 EXTRAS = [
     "extras.rest", "extras.stored", "extras.media", "extras.docstrings", "extras.everyday",

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..chat import create_chat_completion, create_chat_completion_stream
 from ..client import OpenAIClient
+from ..dialects import whole_characters
 from ..errors import ConfigError, JSONValue, OpenAIError
 from ..models import (
     ChatCompletionUsage,
@@ -31,7 +32,6 @@ from ..models import (
     CreateChatCompletionResponse,
     Model,
     ToolCall,
-    whole_characters,
 )
 from ..replies import first_choice, with_response
 from .stores import ConversationStore, MemoryStore

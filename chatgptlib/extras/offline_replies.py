@@ -19,7 +19,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..codec import is_dict, is_list
-from ..models import ChatMessage, ChatRole, CreateChatCompletionRequest, text_of
+from ..dialects import text_of
+from ..models import ChatMessage, ChatRole, CreateChatCompletionRequest
 
 
 @dataclass(slots=True)

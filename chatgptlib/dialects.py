@@ -1,0 +1,102 @@
+"""One thing under the many names and in the many forms that servers have for it. On plain JSON.
+
+The text and the reasoning of a message, its place in a choice, the usage, an index.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .codec import is_list, is_mapping, object_members
+
+_THOUGHTS = ("thinking", "reasoning")  # types of parts; most servers use a key of the message
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+
+
+def text_of(content: Any, *, thoughts: bool = False) -> str:
+    """The text in a message's or a delta's content, or that of the reasoning in its parts."""
+    if isinstance(content, str):
+        return "" if thoughts else content
+    found: list[str] = []
+    for item in content if is_list(content) else [content]:
+        part = {"text": item} if isinstance(item, str) else object_members(item) or {}
+        if (part.get("type") in _THOUGHTS) == thoughts:
+            found.append(_text_in(part))
+    return "".join(found)
+
+
+def reasoning_of(extra: Mapping[str, Any], content: Any) -> str:
+    """The reasoning in a message or a delta, from the first place that holds some."""
+    named = (_text_in(extra.get(key)) for key in _REASONING)
+    return next(filter(None, named), "") or text_of(content, thoughts=True)
+
+
+def _text_in(value: Any, depth: int = 0) -> str:
+    """The text of a part, or of a list of parts. They may hold parts again, of some depth."""
+    if isinstance(value, str):
+        return value
+    if value is None or depth > 8:
+        return ""
+    if is_list(value):
+        return "".join(_text_in(item, depth + 1) for item in value)
+    part = object_members(value) or {}
+    keys = ("text", "thinking", "reasoning", "summary")
+    return next((text for key in keys if (text := _text_in(part.get(key), depth + 1))), "")
+
+
+def in_form(choice: Mapping[str, Any], form: str, other: str) -> Mapping[str, Any]:
+    """A choice with what it says under `form`: "message" or "delta".
+
+    Some servers send the `other`, or `text`, in its place. Beside it the `other` says the same.
+    """
+    if other not in choice and choice.get(form):
+        return choice
+    found = {key: value for key, value in choice.items() if key != other}
+    said = choice.get(other)
+    if said and not found.get(form):
+        if is_mapping(said) and is_list(calls := said.get("tool_calls")):
+            # A delta numbers its calls, a message has them in their order.
+            pairs = enumerate(calls)
+            calls = [{"index": i, **call} if is_mapping(call) else call for i, call in pairs]
+            said = {**said, "tool_calls": calls}
+        found[form] = said
+    elif found.get(form) is None and isinstance(found.get("text"), str):
+        found[form] = {"content": found.pop("text")}
+    return found
+
+
+def find_usage(data: Mapping[str, Any]) -> Any:
+    """The usage in a response or a chunk, which some servers put into a choice or `x_groq`."""
+    usage, choices = data.get("usage"), data.get("choices")
+    holders = [*(choices if is_list(choices) else ()), data.get("x_groq")]
+    others = (holder.get("usage") for holder in holders if is_mapping(holder))
+    return usage or next((other for other in others if other and is_mapping(other)), usage)
+
+
+def with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A response or a chunk with its usage in the place that the API has for it."""
+    usage = find_usage(data)
+    return data if usage is data.get("usage") else {**data, "usage": usage}
+
+
+def whole_characters(text: str) -> str:
+    """Join the halves of characters, which some servers send as two escapes in two chunks."""
+    if text.isascii():
+        return text
+    return re.sub(
+        "[\ud800-\udbff][\udc00-\udfff]",
+        lambda halves: halves[0].encode("utf-16", "surrogatepass").decode("utf-16"),
+        text,
+    )
+
+
+def index_of(value: Any) -> int | None:
+    """An index as servers write it (1, 1.0 or "1"); None for what is none, or above 10,000."""
+    if type(value) is not int:
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
+            value = int(value)
+        elif type(value) is not float:
+            return None
+    return int(value) if 0 <= value <= 10_000 and value == int(value) else None
