@@ -50,10 +50,13 @@ from .settings import (
 
 if TYPE_CHECKING:
     import requests
+    import typing_extensions
     from typing_extensions import Self, Unpack
 
     from .extras.rest import EventStream
     from .settings import ClientSettings, SharedSettings
+
+    AnswerT = typing_extensions.TypeVar("AnswerT", default=Any)
 
 __version__ = "0.1.0"
 
@@ -223,8 +226,12 @@ class OpenAIClient:
     # Every other endpoint
 
     def get(
-        self, path: str, query: Mapping[str, Any] | None = None, *, into: type[Any] | None = None
-    ) -> Any:
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        into: type[AnswerT] | None = None,
+    ) -> AnswerT:
         """Ask any endpoint of the API with GET: `client.get("models")`.
 
         path: under the base URL, as the API's pages have it: `"files/file-1/content"`.
@@ -252,8 +259,8 @@ class OpenAIClient:
         *,
         files: Mapping[str, Any] | None = None,
         query: Mapping[str, Any] | None = None,
-        into: type[Any] | None = None,
-    ) -> Any:
+        into: type[AnswerT] | None = None,
+    ) -> AnswerT:
         """Ask any endpoint of the API with POST; arguments, answer and errors as for `get`.
 
             client.post("embeddings", {"model": "text-embedding-3-small", "input": "Hi"})
@@ -272,8 +279,12 @@ class OpenAIClient:
         return asked(self, "POST", path, query, into, body, files)
 
     def delete(
-        self, path: str, query: Mapping[str, Any] | None = None, *, into: type[Any] | None = None
-    ) -> Any:
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        into: type[AnswerT] | None = None,
+    ) -> AnswerT:
         """Ask any endpoint of the API with DELETE; arguments, answer and errors as for `get`.
 
         https://platform.openai.com/docs/api-reference

@@ -26,6 +26,8 @@ from ..stream import ResponseStream, interrupted
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from ..client import AnswerT
+
     _Upload: TypeAlias = (
         str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[Any, ...]
     )
@@ -38,17 +40,17 @@ def asked(
     method: str,
     path: str,
     query: Mapping[str, Any] | None,
-    into: type[Any] | None,
+    into: type[AnswerT] | None,
     body: Any = None,
     files: Mapping[str, Any] | None = None,
-) -> Any:
+) -> AnswerT:
     """The answer of an endpoint, as `client.get` and `client.post` say."""
     content, content_type = _content(body, files)
     path = whole_path(path, query)
     read = None if into is None else decoder(into)
     try:
         exchange = send(client, method, path, content, accept=_ANYTHING, content_type=content_type)
-        value = answer_value(exchange)
+        value: AnswerT = answer_value(exchange)
         return value if read is None else read(value)
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__

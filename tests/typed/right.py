@@ -434,9 +434,10 @@ for completion in page:
         assert_type(delete_chat_completion(client, completion.id).deleted, bool | None)
         for message in list_chat_completion_messages(client, completion.id):
             assert_type(message, ChatMessage)
-print(client.get("chat/completions", into=Short).choices)
-print(client.post("embeddings", {"input": "ice"})["data"], client.get("models", {"a": "b"}))
-client.delete("files/file-1")
+assert_type(client.get("chat/completions", into=Short), Short)
+assert_type(client.post("embeddings", {"input": "ice"}, into=Typed)["id"], str)
+assert_type(client.get("models", {"a": "b"}), Any)
+print(client.post("embeddings", {"input": "ice"})["data"], client.delete("files/file-1"))
 with client.stream("responses", {"input": "Hi"}) as events:
     for event in events:
         assert_type(event, ServerSentEvent)
