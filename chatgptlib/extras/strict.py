@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ..codec import is_list
+from ..codec import is_dict, is_list
 from ..errors import ConfigError
 
 SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
@@ -143,3 +143,43 @@ def _closed(schema: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_TYPES_OF_JSON: dict[type, set[str]] = {
+    str: {"string"}, bool: {"boolean"}, int: {"integer", "number"}, float: {"number"},
+    list: {"array"}, dict: {"object"}, type(None): {"null"},
+}  # fmt: skip
+
+
+def misfit_of(value: Any, schema: Any, root: Any = None, at: str = "$") -> str:
+    """Why parsed JSON does not fit a schema, by the keywords of structured output; "" if it does.
+
+    `root` is the schema that references are into, if that is another; `at` the place of the value.
+    """
+    root = schema if root is None else root
+    if not is_dict(schema):
+        return f"{at} is not in the schema" if schema is False else ""
+    if "$ref" in schema:
+        target: Any = root
+        for step in str(schema["$ref"]).split("/")[1:]:
+            target = target.get(step) if is_dict(target) else None
+        return misfit_of(value, target, root, at)
+    if options := schema.get("anyOf"):
+        found = [misfit_of(value, option, root, at) for option in options]
+        return "" if "" in found else found[0]
+    types = schema.get("type", ())
+    wanted = {types} if isinstance(types, str) else set(types)
+    if wanted and not wanted & _TYPES_OF_JSON[type(value)]:
+        return f"{at} is not of type {' or '.join(sorted(wanted))}"
+    if value not in schema.get("enum", [schema.get("const", value)]):
+        return f"{at} is not one of the values allowed"
+    parts: list[tuple[str, Any, Any]] = []  # of the value: the way to each, and its schema
+    if is_list(value):
+        parts = [(f"[{place}]", item, schema.get("items")) for place, item in enumerate(value)]
+    elif is_dict(value):
+        if missing := [name for name in schema.get("required", ()) if name not in value]:
+            return f"{at} lacks {missing[0]!r}"
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        parts = [(f".{name}", item, known.get(name, others)) for name, item in value.items()]
+    misfits = (misfit_of(item, of_item, root, at + step) for step, item, of_item in parts)
+    return next(filter(None, misfits), "")
