@@ -511,5 +511,5 @@ def test_nothing_that_is_shown_steers_the_terminal(files, terminal):
             assert screen.ended() == 1
         done = run(source, target, "-j", "1", "--retry-errors", "--base-url", server.url)
     for text in (shown, done.stderr):
-        assert "a\\x1b]0;owned\\x07b\\x9b2Jc\\u202ed\\u200be\\x7f" in text
+        assert "a\\u001b]0;owned\\u0007b\\u009b2Jc\\u202ed\\u200be\\u007f" in text
         assert not re.search("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202e]", text)

@@ -155,7 +155,7 @@ def test_commands_change_the_chat(tmp_path):
         terminal.say("Hi")
         terminal.until("One.")
         terminal.say("/usage")
-        terminal.until("the server told none")
+        terminal.until("(none told yet")
         terminal.say(f"/save {tmp_path}/chat.json")
         terminal.until("2 messages written")
         terminal.say(f"/save {tmp_path}/chat.txt")
@@ -193,6 +193,8 @@ def test_a_named_conversation_goes_on_in_the_next_chat(tmp_path):
     with Wire(answer("Hello Ann."), answer("Ann.")) as wire:
         for line, words in (("I am Ann.", "Hello Ann."), ("Who am I?", "Ann.")):
             with Terminal("--base-url", wire.url, "-c", "ann", "--store", store) as terminal:
+                before = terminal.until("/help")
+                assert ("(2 messages so far)" in before) == (line == "Who am I?")
                 terminal.say(line)
                 terminal.until(words)
                 terminal.until("> ")
@@ -226,9 +228,92 @@ def test_an_answer_does_not_steer_the_terminal():
         shown = terminal.until("d\r\n> ")
         assert "\x1b]0" not in shown
         assert "\x07" not in shown
-        assert "a]0;ownedb2Jc" in shown
+        assert "a\\u001b]0;owned\\u0007b\\u009b2Jc" in shown
         terminal.type("/quit\r")
         assert terminal.ended() == 0
+
+
+def test_pasted_lines_are_one_question():
+    with Wire(answer("Four.")) as wire, Terminal(
+        "--base-url", wire.url, TERM="xterm"
+    ) as terminal:  # fmt: skip
+        terminal.until("> ")
+        terminal.type("\x1b[200~def f():\r    return 1\r\r/quit\x1b[201~")
+        terminal.type("\r")
+        terminal.until("Four.")
+        terminal.say("quit")
+        assert terminal.ended() == 0
+    assert said(wire) == [["def f():\n    return 1\n\n/quit"]]
+
+
+def test_a_terminal_without_sequences_gets_none():
+    with Wire(answer("Hi.")) as wire, Terminal("--base-url", wire.url, TERM="dumb") as terminal:
+        terminal.say("Hi")
+        terminal.until("Hi.")
+        terminal.say("exit")
+        assert terminal.ended() == 0
+        assert "\x1b" not in terminal.shown
+
+
+def test_three_quotes_begin_and_end_a_question_of_several_lines():
+    with Wire(answer("Yes.")) as wire, Terminal("--base-url", wire.url) as terminal:
+        for lines in (('"""one', "", '/two"""'), ('"""three"""',)):
+            terminal.until("> ")
+            for line in lines[:-1]:
+                terminal.type(line + "\r")
+                terminal.until("... ")
+            terminal.type(lines[-1] + "\r")
+            terminal.until("Yes.")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+    assert said(wire) == [["one\n\n/two"], ["one\n\n/two", "Yes.", "three"]]
+
+
+def test_usage_is_told_from_the_next_turn_on():
+    usage = {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13}
+    told = streamed(chunk("b", finish_reason="stop"), {"choices": [], "usage": usage})
+    with Wire(answer("a"), told) as wire, Terminal("--base-url", wire.url) as terminal:
+        terminal.say("Hi")
+        terminal.say("/usage")
+        terminal.until("asked for from here on")
+        terminal.say("Hi")
+        terminal.say("/usage")
+        terminal.until("11 prompt + 2 completion = 13 tokens")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+    assert [request.json.get("stream_options") for request in wire.requests] == [
+        None, {"include_usage": True},
+    ]  # fmt: skip
+
+
+def test_a_cut_answer_in_a_chat_names_the_option():
+    cut = streamed(chunk("Once", finish_reason="length"))
+    with Wire(cut) as wire, Terminal("chat", "--base-url", wire.url) as terminal:
+        terminal.say("A tale")
+        terminal.until("raise --max-tokens")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+
+
+def test_what_is_kept_and_told_does_not_steer_the_terminal(tmp_path):
+    evil, store = "a\x1b]0;owned\x07\u202eb", str(tmp_path / "chats.db")
+    lib.SQLiteStore(store).append(
+        "ann", [{"role": "user", "content": evil}], system_prompt=evil, restart=False
+    )
+    with Terminal("--history", "-c", "ann", "--store", store) as terminal:
+        shown = terminal.until("user: ") + terminal.until("b\r\n")
+        assert terminal.ended() == 0
+    usage = {"prompt_tokens": evil, "completion_tokens": 2, "total_tokens": 13}
+    told = streamed(chunk("b", finish_reason="stop"), {"choices": [], "usage": usage})
+    with Wire(told) as wire, Terminal("--base-url", wire.url, "-m", evil) as terminal:
+        terminal.say("/usage")
+        terminal.say("Hi")
+        terminal.say("/usage")
+        shown += terminal.until("13 tokens")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+    assert shown.count("a\\u001b]0;owned\\u0007\\u202eb") >= 3
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)
 
 
 # In this process, where a line may be whatever `input` gives or raises
@@ -251,7 +336,7 @@ def chat(monkeypatch, offline):
         client = offline()
         conversations = lib.Conversations(client, lib.MemoryStore())
         options = lib.ChatOptions(model="m")
-        lib.InteractiveChat(conversations, "a", options, lambda response: None).run()
+        lib.InteractiveChat(conversations, "a", options).run()
         return [request.body["messages"][-1]["content"] for request in client.server.requests]
 
     return chat_with

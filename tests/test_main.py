@@ -163,17 +163,19 @@ def test_text_that_is_no_text_is_an_error():
 
 
 def test_what_the_text_does_not_show_is_told():
-    for message, reason, words in (
-        ({"content": None, "refusal": "I won't"}, "stop", "the model refused: I won't"),
-        ({"content": "Once"}, "length", "finish_reason 'length'"),
-        ({"content": ""}, "stop", "no text"),
+    for message, reason, words, code in (
+        ({"content": None, "refusal": "I won't"}, "stop", "the model refused: I won't", 1),
+        ({"content": "Once"}, "length", "(finish_reason 'length'): raise --max-tokens", 3),
+        ({"content": "Once"}, "content_filter", "content filter", 3),
+        ({"content": "Once"}, "eos", "finish_reason 'eos'", 0),
+        ({"content": ""}, "stop", "no text", 0),
     ):
         answer = completion(**message)
         answer["choices"][0]["finish_reason"] = reason
         with Wire(http(answer)) as wire:
             done = run("--base-url", wire.url, "Hi")
         assert words in done.stderr
-        assert done.returncode == (1 if message.get("refusal") else 0)
+        assert done.returncode == code
 
 
 def test_a_full_disk_is_no_traceback():
@@ -409,3 +411,151 @@ def test_closed_streams_are_no_traceback():
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
         ) if os.path.exists("/bin/sh") else None  # fmt: skip
         assert done is None or "Traceback" not in done.stderr + done.stdout
+
+
+# Answers that are not what was asked for, and errors that say what helps
+
+
+DISH = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "kind": {"enum": ["soup", "cake"]},
+        "minutes": {"type": ["integer", "null"]},
+        "steps": {"type": "array", "items": {"$ref": "#/$defs/step"}},
+        "size": {"anyOf": [{"type": "number"}, {"const": "any"}]},
+    },
+    "required": ["title"],
+    "additionalProperties": False,
+    "$defs": {"step": {"type": "object", "properties": {"text": {"type": "string"}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "misfit"),
+    [
+        ('{"title": "Pi", "kind": "cake", "minutes": 3, "size": 1.5}', ""),
+        ('{"title": "Pi", "minutes": null, "steps": [{"text": "Mix.", "more": 1}], "size": "any"}', ""),
+        ('{"title": "Pi"', "it is no JSON"),
+        ("Here you are: {}", "it is no JSON"),
+        ("", "it is no JSON"),
+        ("[]", "$ is not of type object"),
+        ("{}", "$ lacks 'title'"),
+        ('{"title": "Pi", "chef": "Ann"}', "$.chef is not in the schema"),
+        ('{"title": "Pi", "kind": "pie"}', "$.kind is not one of the values allowed"),
+        ('{"title": "Pi", "minutes": 1.5}', "$.minutes is not of type integer or null"),
+        ('{"title": "Pi", "minutes": true}', "$.minutes is not of type"),
+        ('{"title": "Pi", "steps": [{}, {"text": 3}]}', "$.steps[1].text is not of type string"),
+        ('{"title": "Pi", "size": "tall"}', "$.size is not of type number"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("how", [[], ["--no-stream"]], ids=["streamed", "whole"])
+def test_an_answer_that_does_not_fit_its_schema_is_exit_code_4(tmp_path, answer, misfit, how):
+    (tmp_path / "dish.json").write_text(json.dumps(DISH))
+    with Wire(http(completion(answer)) if how else streamed(chunk(answer))) as wire:
+        done = run("--schema", str(tmp_path / "dish.json"), "--base-url", wire.url, *how, "What?")
+    assert done.stdout == answer + "\n"
+    assert done.returncode == (4 if misfit else 0)
+    assert misfit in done.stderr
+    assert bool(misfit) == ("does not fit --schema" in done.stderr)
+
+
+def test_a_cut_answer_is_told_before_that_it_does_not_fit(tmp_path):
+    (tmp_path / "dish.json").write_text(json.dumps(DISH))
+    with Wire(streamed(chunk('{"tit', finish_reason="length"))) as wire:
+        done = run("--schema", str(tmp_path / "dish.json"), "--base-url", wire.url, "What?")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "names"),
+    [
+        ("401 Unauthorized", ["OPENAI_API_KEY", "--base-url", "OPENAI_BASE_URL"]),
+        ("404 Not Found", ["-m", "CHATGPTLIB_MODEL", "--base-url"]),
+    ],
+)
+def test_a_refusal_names_what_helps_and_the_address(status, names):
+    with Wire(http({"error": {"message": "no"}}, status)) as wire:
+        done = run("--base-url", wire.url, "Hi", OPENAI_API_KEY="sk-secret-key")
+    assert done.returncode == 1
+    assert all(name in done.stderr for name in [*names, wire.url])
+    assert "sk-secret-key" not in done.stderr
+
+
+def test_a_missing_key_speaks_of_the_command_line():
+    done = run("Hi")
+    assert "--base-url" in done.stderr
+    assert "api_key=" not in done.stderr
+    assert "base_url" not in done.stderr
+
+
+def test_a_variable_names_the_model_unless_an_option_does():
+    with Wire(streamed(chunk("ok"))) as wire:
+        run("--base-url", wire.url, "Hi", CHATGPTLIB_MODEL="mine")
+        run("--base-url", wire.url, "-m", "other", "Hi", CHATGPTLIB_MODEL="mine")
+        run("--base-url", wire.url, "Hi", CHATGPTLIB_MODEL="")
+    assert [request.json["model"] for request in wire.requests] == ["mine", "other", "gpt-4o-mini"]
+
+
+def test_words_of_the_command_line_are_a_prompt_behind_two_hyphens():
+    with Wire(streamed(chunk("ok"))) as wire:
+        for words in (["--", "batch", "up"], ["chat about tea"], ["chat", "Hi"]):
+            assert run(*words[:1], *words[1:], CHATGPTLIB_MODEL="m",
+                       OPENAI_BASE_URL=wire.url).stdout == "ok\n"  # fmt: skip
+    asked = [request.json["messages"][0]["content"] for request in wire.requests]
+    assert asked == ["batch up", "chat about tea", "Hi"]
+
+
+@pytest.mark.parametrize("command", [[], ["batch"], ["serve"], ["vendor"]])
+def test_help_fits_on_a_screen(command):
+    lines = run(*command, "--help", COLUMNS="80").stdout.splitlines()
+    assert 5 < len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_newest_conversation_goes_on_without_its_id(tmp_path):
+    store = ["--store", str(tmp_path / "chats.db")]
+    done = run(*store, "-C", "--offline", "Hi")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "begin one with -c ID" in done.stderr
+    with Wire(streamed(chunk("Hello."))) as wire:
+        for which in (["-c", "bob"], ["-c", "ann"], ["-C"]):
+            run(*store, *which, "--base-url", wire.url, "Hi from " + which[-1])
+    assert [m["content"] for m in wire.requests[2].json["messages"]] == [
+        "Hi from ann", "Hello.", "Hi from -C",
+    ]  # fmt: skip
+
+
+# Characters that steer a terminal
+
+
+EVIL = "a\x1b]0;owned\x07b\x9b2Jc\u202ed\u200be\x7ff\U000e0041"
+SHOWN = r"a\u001b]0;owned\u0007b\u009b2Jc\u202ed\u200be\u007ff\udb40\udc41"
+
+
+def test_json_holds_no_character_that_steers_and_means_the_same():
+    with Wire(http(completion(EVIL))) as wire:
+        done = run("--json", "--base-url", wire.url, "Hi")
+    assert SHOWN in done.stdout
+    assert json.loads(done.stdout) == completion(EVIL)
+
+
+def test_an_answer_goes_to_a_program_as_it_is():
+    with Wire(streamed(chunk(EVIL)), http(completion(EVIL))) as wire:
+        assert run("--base-url", wire.url, "Hi").stdout == EVIL + "\n"
+        assert run("--no-stream", "--base-url", wire.url, "Hi").stdout == EVIL + "\n"
+
+
+def test_no_message_steers_the_terminal():
+    answer = completion("Hi")
+    answer["choices"][0]["finish_reason"] = EVIL
+    answer["usage"] = {"prompt_tokens": EVIL, "completion_tokens": 1, "total_tokens": 1}
+    refusal = completion(None, refusal=f"{EVIL}\nchatgptlib: all is well")
+    refused = http({"error": {"message": EVIL}}, "400 Bad Request")
+    for reply in (http(answer, "200 OK", "x-request-id: r\x9b2J"), http(refusal), refused):
+        with Wire(reply) as wire:
+            done = run("--usage", "-v", "--no-stream", "--base-url", wire.url, "Hi")
+        assert all(ord(char) >= 32 or char == "\n" for char in done.stderr)
+        assert not set("\x7f\x9b\u202e\u200b") & set(done.stderr)
+        assert "owned" in done.stderr
+        assert not any(line == "chatgptlib: all is well" for line in done.stderr.split("\n"))

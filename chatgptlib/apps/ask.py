@@ -2,7 +2,8 @@
 
 A prompt is answered and done; without one, on a terminal, there is a chat; `batch` asks
 for every line of a file. Answers go to stdout as they come, everything else to stderr.
-Exit codes: 0 for a whole answer, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
+Exit codes: 0 for a whole answer, 1 for an error, 2 for wrong usage, 3 for an answer that is
+cut off, 4 for one that does not fit --schema, 130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,18 +16,29 @@ import os
 import re
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from ..client import OpenAIClient, __version__
-from ..errors import AuthenticationError, ConfigError, JSONValue, OpenAIError
+from ..errors import ConfigError, JSONValue, OpenAIError
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
 from ..extras.offline import OfflineServer
 from ..extras.stores import MemoryStore, SQLiteStore
-from ..models import ChatMessage, CreateChatCompletionResponse, Model
+from ..extras.strict import misfit_of
+from ..models import ChatMessage, Model
 from .batch import batch_command
-from .chat import InteractiveChat, shown_message, shown_text, shown_usage
+from .chat import (
+    InteractiveChat,
+    complain,
+    escaped,
+    explained,
+    print_answer,
+    shown_message,
+    shown_text,
+    shown_usage,
+    told_of_end,
+)
 
 _OFFLINE_DELAY = 0.03  # seconds between pieces, so that one sees a stream
 _NO_PROXY = {"http": "", "https": "", "all": ""}
@@ -44,29 +56,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.reconfigure(errors="replace")  # a terminal may not know every character
     try:
         try:
-            if given[:1] == ["batch"]:
-                return batch_command(given[1:], _common(), _client)
-            if given[:1] == ["vendor"]:
-                from .vendor import main as vendor
-
-                return vendor(given[1:])
-            if given[:1] == ["serve"]:
-                from .serve import main as serve
-
-                return serve(given[1:])
-            return _run(_parsed(given))
+            return _command(given)
         except OpenAIError as error:
-            _end_answer()
-            _complain(_explained(error))
+            print(end="\n" if output.isatty() else "", flush=True)  # an answer may have begun
+            complain(explained(error))
             return 1
     except KeyboardInterrupt:
         return 130
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # else whoever read our output has stopped
-            _complain(f"cannot write the answer: {error}")
+            complain(f"cannot write the answer: {error}")
         # Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _command(given: list[str]) -> int:
+    match given:
+        case ["batch", *rest]:
+            return batch_command(rest, _common(), _client)
+        case ["vendor", *rest]:
+            from .vendor import main as vendor
+
+            return vendor(rest)
+        case ["serve", *rest]:
+            from .serve import main as serve
+
+            return serve(rest)
+        case ["chat", *rest]:
+            return _run(_parsed(rest))
+        case _:
+            return _run(_parsed(given))
 
 
 # What can be said on the command line
@@ -76,9 +96,10 @@ def _common() -> argparse.ArgumentParser:
     """The options of all that asks a model."""
     common = argparse.ArgumentParser(add_help=False)
     add = common.add_argument
-    add("-m", "--model", default=Model.GPT_4O_MINI, help="default: %(default)s")
+    model = os.environ.get("CHATGPTLIB_MODEL") or Model.GPT_4O_MINI
+    add("-m", "--model", default=model, help="or CHATGPTLIB_MODEL; now: %(default)s")
     add("-s", "--system", metavar="TEXT", help="instructions for the model")
-    add("-t", "--temperature", type=float, metavar="NUMBER", help="0 to 2")
+    add("-t", "--temperature", type=float, metavar="N", help="0 to 2")
     add("--max-tokens", type=int, metavar="N", help="the longest answer")
     add("--schema", metavar="FILE", type=_schema, help="answer in JSON, by this JSON Schema")
     add("--param", action="append", default=[], metavar="KEY=JSON", type=_parameter,
@@ -92,26 +113,32 @@ def _common() -> argparse.ArgumentParser:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="chatgptlib",
+        usage="%(prog)s [options] [PROMPT ...]",
         parents=[_common()],
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
         description="Ask a chat model, or chat with it if there is no PROMPT. The key is read "
-        "from OPENAI_API_KEY.",
-        epilog="Text that is piped in follows the prompt: git diff | chatgptlib 'Review this:'. "
-        "To ask for each line of a file: chatgptlib batch --help",
+        "from OPENAI_API_KEY. Text that is piped in follows: git diff | chatgptlib 'Review this:'",
+        epilog="Commands: chat, batch, serve, vendor (--help tells more); a PROMPT that begins "
+        "with such a word stands behind --. Exit codes: 0 answered, 1 error, 2 wrong usage, "
+        "3 cut off, 4 does not fit --schema.",
     )
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
-    add("-i", "--image", action="append", default=[], metavar="FILE", help="a file, or a URL")
+    add("-i", "--image", action="append", default=[], metavar="FILE", help="or a URL")
     add("-f", "--file", action="append", default=[], metavar="FILE", help="a PDF, for one")
     add("--no-stream", action="store_true", help="print the answer when it is whole")
     add("--json", action="store_true", help="print the whole response as JSON")
     add("--usage", action="store_true", help="print the tokens used, to stderr")
+    add("--version", action="version", version=f"chatgptlib {__version__}")
     keep = parser.add_argument_group("conversations that are kept")
-    keep.add_argument("-c", "--conversation", metavar="ID", help="go on with it, or begin it")
+    which = keep.add_mutually_exclusive_group()
+    which.add_argument("-c", "--conversation", metavar="ID", help="go on with it, or begin it")
+    which.add_argument("-C", "--newest", action="store_true", help="go on with the newest")
     keep.add_argument("--store", metavar="FILE", type=Path, help="where; default: your data folder")
-    keep.add_argument("--list", action="store_true", help="print the ids")
-    keep.add_argument("--history", action="store_true", help="print the conversation")
-    keep.add_argument("--delete", action="store_true", help="forget the conversation")
-    parser.add_argument("--version", action="version", version=f"chatgptlib {__version__}")
+    task = keep.add_mutually_exclusive_group()
+    for name, about in (("list", "ids"), ("history", "messages"), ("delete", "")):
+        about = f"print the {about}" if about else "forget the conversation"
+        task.add_argument(f"--{name}", dest="task", action="store_const", const=name, help=about)
     return parser
 
 
@@ -119,16 +146,14 @@ def _parsed(given: Sequence[str]) -> argparse.Namespace:
     """The options; leaves with exit code 2 for those that contradict each other."""
     parser = _parser()
     options = parser.parse_args(given)
-    tasks = [f"--{name}" for name in ("list", "history", "delete") if getattr(options, name)]
+    task, is_kept = options.task, options.conversation or options.newest
     if options.conversation == "":
         parser.error("-c: an id is not empty")
-    if len(tasks) > 1:
-        parser.error(f"{tasks[0]} and {tasks[1]}: one at a time")
-    if tasks and (options.prompt or options.image or options.file or options.json):
-        parser.error(f"{tasks[0]} asks nothing: leave the rest out")
-    if tasks and tasks != ["--list"] and not options.conversation:
-        parser.error(f"{tasks[0]} of which conversation? Say it with -c ID")
-    if options.store and not (tasks or options.conversation):
+    if task and (options.prompt or options.image or options.file or options.json):
+        parser.error(f"--{task} asks nothing: leave the rest out")
+    if task and task != "list" and not is_kept:
+        parser.error(f"--{task} of which conversation? Say it with -c ID")
+    if options.store and not (task or is_kept):
         parser.error("--store is for conversations with an id: say it with -c ID")
     return options
 
@@ -165,50 +190,66 @@ def _schema(name: str) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.list or options.history or options.delete:
-        return _run_on_store(options)
-    try:
-        prompt = _prompt(options.prompt)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"what is piped in is not {error.encoding} text: {error}") from error
+    store = _store(options)
+    if options.newest:
+        if not (ids := store.ids()):
+            raise ConfigError("-C: no conversation is kept yet; begin one with -c ID")
+        options.conversation = ids[-1]
+    if options.task:
+        return _run_on_store(options, store)
     given = options.prompt or options.image or options.file
     person = not given and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-    if not (prompt or given or person):
-        _complain("nothing to ask: give a prompt, or pipe one in (--help tells more)")
+    said = ChatMessage.user("") if person else _said(options)
+    if not (said.content or person):
+        complain("nothing to ask: give a prompt, or pipe one in (--help tells more)")
         return 2
     with _client(options) as client:
-        conversations = Conversations(client, _store(options))
+        conversations = Conversations(client, store)
         conversation = options.conversation or _UNNAMED
+        asked = _chat_options(options)
         if person:
-            InteractiveChat(conversations, conversation, _chat_options(options), _told_of_end).run()
+            InteractiveChat(conversations, conversation, asked).run()
             return 0
-        said = ChatMessage.user(prompt, images=options.image, files=options.file)
-        response = _asked(conversations, conversation, said, options)
-        if options.json:
-            print(json.dumps(response.to_dict(), indent=2, ensure_ascii=False))
+        if options.no_stream or options.json:
+            response = conversations.chat_completion(conversation, said, asked).response
+            whole = json.dumps(response.to_dict(), indent=2, ensure_ascii=False)
+            print(escaped(whole) if options.json else shown_text(response.text, sys.stdout))
+        else:
+            with conversations.chat_completion_stream(conversation, said, asked) as stream:
+                response = print_answer(stream)
         sys.stdout.flush()
         if options.usage:
-            _complain(shown_usage(response.usage) or "the server told no usage")
-    return _told_of_end(response)
+            complain(shown_usage(response.usage) or "the server told no usage")
+    return told_of_end(response) or _told_of_misfit(response.text, options)
 
 
-def _asked(
-    conversations: Conversations,
-    conversation: str,
-    said: ChatMessage,
-    options: argparse.Namespace,
-) -> CreateChatCompletionResponse:
-    asked = _chat_options(options)
-    if options.no_stream or options.json:
-        answer = conversations.chat_completion(conversation, said, asked)
-        if not options.json:
-            print(shown_text(answer.text, sys.stdout))
-        return answer.response
-    with conversations.chat_completion_stream(conversation, said, asked) as stream:
-        for text in stream.text_deltas():
-            print(shown_text(text, sys.stdout), end="", flush=True)
-        print()
-        return stream.response()
+def _said(options: argparse.Namespace) -> ChatMessage:
+    """The question: the words and what is piped in, and the files."""
+    parts = [" ".join(options.prompt)]
+    piped = sys.stdin
+    if piped is not None and not piped.isatty():
+        if isinstance(piped, io.TextIOWrapper):
+            piped.reconfigure(errors="strict")  # not half a character to the server
+        try:
+            parts.append(piped.read())
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"what is piped in is not {error.encoding} text: {error}") from error
+    prompt = "\n\n".join(part for part in map(str.strip, parts) if part)
+    return ChatMessage.user(prompt, images=options.image, files=options.file)
+
+
+def _told_of_misfit(text: str, options: argparse.Namespace) -> int:
+    """Say on stderr why an answer does not fit --schema; the exit code for it."""
+    if options.schema is None:
+        return 0
+    schema = options.schema["json_schema"]["schema"]
+    try:
+        misfit = misfit_of(json.loads(text), schema)
+    except (ValueError, RecursionError) as error:
+        misfit = f"it is no JSON: {error}"
+    if misfit:
+        complain(f"the answer does not fit --schema: {misfit}")
+    return 4 if misfit else 0
 
 
 def _chat_options(options: argparse.Namespace) -> ChatOptions:
@@ -225,10 +266,17 @@ def _chat_options(options: argparse.Namespace) -> ChatOptions:
     )
 
 
+class _EscapingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escaped(super().format(record))
+
+
 @contextmanager
 def _client(options: argparse.Namespace, **more: Any) -> Generator[OpenAIClient, None, None]:
     if options.verbose:
-        logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+        handler = logging.StreamHandler()
+        handler.setFormatter(_EscapingFormatter("%(name)s: %(message)s"))
+        logging.basicConfig(handlers=[handler])
         logging.getLogger((__package__ or "").partition(".")[0]).setLevel(logging.DEBUG)
     with OfflineServer(delay=_OFFLINE_DELAY) if options.offline else nullcontext() as server:
         settings: dict[str, Any] = {"base_url": options.base_url, **more}
@@ -238,72 +286,39 @@ def _client(options: argparse.Namespace, **more: Any) -> Generator[OpenAIClient,
             yield client
 
 
-def _prompt(words: list[str]) -> str:
-    """The arguments, then what is piped in."""
-    parts = [" ".join(words)]
-    piped = sys.stdin
-    if piped is not None and not piped.isatty():
-        if isinstance(piped, io.TextIOWrapper):
-            piped.reconfigure(errors="strict")  # not half a character to the server
-        parts.append(piped.read())
-    return "\n\n".join(part for part in map(str.strip, parts) if part)
-
-
-def _told_of_end(response: CreateChatCompletionResponse) -> int:
-    """Say on stderr what the text does not show: a refusal, a cut, an answer without text."""
-    choice = response.choices[0]  # without one it is an error, and does not come here
-    if choice.message.refusal:
-        _complain(f"the model refused: {choice.message.refusal}")
-        return 1
-    if choice.finish_reason not in ("stop", None):
-        _complain(f"the answer ended with finish_reason {choice.finish_reason!r}")
-    elif not response.text:
-        _complain("the answer holds no text (--json shows all of it)")
-    return 0
-
-
 # Conversations that are kept
 
 
-def _run_on_store(options: argparse.Namespace) -> int:
-    store = _store(options) if _store_path(options).exists() else MemoryStore()
-    if options.list:
+def _run_on_store(options: argparse.Namespace, store: SQLiteStore | MemoryStore) -> int:
+    if options.task == "list":
         for name in store.ids():
             print(name if name.isprintable() else json.dumps(name))
         return 0
     found = store.load(checked_conversation_id(options.conversation))
-    if options.delete and found:
+    if options.task == "delete" and found:
         store.delete(options.conversation)
         return 0
     if found is None:
-        _complain(f"there is no conversation {options.conversation!r}")
+        complain(f"there is no conversation {options.conversation!r}")
         return 1
     system, messages = found
-    if system:
-        print(f"system: {system}\n")
-    for message in map(ChatMessage.from_dict, messages):
-        print(shown_text(f"{message.role}: {shown_message(message)}\n", sys.stdout))
+    told = [f"system: {system}"] if system else []
+    told += (f"{one.role}: {shown_message(one)}" for one in map(ChatMessage.from_dict, messages))
+    for text in told:
+        print(shown_text(f"{text}\n", sys.stdout))
     return 0
 
 
-def _store_path(options: argparse.Namespace) -> Path:
-    path: Path = options.store or data_folder() / "conversations.db"
-    return path
-
-
 def _store(options: argparse.Namespace) -> SQLiteStore | MemoryStore:
-    if not (options.conversation or options.list):
+    needs_file = options.task or options.newest
+    if not (options.conversation or needs_file):
         return MemoryStore()
-    path = _store_path(options)
-    try:
-        if not options.store:
+    path: Path = options.store or data_folder() / "conversations.db"
+    if needs_file and not path.exists():
+        return MemoryStore()
+    if not options.store:
+        with suppress(OSError):  # which the store tells of
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # What people say is for nobody else to read.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot keep conversations in {str(path)!r}: {error.strerror}"
-        ) from error
     return SQLiteStore(path)
 
 
@@ -320,26 +335,6 @@ def data_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return base / "chatgptlib"
-
-
-# Words for people
-
-
-def _explained(error: OpenAIError) -> str:
-    if isinstance(error, AuthenticationError) or "OPENAI_API_KEY" in str(error):
-        return f"{error} (or try --offline, which needs no key)"
-    return str(error)
-
-
-def _end_answer() -> None:
-    """End the line of an answer that broke off, before the error is told."""
-    sys.stdout.flush()
-    if sys.stdout.isatty():
-        print()
-
-
-def _complain(text: str) -> None:
-    print(shown_text(f"chatgptlib: {text}", sys.stderr), file=sys.stderr)
 
 
 if __name__ == "__main__":

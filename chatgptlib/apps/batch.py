@@ -36,6 +36,7 @@ from ..errors import (
     is_passing,
 )
 from .batch_files import BatchLine, BatchOutput, read_requests
+from .chat import complain
 
 _TICK = 0.5  # seconds between two looks at the progress
 _EQUAL_ERRORS = 5  # so many in a row stop a batch
@@ -229,10 +230,9 @@ class Batch:
 
     def _say(self, text: str) -> None:
         """Print a message in the place of the progress. It can't steer the terminal."""
-        shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
         blank, self._drawn = " " * self._drawn, 0
-        over = f"\r{blank}\r" if blank else ""
-        print(f"{over}chatgptlib: {shown}", file=sys.stderr, flush=True)
+        print(end=f"\r{blank}\r" if blank else "", file=sys.stderr)
+        complain(text)
 
     def tell(self) -> None:
         """Say what came of it."""

@@ -1,23 +1,24 @@
-"""The chat in a terminal, when `python -m chatgptlib` is given nothing to ask.
+"""The chat in a terminal, and what the command line prints for people.
 
-Lines come in through `input`, which edits them with readline where there is one; those
-that begin with a slash are commands, all others are said to the model. Ctrl-C stops the
-answer that is coming, and leaves the conversation as it was before the question.
+Lines come in through `input`, which edits them with readline where there is one, and takes a
+paste of several lines as one question. Lines that begin with a slash are commands, all others
+are said to the model. Ctrl-C stops the answer that is coming, and leaves the conversation as
+it was before the question. Characters that would steer the terminal are shown escaped.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import OpenAIError
-from ..extras.conversations import ChatOptions, Conversations
+from ..errors import AuthenticationError, ConfigError, NotFoundError, OpenAIError
+from ..extras.conversations import ChatOptions, Conversations, ConversationStream
 from ..extras.results import added_usage
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 
@@ -26,37 +27,33 @@ _HELP = """\
 /system TEXT   instructions for the model from here on; without TEXT none
 /model NAME    ask another model
 /save FILE     write the conversation down: as JSON into a .json, else as text
-/usage         the tokens used so far, where the server tells them
-/quit          leave, as Ctrl-D does
+/usage         the tokens used, where the server tells them
+/quit          leave, as exit, quit and Ctrl-D do
+\"""            begins and ends a question of several lines
 Ctrl-C stops an answer."""
 
 
 class InteractiveChat:
-    """A chat with a person at a terminal.
-
-    `told_of_end` is called with each answer, for what its text does not show.
-    """
+    """A chat with a person at a terminal."""
 
     def __init__(
-        self,
-        conversations: Conversations,
-        conversation_id: str,
-        options: ChatOptions,
-        told_of_end: Callable[[CreateChatCompletionResponse], object],
+        self, conversations: Conversations, conversation_id: str, options: ChatOptions
     ) -> None:
         self._conversations = conversations
         self._id = conversation_id
         self._options = options
-        self._told_of_end = told_of_end
         self._usage: ChatCompletionUsage | None = None
 
     def run(self) -> None:
         """Chat until the person leaves."""
         _enable_line_editing()
-        print(f"Chatting with {self._options.model}. /help tells more, Ctrl-D leaves.")
+        earlier = len(self._conversations.history(self._id))
+        so_far = f" ({earlier} messages so far)" if earlier else ""
+        model = shown_text(self._options.model, sys.stdout)
+        print(f"Chatting with {model}{so_far}. /help tells more, Ctrl-D leaves.")
         while True:
             try:
-                line = input("> ").strip()
+                line = _typed().strip()
             except EOFError:
                 print()
                 return
@@ -64,11 +61,11 @@ class InteractiveChat:
                 print()
                 continue
             except UnicodeDecodeError as error:
-                print(f"chatgptlib: that is no {error.encoding} text", file=sys.stderr)
+                complain(f"that is no {error.encoding} text")
                 continue
-            if line in ("/quit", "/exit"):
+            if line in ("/quit", "/exit", "quit", "exit"):
                 return
-            if line.startswith("/"):
+            if line.startswith("/") and "\n" not in line:
                 self._command(*line.partition(" ")[::2])
             elif line:
                 self._say(line)
@@ -78,41 +75,42 @@ class InteractiveChat:
             with self._conversations.chat_completion_stream(
                 self._id, line, self._options
             ) as stream:
-                for text in stream.text_deltas():
-                    print(shown_text(text, sys.stdout), end="", flush=True)
-                print()
-                response = stream.response()
+                response = print_answer(stream)
         except KeyboardInterrupt:
             print("\n(stopped; the question and this answer are not kept)")
             return
         except OpenAIError as error:
-            print(shown_text(f"\nchatgptlib: {error}", sys.stderr), file=sys.stderr)
+            print()
+            complain(explained(error))
             return
         self._options = dataclasses.replace(self._options, restart=False)
         self._usage = added_usage(self._usage, response.usage)
-        self._told_of_end(response)
+        told_of_end(response)
 
     def _command(self, name: str, argument: str) -> None:
         argument = argument.strip()
         if name == "/help":
-            print(_HELP)
+            told = _HELP
         elif name == "/restart":
             self._options = dataclasses.replace(self._options, restart=True)
-            print("(a new conversation begins with the next question)")
+            told = "(a new conversation begins with the next question)"
         elif name == "/system":
             self._options = dataclasses.replace(self._options, system_prompt=argument)
-            print("(from here on)" if argument else "(none from here on)")
+            told = "(from here on)" if argument else "(none from here on)"
         elif name == "/model" and argument:
             self._options = dataclasses.replace(self._options, model=argument)
-            print(f"(asking {argument} from here on)")
+            told = f"(asking {argument} from here on)"
         elif name == "/save" and argument:
-            self._save(argument)
+            told = self._save(argument)
         elif name == "/usage":
-            print(shown_usage(self._usage) or "(the server told none; --usage asks it to)")
+            extra = {"stream_options": {"include_usage": True}, **self._options.extra}
+            self._options = dataclasses.replace(self._options, extra=extra)
+            told = shown_usage(self._usage) or "(none told yet; asked for from here on)"
         else:
-            print(f"not a command: {name} {argument}".rstrip() + " (/help tells which there are)")
+            told = f"not a command: {name} {argument}".rstrip() + " (/help tells which there are)"
+        print(shown_text(told, sys.stdout))
 
-    def _save(self, name: str) -> None:
+    def _save(self, name: str) -> str:
         try:
             path = Path(name).expanduser()
             history = [] if self._options.restart else self._conversations.history(self._id)
@@ -126,16 +124,110 @@ class InteractiveChat:
             path.write_text(text, encoding="utf-8", errors="replace")
         # RuntimeError: ~nobody; ValueError: a null character in the path.
         except (OSError, RuntimeError, ValueError, OpenAIError) as error:
-            reason = getattr(error, "strerror", None) or error
-            print(f"chatgptlib: cannot write {name!r}: {reason}", file=sys.stderr)
-        else:
-            print(f"({len(history)} messages written to {path})")
+            return f"chatgptlib: cannot write {name!r}: {getattr(error, 'strerror', '') or error}"
+        return f"({len(history)} messages written to {path})"
+
+
+def _typed() -> str:
+    """What a person types, or pastes, as one question."""
+    text = input("> ")
+    if not text.startswith('"""'):
+        return text
+    text = text[3:]
+    while not text.rstrip().endswith('"""'):
+        text += "\n" + input("... ")
+    return text.rstrip()[:-3]
+
+
+def _enable_line_editing() -> None:
+    try:
+        import readline
+    except ImportError:
+        return  # Windows has its own
+    if os.environ.get("TERM") != "dumb":
+        # Python turns this off, and then each pasted line is a question.
+        readline.parse_and_bind("set enable-bracketed-paste on")
+
+
+# What is printed
+
+# Controls, but for tabs and line ends; what turns the direction of text; what can't be seen; and
+# halves of characters. Joiners are a part of scripts and emoji, but not behind ASCII.
+_STEERING = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
+    r"\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    r"|\r(?!\n)|(?<=[\x00-\x7f\u200c\u200d])[\u200c\u200d]"
+)
+
+
+def escaped(text: str) -> str:
+    """Text with JSON's escapes in place of what would steer a terminal: rename its window,
+    write to the clipboard, hide or turn around what else is shown."""
+    return _STEERING.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass").hex(" ", 2)
+    return "\\u" + units.replace(" ", "\\u")
 
 
 def shown_text(text: str, stream: TextIO) -> str:
-    """Text as it can be printed: to a terminal without what would steer it, such as the
-    sequences that an answer could hold to rename the window or write to the clipboard."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text) if stream.isatty() else text
+    """Text as it is printed: escaped for a terminal, and as it is for a program."""
+    return escaped(text) if stream.isatty() else text
+
+
+def complain(text: str) -> None:
+    """Say on stderr, in one line, what is wrong."""
+    line = escaped(text).replace("\n", "\\n")
+    print(f"chatgptlib: {line}", file=sys.stderr, flush=True)
+
+
+_HINTS: dict[type[OpenAIError], str] = {
+    AuthenticationError: "the key is that of OPENAI_API_KEY (--offline needs none), the server "
+    "that of --base-url or OPENAI_BASE_URL",
+    NotFoundError: "the model is that of -m or CHATGPTLIB_MODEL, the server that of --base-url",
+}
+
+
+def explained(error: OpenAIError) -> str:
+    """An error, with the option or variable that helps."""
+    if isinstance(error, ConfigError) and str(error).startswith("no API key"):
+        return (
+            "no API key: set the environment variable OPENAI_API_KEY, name a server that needs "
+            "none with --base-url, or try --offline"
+        )
+    return "; ".join([str(error), *(_HINTS[kind] for kind in _HINTS if isinstance(error, kind))])
+
+
+_CUT = {
+    "length": "raise --max-tokens, or ask for less",
+    "content_filter": "the server's content filter stopped it",
+}
+
+
+def told_of_end(response: CreateChatCompletionResponse) -> int:
+    """Say on stderr what the text of an answer does not show; the exit code for it."""
+    choice = response.choices[0]  # without one it is an error, and does not come here
+    reason = choice.finish_reason
+    if choice.message.refusal:
+        complain(f"the model refused: {choice.message.refusal}")
+        return 1
+    if reason in _CUT:
+        complain(f"the answer is cut off (finish_reason {reason!r}): {_CUT[reason]}")
+        return 3
+    if reason not in ("stop", None):
+        complain(f"the answer ended with finish_reason {reason!r}")
+    elif not response.text:
+        complain("the answer holds no text (--json shows all of it)")
+    return 0
+
+
+def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
+    """Print an answer as it comes."""
+    for text in stream.text_deltas():
+        print(shown_text(text, sys.stdout), end="", flush=True)
+    print()
+    return stream.response()
 
 
 def shown_message(message: ChatMessage) -> str:
@@ -168,10 +260,3 @@ def shown_usage(usage: ChatCompletionUsage | None) -> str:
         f"{usage.prompt_tokens} prompt + {usage.completion_tokens} completion"
         f" = {usage.total_tokens} tokens"
     )
-
-
-def _enable_line_editing() -> None:
-    try:
-        import_module("readline")  # its import is what does it
-    except ImportError:
-        pass  # Windows has its own
