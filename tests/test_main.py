@@ -526,6 +526,52 @@ def test_the_newest_conversation_goes_on_without_its_id(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_text_file_stands_in_the_prompt_under_its_name_and_others_beside_it(tmp_path):
+    (tmp_path / "notes.md").write_bytes("\ufeffTea, \u00a320.\n".encode())
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7\n")
+    files = ["-f", str(tmp_path / "notes.md"), "-f", str(tmp_path / "a.pdf")]
+    with Wire(streamed(chunk("ok"))) as wire:
+        assert run("--base-url", wire.url, *files, "Sum:", stdin="more").stdout == "ok\n"
+        assert run("--base-url", wire.url, *files[:2]).stdout == "ok\n"
+    text, file = wire.requests[0].json["messages"][0]["content"]
+    assert text["text"] == 'Sum:\n\n<file name="notes.md">\nTea, \u00a320.\n\n</file>\n\nmore'
+    assert (file["type"], file["file"]["filename"]) == ("file", "a.pdf")
+    assert wire.requests[1].json["messages"][0]["content"].startswith('<file name="notes.md">')
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00", b"a\0b"])
+def test_a_file_that_is_neither_is_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "notes").write_bytes(content)
+    done = run("--offline", "-f", str(tmp_path / "notes"), "Sum:")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "not a file that can be sent" in done.stderr
+
+
+def test_an_image_comes_from_stdin():
+    with Wire(streamed(chunk("ok"))) as wire:
+        done = subprocess.run([*COMMAND, "--base-url", wire.url, "-i", "-", "What?"],
+                              input=b"GIF89a...", capture_output=True, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"ok\n")
+    text, image = wire.requests[0].json["messages"][0]["content"]
+    assert text["text"] == "What?"
+    assert image["image_url"]["url"].startswith("data:image/gif;base64,R0lGODlh")
+
+
+@pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
+def test_a_loop_in_a_shell_keeps_its_lines(tmp_path):
+    (tmp_path / "lines").write_text("one\ntwo\nthree\n")
+    with Wire(streamed(chunk("ok"))) as wire:
+        loop = f'while read line; do "$0" -m chatgptlib --base-url {wire.url} "$line"; done < lines'
+        done = subprocess.run(["sh", "-c", loop, sys.executable], cwd=tmp_path,
+                              capture_output=True, text=True, timeout=60)  # fmt: skip
+        whole = f'"$0" -m chatgptlib --base-url {wire.url} "Sum:" < lines'
+        subprocess.run(["sh", "-c", whole, sys.executable], cwd=tmp_path, timeout=60, check=True)
+    assert done.stdout == "ok\n" * 3
+    asked = [request.json["messages"][0]["content"] for request in wire.requests]
+    assert asked == ["one", "two", "three", "Sum:\n\none\ntwo\nthree"]
+
+
 # Characters that steer a terminal
 
 

@@ -124,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
-    add("-i", "--image", action="append", default=[], metavar="FILE", help="or a URL")
-    add("-f", "--file", action="append", default=[], metavar="FILE", help="a PDF, for one")
+    add("-i", "--image", action="append", default=[], metavar="FILE", help="or a URL, or -")
+    add("-f", "--file", action="append", default=[], metavar="FILE", help="text, or a PDF")
     add("--no-stream", action="store_true", help="print the answer when it is whole")
     add("--json", action="store_true", help="print the whole response as JSON")
     add("--usage", action="store_true", help="print the tokens used, to stderr")
@@ -224,10 +224,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _said(options: argparse.Namespace) -> ChatMessage:
-    """The question: the words and what is piped in, and the files."""
-    parts = [" ".join(options.prompt)]
-    piped = sys.stdin
-    if piped is not None and not piped.isatty():
+    """The question: the words, the text files and what is piped in, with the other files."""
+    parts, files = [" ".join(options.prompt)], list[str]()
+    for name in options.file:
+        text = _text_of_file(name)
+        parts.append(text)
+        files += [] if text else [name]
+    images = [open(0, "rb", closefd=False) if one == "-" else one for one in options.image]  # noqa: SIM115
+    piped = None if "-" in options.image or sys.stdin is None or sys.stdin.isatty() else sys.stdin
+    # A file that was read from before is that of a loop in a shell, if there is a prompt.
+    if piped is not None and not (options.prompt and piped.seekable() and piped.tell()):
         if isinstance(piped, io.TextIOWrapper):
             piped.reconfigure(errors="strict")  # not half a character to the server
         try:
@@ -235,7 +241,18 @@ def _said(options: argparse.Namespace) -> ChatMessage:
         except UnicodeDecodeError as error:
             raise ConfigError(f"what is piped in is not {error.encoding} text: {error}") from error
     prompt = "\n\n".join(part for part in map(str.strip, parts) if part)
-    return ChatMessage.user(prompt, images=options.image, files=options.file)
+    return ChatMessage.user(prompt, images=images, files=files)
+
+
+def _text_of_file(name: str) -> str:
+    """A text file as a part of the prompt; "" for one that is sent, or complained of, as a file."""
+    try:
+        path = Path(name).expanduser()
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, RuntimeError, ValueError):
+        return ""
+    is_text = "\0" not in text and not text.lstrip().startswith("%PDF-")
+    return f'<file name="{path.name}">\n{text}\n</file>' if is_text and text else ""
 
 
 def _told_of_misfit(text: str, options: argparse.Namespace) -> int:
