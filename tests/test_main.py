@@ -572,6 +572,38 @@ def test_a_loop_in_a_shell_keeps_its_lines(tmp_path):
     assert asked == ["one", "two", "three", "Sum:\n\none\ntwo\nthree"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "printed"),
+    [
+        ("Here:\n\n```python\nx = 1\n\ny = `2`\n```\nand\n```\nno\n```", "x = 1\n\ny = `2`\n"),
+        ("1. So:\n   ~~~~ sh\nls\n~~~\n   ~~~~\n", "ls\n~~~\n"),
+        ('Sure: {"a": [1, "\u00e9"]} {"b": 2}', '{\n  "a": [\n    1,\n    "\u00e9"\n  ]\n}\n'),
+        ("```json\n[1]\n```", "[1]\n"),
+        ("```\n```", "\n"),
+    ],
+    ids=["first-of-two", "longer-fence", "json-in-prose", "json-in-a-fence", "empty"],
+)  # fmt: skip
+def test_the_first_code_block_or_json_is_printed_alone(answer, printed):
+    with Wire(http(completion(answer))) as wire:
+        done = run("-x", "--base-url", wire.url, "Hi")
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
+
+
+def test_an_answer_without_a_block_is_shown_in_the_error_and_not_printed():
+    with Wire(http(completion("I can't do that."))) as wire:
+        done = run("-x", "--base-url", wire.url, "Hi")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "no code block and no JSON: I can't do that." in done.stderr
+
+
+def test_the_json_in_a_block_is_what_has_to_fit_the_schema(tmp_path):
+    (tmp_path / "dish.json").write_text(json.dumps(DISH))
+    asked = ["--schema", str(tmp_path / "dish.json"), "What?"]
+    with Wire(http(completion('```json\n{"title": "Pi"}\n```'))) as wire:
+        assert run("-x", "--base-url", wire.url, *asked).returncode == 0
+        assert run("--no-stream", "--base-url", wire.url, *asked).returncode == 4
+
+
 # Characters that steer a terminal
 
 

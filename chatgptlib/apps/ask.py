@@ -3,7 +3,7 @@
 A prompt is answered and done; without one, on a terminal, there is a chat; `batch` asks
 for every line of a file. Answers go to stdout as they come, everything else to stderr.
 Exit codes: 0 for a whole answer, 1 for an error, 2 for wrong usage, 3 for an answer that is
-cut off, 4 for one that does not fit --schema, 130 for Ctrl-C.
+cut off, 4 for one that does not fit --schema or -x, 130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ..client import OpenAIClient, __version__
-from ..errors import ConfigError, JSONValue, OpenAIError
+from ..errors import ConfigError, JSONValue, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
 from ..extras.offline import OfflineServer
+from ..extras.partial import first_block_in
 from ..extras.stores import MemoryStore, SQLiteStore
 from ..extras.strict import misfit_of
 from ..models import ChatMessage, Model
@@ -120,12 +121,13 @@ def _parser() -> argparse.ArgumentParser:
         "from OPENAI_API_KEY. Text that is piped in follows: git diff | chatgptlib 'Review this:'",
         epilog="Commands: chat, batch, serve, vendor (--help tells more); a PROMPT that begins "
         "with such a word stands behind --. Exit codes: 0 answered, 1 error, 2 wrong usage, "
-        "3 cut off, 4 does not fit --schema.",
+        "3 cut off, 4 does not fit --schema or -x.",
     )
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
     add("-i", "--image", action="append", default=[], metavar="FILE", help="or a URL, or -")
     add("-f", "--file", action="append", default=[], metavar="FILE", help="text, or a PDF")
+    add("-x", "--extract", action="store_true", help="print the first code block, or JSON, alone")
     add("--no-stream", action="store_true", help="print the answer when it is whole")
     add("--json", action="store_true", help="print the whole response as JSON")
     add("--usage", action="store_true", help="print the tokens used, to stderr")
@@ -146,6 +148,7 @@ def _parsed(given: Sequence[str]) -> argparse.Namespace:
     """The options; leaves with exit code 2 for those that contradict each other."""
     parser = _parser()
     options = parser.parse_args(given)
+    options.no_stream |= options.json or options.extract
     task, is_kept = options.task, options.conversation or options.newest
     if options.conversation == "":
         parser.error("-c: an id is not empty")
@@ -210,10 +213,12 @@ def _run(options: argparse.Namespace) -> int:
         if person:
             InteractiveChat(conversations, conversation, asked).run()
             return 0
-        if options.no_stream or options.json:
+        if options.no_stream:
             response = conversations.chat_completion(conversation, said, asked).response
             whole = json.dumps(response.to_dict(), indent=2, ensure_ascii=False)
-            print(escaped(whole) if options.json else shown_text(response.text, sys.stdout))
+            text = first_block_in(response.text) if options.extract else response.text
+            if options.json or text is not None:
+                print(escaped(whole) if options.json else shown_text(text or "", sys.stdout))
         else:
             with conversations.chat_completion_stream(conversation, said, asked) as stream:
                 response = print_answer(stream)
@@ -255,23 +260,25 @@ def _text_of_file(name: str) -> str:
     return f'<file name="{path.name}">\n{text}\n</file>' if is_text and text else ""
 
 
-def _told_of_misfit(text: str, options: argparse.Namespace) -> int:
-    """Say on stderr why an answer does not fit --schema; the exit code for it."""
-    if options.schema is None:
-        return 0
-    schema = options.schema["json_schema"]["schema"]
-    try:
-        misfit = misfit_of(json.loads(text), schema)
-    except (ValueError, RecursionError) as error:
-        misfit = f"it is no JSON: {error}"
+def _told_of_misfit(answer: str, options: argparse.Namespace) -> int:
+    """Say on stderr why an answer is not what -x or --schema asks for; the exit code for it."""
+    text, misfit = first_block_in(answer) if options.extract else answer, ""
+    if text is None:
+        misfit = f"fit -x: it holds no code block and no JSON: {excerpt(answer)}"
+    elif options.schema:
+        try:
+            misfit = misfit_of(json.loads(text), options.schema["json_schema"]["schema"])
+        except (ValueError, RecursionError) as error:
+            misfit = f"it is no JSON: {error}"
+        misfit = misfit and f"fit --schema: {misfit}"
     if misfit:
-        complain(f"the answer does not fit --schema: {misfit}")
+        complain(f"the answer does not {misfit}")
     return 4 if misfit else 0
 
 
 def _chat_options(options: argparse.Namespace) -> ChatOptions:
     extra = dict(options.param)
-    if options.usage and not (options.no_stream or options.json):
+    if options.usage and not options.no_stream:
         extra.setdefault("stream_options", {"include_usage": True})
     return ChatOptions(
         model=options.model,

@@ -41,6 +41,14 @@ def json_in(text: str) -> Iterator[JSONValue]:
             yield value
 
 
+def first_block_in(text: str) -> str | None:
+    """The first code block of an answer, or else the JSON in it; None if there is neither."""
+    if block := re.search(r"(?ms)^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)^[ \t]*\1", text):
+        return block[2].removesuffix("\n")
+    found = (json.dumps(value, indent=2, ensure_ascii=False) for value in json_in(text))
+    return next(found, None)
+
+
 def json_so_far(text: str) -> dict[str, Any]:
     """The object that an answer has begun to write.
 
