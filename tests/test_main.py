@@ -506,7 +506,7 @@ def test_words_of_the_command_line_are_a_prompt_behind_two_hyphens():
     assert asked == ["batch up", "chat about tea", "Hi"]
 
 
-@pytest.mark.parametrize("command", [[], ["batch"], ["serve"], ["vendor"]])
+@pytest.mark.parametrize("command", [[], ["batch"], ["models"], ["serve"], ["vendor"]])
 def test_help_fits_on_a_screen(command):
     lines = run(*command, "--help", COLUMNS="80").stdout.splitlines()
     assert 5 < len(lines) <= 40
@@ -602,6 +602,16 @@ def test_the_json_in_a_block_is_what_has_to_fit_the_schema(tmp_path):
     with Wire(http(completion('```json\n{"title": "Pi"}\n```'))) as wire:
         assert run("-x", "--base-url", wire.url, *asked).returncode == 0
         assert run("--no-stream", "--base-url", wire.url, *asked).returncode == 4
+
+
+def test_the_models_of_the_server_are_listed():
+    with Wire(http({"object": "list", "data": [{"id": "b"}, {"id": "a"}]}), http(["a"])) as wire:
+        done = run("models", "--base-url", wire.url)
+        failed = run("models", "--base-url", wire.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a\nb\n", "")
+    assert wire.requests[0].line == "GET /v1/models HTTP/1.1"
+    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+    assert "gpt-4o-mini" in run("models", "--offline").stdout
 
 
 # Characters that steer a terminal

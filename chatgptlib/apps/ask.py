@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..client import OpenAIClient, __version__
+from ..codec import is_dict, is_list
 from ..errors import ConfigError, JSONValue, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
 from ..extras.offline import OfflineServer
@@ -84,6 +85,8 @@ def _command(given: list[str]) -> int:
             from .serve import main as serve
 
             return serve(rest)
+        case ["models", *rest]:
+            return _list_models(rest)
         case ["chat", *rest]:
             return _run(_parsed(rest))
         case _:
@@ -93,9 +96,19 @@ def _command(given: list[str]) -> int:
 # What can be said on the command line
 
 
+def _of_server() -> argparse.ArgumentParser:
+    """The options of all that goes to a server."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add = parser.add_argument
+    add("--base-url", metavar="URL", help="another server, up to and with /v1")
+    add("--offline", action="store_true", help="ask a stand-in on this machine; needs no key")
+    add("-v", "--verbose", action="store_true", help="log each request to stderr")
+    return parser
+
+
 def _common() -> argparse.ArgumentParser:
     """The options of all that asks a model."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = argparse.ArgumentParser(add_help=False, parents=[_of_server()])
     add = common.add_argument
     model = os.environ.get("CHATGPTLIB_MODEL") or Model.GPT_4O_MINI
     add("-m", "--model", default=model, help="or CHATGPTLIB_MODEL; now: %(default)s")
@@ -105,9 +118,6 @@ def _common() -> argparse.ArgumentParser:
     add("--schema", metavar="FILE", type=_schema, help="answer in JSON, by this JSON Schema")
     add("--param", action="append", default=[], metavar="KEY=JSON", type=_parameter,
         help="any parameter of the API; may be given several times")  # fmt: skip
-    add("--base-url", metavar="URL", help="another server, up to and with /v1")
-    add("--offline", action="store_true", help="ask a stand-in on this machine; needs no key")
-    add("-v", "--verbose", action="store_true", help="log each request to stderr")
     return common
 
 
@@ -119,8 +129,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
         description="Ask a chat model, or chat with it if there is no PROMPT. The key is read "
         "from OPENAI_API_KEY. Text that is piped in follows: git diff | chatgptlib 'Review this:'",
-        epilog="Commands: chat, batch, serve, vendor (--help tells more); a PROMPT that begins "
-        "with such a word stands behind --. Exit codes: 0 answered, 1 error, 2 wrong usage, "
+        epilog="Commands: chat, batch, models, serve, vendor (--help tells more); a PROMPT that "
+        "begins with such a word stands behind --. Exit codes: 0 answered, 1 error, 2 wrong usage, "
         "3 cut off, 4 does not fit --schema or -x.",
     )
     add = parser.add_argument
@@ -308,6 +318,19 @@ def _client(options: argparse.Namespace, **more: Any) -> Generator[OpenAIClient,
             settings |= {"base_url": server.url, "api_key": "offline", "proxies": _NO_PROXY}
         with OpenAIClient(**settings) as client:
             yield client
+
+
+def _list_models(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("chatgptlib models", parents=[_of_server()])
+    parser.description = "Print the names of the models that the server has."
+    with _client(parser.parse_args(arguments)) as client:
+        found = client.get("models")
+    models = found.get("data") if is_dict(found) else None
+    if not is_list(models):
+        raise ConfigError(f"the server told no list of models: {excerpt(str(found))}")
+    for name in sorted(str(model["id"]) for model in models if is_dict(model) and "id" in model):
+        print(shown_text(name, sys.stdout))
+    return 0
 
 
 # Conversations that are kept

@@ -185,7 +185,8 @@ def complain(text: str) -> None:
 _HINTS: dict[type[OpenAIError], str] = {
     AuthenticationError: "the key is that of OPENAI_API_KEY (--offline needs none), the server "
     "that of --base-url or OPENAI_BASE_URL",
-    NotFoundError: "the model is that of -m or CHATGPTLIB_MODEL, the server that of --base-url",
+    NotFoundError: "the model is that of -m or CHATGPTLIB_MODEL, the server that of --base-url; "
+    "chatgptlib models lists what it has",
 }
 
 
