@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,10 @@ from ..client import OpenAIClient, __version__
 from ..codec import is_dict, is_list
 from ..errors import ConfigError, JSONValue, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
-from ..extras.offline import OfflineServer
 from ..extras.partial import first_block_in
 from ..extras.stores import MemoryStore, SQLiteStore
 from ..extras.strict import misfit_of
 from ..models import ChatMessage, Model
-from .batch import batch_command
 from .chat import (
     InteractiveChat,
     complain,
@@ -76,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(given: list[str]) -> int:
     match given:
         case ["batch", *rest]:
+            from .batch import batch_command
+
             return batch_command(rest, _common(), _client)
         case ["vendor", *rest]:
             from .vendor import main as vendor
@@ -312,12 +312,14 @@ def _client(options: argparse.Namespace, **more: Any) -> Generator[OpenAIClient,
         handler.setFormatter(_EscapingFormatter("%(name)s: %(message)s"))
         logging.basicConfig(handlers=[handler])
         logging.getLogger((__package__ or "").partition(".")[0]).setLevel(logging.DEBUG)
-    with OfflineServer(delay=_OFFLINE_DELAY) if options.offline else nullcontext() as server:
-        settings: dict[str, Any] = {"base_url": options.base_url, **more}
-        if server is not None:  # nothing of the environment is for the stand-in
+    settings: dict[str, Any] = {"base_url": options.base_url, **more}
+    with ExitStack() as opened:
+        if options.offline:  # nothing of the environment is for the stand-in
+            from ..extras.offline import OfflineServer
+
+            server = opened.enter_context(OfflineServer(delay=_OFFLINE_DELAY))
             settings |= {"base_url": server.url, "api_key": "offline", "proxies": _NO_PROXY}
-        with OpenAIClient(**settings) as client:
-            yield client
+        yield opened.enter_context(OpenAIClient(**settings))
 
 
 def _list_models(arguments: Sequence[str]) -> int:
