@@ -269,6 +269,23 @@ def test_three_quotes_begin_and_end_a_question_of_several_lines():
     assert said(wire) == [["one\n\n/two"], ["one\n\n/two", "Yes.", "three"]]
 
 
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [
+        ({"TERM": "xterm"}, "\x1b[2mHm, \x1b[0m\x1b[2mtea\\u001b[2J.\x1b[0m\r\n\r\nYes."),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "Hm, tea\\u001b[2J.\r\n\r\nYes."),
+        ({"TERM": "dumb"}, "Hm, tea\\u001b[2J.\r\n\r\nYes."),
+    ],
+    ids=["dimmed", "no-color", "dumb"],
+)
+def test_reasoning_is_shown_as_it_comes(environment, shown):
+    thoughts = [chunk(reasoning_content=text) for text in ("Hm, ", "tea\x1b[2J.")]
+    reply = streamed(*thoughts, chunk("Yes.", finish_reason="stop"))
+    with Wire(reply) as wire, Terminal("--base-url", wire.url, "Tea?", **environment) as terminal:
+        assert terminal.until("Yes.") == shown
+        assert terminal.ended() == 0
+
+
 def test_usage_is_told_from_the_next_turn_on():
     usage = {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13}
     told = streamed(chunk("b", finish_reason="stop"), {"choices": [], "usage": usage})

@@ -634,6 +634,19 @@ def test_an_answer_goes_to_a_program_as_it_is():
         assert run("--no-stream", "--base-url", wire.url, "Hi").stdout == EVIL + "\n"
 
 
+def test_reasoning_is_not_printed_for_a_program():
+    reply = streamed(chunk(reasoning_content="Hm."), chunk("Yes.", finish_reason="stop"))
+    with Wire(reply) as wire:
+        done = run("--base-url", wire.url, "Hi")
+    assert (done.stdout, done.stderr) == ("Yes.\n", "")
+
+
+def test_the_halves_of_a_character_are_printed_as_one():
+    with Wire(streamed(chunk("a\ud83d"), chunk("\udc4bb"), chunk("\ud83d"), chunk("c"))) as wire:
+        done = run("--base-url", wire.url, "Hi")
+    assert done.stdout == "a\U0001f44bb?c\n"
+
+
 def test_no_message_steers_the_terminal():
     answer = completion("Hi")
     answer["choices"][0]["finish_reason"] = EVIL

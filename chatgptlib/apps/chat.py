@@ -20,7 +20,12 @@ from typing import TextIO
 from ..errors import AuthenticationError, ConfigError, NotFoundError, OpenAIError
 from ..extras.conversations import ChatOptions, Conversations, ConversationStream
 from ..extras.results import added_usage
-from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
+from ..models import (
+    ChatCompletionUsage,
+    ChatMessage,
+    CreateChatCompletionResponse,
+    whole_characters,
+)
 
 _HELP = """\
 /restart       begin a new conversation
@@ -224,9 +229,21 @@ def told_of_end(response: CreateChatCompletionResponse) -> int:
 
 
 def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
-    """Print an answer as it comes."""
-    for text in stream.text_deltas():
-        print(shown_text(text, sys.stdout), end="", flush=True)
+    """Print an answer as it comes; on a terminal its reasoning before it, dimmed, on stderr."""
+    is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    dim, normal = ("", "") if is_plain else ("\x1b[2m", "\x1b[0m")
+    thinks, half = False, ""
+    for chunk in stream:
+        thoughts = (choice.delta.reasoning for choice in chunk.choices)
+        if sys.stderr.isatty() and (thought := "".join(thoughts)):
+            print(f"{dim}{escaped(thought)}{normal}", end="", file=sys.stderr, flush=True)
+            thinks = True
+        if text := half + chunk.text:
+            half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""  # the rest is to come
+            print(end="\n\n" if thinks else "", file=sys.stderr, flush=True)
+            text = whole_characters(text.removesuffix(half))
+            print(shown_text(text, sys.stdout), end="", flush=True)
+            thinks = False
     print()
     return stream.response()
 
