@@ -460,6 +460,15 @@ def test_an_answer_that_does_not_fit_its_schema_is_exit_code_4(tmp_path, answer,
     assert bool(misfit) == ("does not fit --schema" in done.stderr)
 
 
+@pytest.mark.parametrize("wrong", [{"type": 3}, {"properties": []}, {"required": 3}], ids=str)
+def test_a_schema_that_is_none_is_told_as_that(tmp_path, wrong):
+    (tmp_path / "dish.json").write_text(json.dumps(wrong))
+    with Wire(streamed(chunk('{"title": "Pi"}'))) as wire:
+        done = run("--schema", str(tmp_path / "dish.json"), "--base-url", wire.url, "What?")
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "no JSON Schema" in done.stderr
+
+
 def test_a_cut_answer_is_told_before_that_it_does_not_fit(tmp_path):
     (tmp_path / "dish.json").write_text(json.dumps(DISH))
     with Wire(streamed(chunk('{"tit', finish_reason="length"))) as wire:

@@ -280,6 +280,8 @@ def _told_of_misfit(answer: str, options: argparse.Namespace) -> int:
             misfit = misfit_of(json.loads(text), options.schema["json_schema"]["schema"])
         except (ValueError, RecursionError) as error:
             misfit = f"it is no JSON: {error}"
+        except (AttributeError, TypeError) as error:
+            misfit = f"what the file holds is no JSON Schema: {error}"
         misfit = misfit and f"fit --schema: {misfit}"
     if misfit:
         complain(f"the answer does not {misfit}")
