@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from ..dialects import whole_characters
 from ..errors import AuthenticationError, ConfigError, NotFoundError, OpenAIError
 from ..extras.conversations import ChatOptions, Conversations, ConversationStream
 from ..extras.results import added_usage
@@ -24,7 +25,6 @@ from ..models import (
     ChatCompletionUsage,
     ChatMessage,
     CreateChatCompletionResponse,
-    whole_characters,
 )
 
 _HELP = """\
