@@ -30,6 +30,7 @@ from .replies import refusal
 from .settings import (
     all_headers,
     all_query,
+    changed,
     check_kinds,
     checked_base_url,
     checked_count,
@@ -44,7 +45,6 @@ from .settings import (
     path_step,
     secrets_in,
     with_headers,
-    with_new_key,
     with_query,
 )
 
@@ -137,8 +137,7 @@ class OpenAIClient:
         if self._api_key is None:
             settings["api_key"] = ""  # for copies, which may find another in their environment
         self._secrets = Secrets(
-            *([self._api_key] if isinstance(self._api_key, str) else ()),
-            *secrets_in(self._query, self._headers),
+            *secrets_in(self._api_key, self._query, self._headers),
             *credentials_in((proxies or {}).values()),
         )
         self._path: str | None = None
@@ -207,17 +206,7 @@ class OpenAIClient:
         if unknown:
             changes = {}  # no traceback shows them
             raise TypeError(f"with_options() got unknown settings: {', '.join(sorted(unknown))}")
-        check_kinds(changes)
-        own = self._settings.get("headers") or {}
-        if changes.get("api_key") is not None:
-            own = with_new_key(own, changes.get("api_key"))
-        settings: ClientSettings = {
-            **self._settings,
-            **changes,
-            "headers": with_headers(own, changes.get("headers") or {}),
-            "query": {**(self._settings.get("query") or {}), **(changes.get("query") or {})},
-        }
-        other = type(self)(**settings)
+        other = type(self)(**changed(self._settings, changes))
         other._path = self._path if path is None else checked_path(path)
         if not changes.keys() & {"session", "verify", "cert", "proxies"}:
             other._connections = self._connections
@@ -235,17 +224,14 @@ class OpenAIClient:
         """Ask any endpoint of the API with GET: `client.get("models")`.
 
         path: under the base URL, as the API's pages have it: `"files/file-1/content"`.
-        query: of its values, None is left out, a list is sent as the same key several
-            times, and a mapping as `key[name]=value`.
+        query: None is left out of it, a list repeats its key, and a mapping is sent as
+            `key[name]=value`.
         into: a dataclass to read an answer in JSON into.
 
-        Returns the answer: JSON as dicts and lists, anything else (audio, the content of
-        a file) as bytes, an empty one as None. It is sent and tried again as chat
-        completions are.
-
-        Raises ConfigError for what can't be sent, HTTPError when no whole answer came,
-        APIError when the server refused, DeserializeError for an answer that should be
-        JSON and is not.
+        Returns JSON as dicts and lists, anything else (audio, the content of a file) as
+        bytes, an empty answer as None. Raises ConfigError for what can't be sent, HTTPError
+        when no whole answer came, APIError when the server refused, DeserializeError for an
+        answer that should be JSON and is not.
         https://platform.openai.com/docs/api-reference
         """
         from .extras.rest import asked
@@ -267,11 +253,10 @@ class OpenAIClient:
             client.post("files", {"purpose": "batch"}, files={"file": "batch.jsonl"})
 
         body: a mapping, a dataclass, or anything that JSON can say.
-        files: sent as a form, together with the members of `body`, whose objects go as
-            fields `name[key]` and whose lists as `name[]`. A file is a path, bytes, a
-            file open in binary mode, or a tuple of file name, one of those, and perhaps a
-            media type; or a list of such. It is read into memory, so that a retry sends
-            the same. One that can't be read is a ConfigError.
+        files: sent as a form with the members of `body`, whose objects are fields `name[key]`
+            and whose lists `name[]`. A file is a path, bytes, a file open in binary mode, or
+            a tuple of file name, one of those, and perhaps a media type; or a list of such.
+            It is read into memory. One that can't be read is a ConfigError.
         https://platform.openai.com/docs/api-reference
         """
         from .extras.rest import asked
@@ -302,8 +287,7 @@ class OpenAIClient:
                 for event in events: ...
 
         The arguments are those of `post`; `"stream": true` is sent unless the body says
-        otherwise. The request is sent, and a refusal raised, here; see EventStream for what
-        iterating raises.
+        otherwise. A refusal is raised here; see EventStream for what iterating raises.
         https://platform.openai.com/docs/api-reference/responses-streaming
         """
         from .extras.rest import streamed
@@ -350,12 +334,9 @@ class OpenAIClient:
         told = dict(parse_qsl(asked.partition("?")[2], keep_blank_values=True))
         rest = {name: value for name, value in self._query.items() if name not in told}
         url = with_query(f"{self.base_url}/{asked.lstrip('/')}", urlencode(rest))
-        headers = {"Accept": accept}
-        if method == "POST":
-            headers["Content-Type"] = _JSON
         # A stream not compressed, unless wished: a proxy that compresses holds events back.
-        headers["Accept-Encoding"] = "identity" if accept == EVENT_STREAM else "gzip, deflate"
-        headers = with_headers(headers, self._headers)
+        encoding = "identity" if accept == EVENT_STREAM else "gzip, deflate"
+        headers = with_headers({"Accept": accept, "Accept-Encoding": encoding}, self._headers)
         if len(self._templates) > 100:  # paths with ids in them
             self._templates.clear()
         template = self._connections.prepare(method, url, headers)
@@ -364,37 +345,25 @@ class OpenAIClient:
 
     def _key(self) -> Secret | None:
         """The key, for all tries of one call."""
-        key = checked_key(self._api_key()) if callable(self._api_key) else self._api_key
-        if key is None and callable(self._api_key):
+        if self._api_key is None:
+            return None
+        key = checked_key(self._api_key() if callable(self._api_key) else self._api_key)
+        if key is None:
             raise ConfigError("api_key() returned no key")
-        return None if key is None else Secret(key)
+        return Secret(key)
 
-    def _exchange(
-        self,
-        template: Any,
-        body: bytes | None,
-        content_type: str | None,
-        key: Secret | None,
-        due: float | None,
-    ) -> Exchange:
-        request, secrets = template.copy(), self._secrets
-        request.body = body
-        if body is None:
-            request.headers.pop("Content-Type", None)
-        else:
+    def _request(
+        self, template: Any, body: bytes | None, content_type: str | None, key: Secret | None
+    ) -> Any:
+        request = template.copy()
+        own_type = request.headers.pop("Content-Type", _JSON)
+        if body is not None:
+            request.body = body
             request.headers["Content-Length"] = str(len(body))
-        if content_type is not None:
-            request.headers["Content-Type"] = content_type
+            request.headers["Content-Type"] = content_type or own_type
         if key is not None:
             request.headers["Authorization"] = f"Bearer {key.text}"
-            secrets = secrets | Secrets(key.text)
-        return Exchange(
-            self._connections,
-            request,
-            Limits(*self.timeout, due),
-            secrets=secrets,
-            body_limit=self.max_response_bytes,
-        )
+        return request
 
 
 # The one door to the network
@@ -416,10 +385,13 @@ def send(
     """
     started = time.monotonic()
     due = None if client.deadline is None else started + client.deadline
+    limits, limit = Limits(*client.timeout, due), client.max_response_bytes
     template, key = client._template(method, path, accept), client._key()
+    secrets = client._secrets if key is None else client._secrets | Secrets(key.text)
     attempt, fresh = 0, False
     while True:
-        exchange = client._exchange(template, body, content_type, key, due)
+        request = client._request(template, body, content_type, key)
+        exchange = Exchange(client._connections, request, limits, secrets=secrets, body_limit=limit)
         try:
             exchange.open(fresh=fresh)
             error: OpenAIError | None = _judged(client, exchange, started)

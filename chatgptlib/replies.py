@@ -125,23 +125,19 @@ def body_text(exchange: Exchange, content: bytes) -> str:
     other = declared[0] if declared else "utf-8-sig"
     if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         other = "utf-16"
-    text = ""
-    for charset, errors in (("utf-8-sig", "strict"), (other, "replace"), ("utf-8-sig", "replace")):
+    for charset, errors in (("utf-8-sig", "strict"), (other, "replace")):
         try:
-            text = content.decode(charset, errors)
-            break
+            return str(exchange.redacted(content.decode(charset, errors)))
         except (LookupError, ValueError):
             pass  # not these bytes, or no charset at all
-    redacted: str = exchange.redacted(text)
-    return redacted
+    return str(exchange.redacted(content.decode("utf-8-sig", "replace")))
 
 
 def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
     """The JSON in `text`, or None and why there is none."""
     try:
         value = json.loads(text)
-        if len(text) > 500:  # less is not deep enough to matter
-            check_depth(text, value)
+        check_depth(text, value)
         return value, None
     except (ValueError, RecursionError) as error:
         return None, error
@@ -150,11 +146,7 @@ def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
 def check_depth(text: str | bytes, value: Any) -> None:
     """Raise ValueError if `value`, which `text` held, is nested deeper than any answer is,
     and than the recursion that walks it may go."""
-    if isinstance(text, bytes):
-        opened = text.count(b"{") + text.count(b"[")
-    else:
-        opened = text.count("{") + text.count("[")
-    if opened <= _DEEPEST:
+    if len(text) <= 2 * _DEEPEST:  # each level has a bracket at either end
         return
     level = [value]
     for _ in range(_DEEPEST):
@@ -164,9 +156,8 @@ def check_depth(text: str | bytes, value: Any) -> None:
             if isinstance(one, (dict, list))
             for item in (one.values() if isinstance(one, dict) else one)
         ]
-        if not level:
-            return
-    raise ValueError("nested too deeply")
+    if level:
+        raise ValueError("nested too deeply")
 
 
 # What an answer that is no answer raises

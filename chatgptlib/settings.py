@@ -130,17 +130,28 @@ def key_to_send(
     return found
 
 
-def with_new_key(own: Mapping[str, str], key: object) -> dict[str, str]:
-    """The client's own headers without the old key, and with the new one if it goes there."""
-    kept = {name: value for name, value in own.items() if name.lower() not in _KEY_HEADERS}
-    in_header = "api-key" in map(str.lower, own)
-    return kept | {"api-key": key} if in_header and isinstance(key, str) and key.strip() else kept
+def changed(settings: ClientSettings, changes: ClientSettings) -> ClientSettings:
+    """The settings of a copy, as OpenAIClient.with_options says."""
+    check_kinds(changes)
+    headers: Mapping[str, Any] = settings.get("headers") or {}
+    if (key := changes.get("api_key")) is not None:  # it goes where the old one went
+        in_header = "api-key" in map(str.lower, headers) and isinstance(key, str) and key.strip()
+        kept = {name: headers[name] for name in headers if name.lower() not in _KEY_HEADERS}
+        headers = {**kept, "api-key": key} if in_header else kept
+    return {
+        **settings,
+        **changes,
+        "headers": with_headers(headers, changes.get("headers") or {}),
+        "query": {**(settings.get("query") or {}), **(changes.get("query") or {})},
+    }
 
 
-def secrets_in(query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[str]:
+def secrets_in(key: object, query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[str]:
     """What works like a key: no message may show it."""
     from urllib.parse import quote, quote_plus
 
+    if isinstance(key, str):
+        yield key
     # A parameter in a query may be a key however it is called.
     found = [value for name, value in query.items() if name != "api-version"]
     secret = re.compile("(?i)auth|key|token|secret|password|cookie|sig")

@@ -46,11 +46,10 @@ from .sse import EventDecoder
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-ItemT = TypeVar("ItemT")
 C = TypeVar("C")
 
 
-class ResponseStream(Generic[ItemT]):
+class ResponseStream(Generic[C]):
     """What arrives in a response, as it arrives: an iterator, and a context manager.
 
     `items` returns True when it has come to the end of the stream. Left before that, the
@@ -58,7 +57,7 @@ class ResponseStream(Generic[ItemT]):
     forgotten.
     """
 
-    def __init__(self, exchange: Exchange, items: Generator[ItemT, None, bool]) -> None:
+    def __init__(self, exchange: Exchange, items: Generator[C, None, bool]) -> None:
         self._exchange = exchange
         self._items = items
         self._closed = False
@@ -74,10 +73,10 @@ class ResponseStream(Generic[ItemT]):
         """The headers of the HTTP response."""
         return self._exchange.headers
 
-    def __iter__(self) -> Iterator[ItemT]:
+    def __iter__(self) -> Iterator[C]:
         return self
 
-    def __next__(self) -> ItemT:
+    def __next__(self) -> C:
         try:
             if not self._closed:
                 return next(self._items)
