@@ -373,7 +373,7 @@ def test_a_warning_tells_once_that_docstrings_are_gone():
     import subprocess
 
     code = f"""
-from {lib.name} import function_tool
+from {lib.function_tool.__module__} import function_tool
 def add(a: int) -> int:
     "Add."
 def sub(a: int) -> int:
