@@ -4,18 +4,10 @@ import re
 from itertools import repeat
 from typing import Any
 
-import chatgptlib
-from chatgptlib import OfflineServer
-
-Cut, Inject, Pieces, Stall = (
-    chatgptlib.Cut,
-    chatgptlib.Inject,
-    chatgptlib.Pieces,
-    chatgptlib.Stall,
-)
+from chatgptlib import Cut, Inject, OfflineServer, Pieces, Stall
 
 
-def reply(body: dict[str, Any]) -> str | chatgptlib.Cut:
+def reply(body: dict[str, Any]) -> str | Cut:
     return Cut(after=1) if body.get("stream") else "whole"
 
 
