@@ -24,7 +24,7 @@ from .errors import (
     folded,
 )
 from .exchange import Exchange
-from .models import ChatCompletionChoice, CreateChatCompletionResponse
+from .models import CreateChatCompletionResponse
 
 E = TypeVar("E", bound=OpenAIError)
 
@@ -235,13 +235,6 @@ def with_response(error: E, response: CreateChatCompletionResponse) -> E:
     error.partial = response
     error.request_id, error.headers = response.request_id, response.headers
     return error
-
-
-def first_choice(response: CreateChatCompletionResponse) -> ChatCompletionChoice:
-    """The first choice of a response. Raises DeserializeError where there is none."""
-    if not response.choices:
-        raise with_response(DeserializeError("$.choices: empty", path="$.choices"), response)
-    return response.choices[0]
 
 
 # How long the server asks to wait

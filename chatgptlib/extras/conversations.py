@@ -33,7 +33,7 @@ from ..models import (
     Model,
     ToolCall,
 )
-from ..replies import first_choice, with_response
+from ..replies import with_response
 from .stores import ConversationStore, MemoryStore
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class _Turn:
     def keep(self, answer: CreateChatCompletionResponse | ToolRun) -> ChatResponse:
         """Keep the turn, now that it has its answer."""
         if isinstance(answer, CreateChatCompletionResponse):
-            response, answers = answer, [first_choice(answer).message.to_dict()]
+            response, answers = answer, [answer.choices[0].message.to_dict()]
         else:
             response, new = answer.response, answer.messages[len(self.request.messages) :]
             answers = [m.to_dict() if isinstance(m, ChatMessage) else dict(m) for m in new]

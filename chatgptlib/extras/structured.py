@@ -25,7 +25,7 @@ from ..chat import (
 from ..client import OpenAIClient
 from ..errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
-from ..replies import first_choice, with_response
+from ..replies import with_response
 from .partial import json_in, json_so_far
 from .results import ResultStream, added_usage
 from .schema import Hints
@@ -235,7 +235,7 @@ def _alone(value: Any) -> Any:
 
 def _whole_text(response: CreateChatCompletionResponse) -> str:
     """The text of the first choice, if it has come to its end."""
-    choice = first_choice(response)
+    choice = response.choices[0]
     if choice.message.refusal:
         raise RefusalError(f"the model refused: {choice.message.refusal}")
     if choice.finish_reason == "content_filter":

@@ -41,7 +41,7 @@ from ..models import (
     CreateChatCompletionResponse,
     ToolCall,
 )
-from ..replies import first_choice, parsed, with_response
+from ..replies import parsed, with_response
 from .docstrings import parameter_notes, prose_of
 from .results import ResultStream, added_usage, json_form
 from .schema import Hints
@@ -212,7 +212,7 @@ class _Exchange:
             for number in range(1, most + 1):
                 response = yield from self._answer({**body, "messages": messages}, on_chunk)
                 usage = added_usage(usage, response.usage)
-                choice = first_choice(response)
+                choice = response.choices[0]
                 calls = self._whole_calls(choice, response)
                 messages.append(choice.message)
                 stopped = choice.finish_reason == "content_filter"
