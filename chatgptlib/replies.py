@@ -24,7 +24,6 @@ from .errors import (
     folded,
 )
 from .exchange import Exchange
-from .models import CreateChatCompletionResponse
 
 E = TypeVar("E", bound=OpenAIError)
 
@@ -227,13 +226,6 @@ def unusable(
 def with_answer(error: E, exchange: Exchange) -> E:
     """`error` with what is known of the answer it was found in."""
     error.headers, error.request_id = exchange.safe_headers, exchange.request_id
-    return error
-
-
-def with_response(error: E, response: CreateChatCompletionResponse) -> E:
-    """`error` with the response that it is about."""
-    error.partial = response
-    error.request_id, error.headers = response.request_id, response.headers
     return error
 
 

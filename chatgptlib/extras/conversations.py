@@ -33,7 +33,7 @@ from ..models import (
     Model,
     ToolCall,
 )
-from ..replies import with_response
+from .results import with_response
 from .stores import ConversationStore, MemoryStore
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..codec import JSONObject, is_dict, is_mapping, members
 from ..errors import StreamInterruptedError
-from ..models import ChatCompletionUsage
+from ..models import ChatCompletionUsage, CreateChatCompletionResponse
+from ..replies import E
 from .everyday import everyday
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ class ResultStream(Generator[StepT, None, EndT]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def with_response(error: E, response: CreateChatCompletionResponse) -> E:
+    """`error` with the response that it is about."""
+    error.partial = response
+    error.request_id, error.headers = response.request_id, response.headers
+    return error
 
 
 def added_usage(

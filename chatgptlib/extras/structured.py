@@ -25,9 +25,8 @@ from ..chat import (
 from ..client import OpenAIClient
 from ..errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
-from ..replies import with_response
 from .partial import json_in, json_so_far
-from .results import ResultStream, added_usage
+from .results import ResultStream, added_usage, with_response
 from .schema import Hints
 from .shapes import Member, object_schema, object_shape
 

@@ -41,9 +41,9 @@ from ..models import (
     CreateChatCompletionResponse,
     ToolCall,
 )
-from ..replies import parsed, with_response
+from ..replies import parsed
 from .docstrings import parameter_notes, prose_of
-from .results import ResultStream, added_usage, json_form
+from .results import ResultStream, added_usage, json_form, with_response
 from .schema import Hints
 from .shapes import Member, object_schema, object_shape
 
