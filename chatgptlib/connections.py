@@ -514,5 +514,15 @@ def with_deadline(
 
 
 def close_abandoned(future: Future[Any]) -> None:
-    """Close what comes of an abandoned step."""
-    future.add_done_callback(lambda done: done.exception() is None and done.result().close())
+    """Close what comes of an abandoned step, or what its error holds open."""
+    import traceback
+
+    def close(done: Future[Any]) -> None:
+        error = done.exception()
+        if error is None:
+            done.result().close()
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+
+    future.add_done_callback(close)

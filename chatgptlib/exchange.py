@@ -185,17 +185,8 @@ class Exchange:
         if not self._move("reading"):
             raise self._broken_off([], kind)
         handled = sys.exc_info()[1]
-        channel, body, data = self._channel, self._body, b""
         try:
-            assert channel is not None
-            while not data and not body.ended:
-                data = body.feed(channel.receive())
-            if not self._move("done" if body.ended else "body"):
-                raise Incomplete("closed by another thread")
-            if body.ended:
-                self._channel = None
-                channel.give_back(clean=not body.left_over)
-            return data
+            return self._next()
         except BaseException as error:
             try:
                 made = self._ended_by(error, kind, handled)
@@ -204,6 +195,20 @@ class Exchange:
             if made is error:
                 raise
         raise made
+
+    def _next(self) -> bytes:
+        # Not a part of `_receive`, whose variables an interruption keeps alive: a connection
+        # that it found between two owners is closed at once.
+        channel, body, data = self._channel, self._body, b""
+        assert channel is not None
+        while not data and not body.ended:
+            data = body.feed(channel.receive())
+        if not self._move("done" if body.ended else "body"):
+            raise Incomplete("closed by another thread")
+        if body.ended:
+            self._channel = None
+            channel.give_back(clean=not body.left_over)
+        return data
 
     def finish(self) -> None:
         """The last event has come. Take the end of the body too, if it is at hand, so that
