@@ -31,8 +31,13 @@ class ResponseAccumulator:
         self._beside: dict[str, Any] = {}  # what stood beside the choices of the last chunk
         self._others: dict[str, Any] = {}  # what stood there in all
         self._finished = 0  # choices that have a finish reason
-        self.has_choices = False  # one has begun: with a delta, or a message in place of one
+        self._has_tokens = False  # beside the choices, where each chunk may bring the same
         self.may_have_failed = False  # the last chunk has what find_error() should look at
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether some choice has begun: with a delta, or with a message in place of one."""
+        return any(choice.has_begun for choice in self._choices.values())
 
     @property
     def unfinished(self) -> list[int]:
@@ -41,7 +46,7 @@ class ResponseAccumulator:
 
     def is_complete(self, choices: int = 1) -> bool:
         """Whether so many choices, and all that have begun, have a finish reason."""
-        return self.has_choices and choices <= len(self._choices) == self._finished
+        return choices <= len(self._choices) == self._finished and self.has_choices
 
     def add(self, chunk: CreateChatCompletionChunk | Mapping[str, Any]) -> dict[str, Any]:
         """Add the next chunk, and return its JSON object. Raises DeserializeError for no chunk.
@@ -61,7 +66,7 @@ class ResponseAccumulator:
         shown = [self._take_choice(choice) for choice in choices]
         beside = {**value, "choices": bool(choices)}
         beside.pop("obfuscation", None)
-        if beside != self._beside or not TOKENS.isdisjoint(beside):
+        if beside != self._beside or self._has_tokens:
             self._beside = beside  # in most chunks it is what it was in the last
             self._add_beside(beside)
             self.may_have_failed = True
@@ -78,13 +83,13 @@ class ResponseAccumulator:
             so_far = self._choices.setdefault(index_of(index) or 0, _Choice())
         had_finished = so_far.finish_reason
         shown = so_far.add(choice)
-        self.has_choices = self.has_choices or so_far.has_begun
         if so_far.finish_reason or so_far.others:
             self._finished += bool(so_far.finish_reason and not had_finished)
             self.may_have_failed = True
         return shown
 
     def _add_beside(self, beside: dict[str, Any]) -> None:
+        self._has_tokens = not TOKENS.isdisjoint(beside)
         for key, value in beside.items():
             if key in ("id", "created", "model"):
                 if beside["choices"]:  # else it may be of something else
