@@ -82,9 +82,8 @@ class OpenAIClient:
     organization, project: else OPENAI_ORG_ID, OPENAI_PROJECT_ID; "" for none.
     timeout: seconds to wait for a connection, and between two reads or writes: one
         number for both, or a pair; 10 and 600 if None, no limit if `math.inf`.
-    deadline: seconds a call may take in all: tries, waits and the stream; None for no
-        limit. (A DNS lookup can't be cut short, and each address of a host has the connect
-        timeout to itself.)
+    deadline: seconds a call may take in all: name lookup, tries, waits and the stream; None
+        for no limit.
     max_retries: how often a call is tried again where that is safe: no connection, or one
         lost within a second of the request, 408, 409, 429, 5xx but 501, after the wait the
         server asks for, up to 60 s.
