@@ -33,6 +33,10 @@ OF_EXTRAS = {  # test modules that need an extra in each test; any other has to 
     "test_schema", "test_schema_types", "test_structured", "test_structured_answers", "test_tools",
     "test_tools_results", "test_tools_rounds", "test_webhooks",
 }  # fmt: skip
+OF_PROCESSES = [  # test modules of the command line and of checkers: the same with any requests
+    "test_batch", "test_batch_files", "test_batch_kills", "test_interactive", "test_main",
+    "test_offline_serve", "test_typing", "test_vendor",
+]  # fmt: skip
 QUICK_START = "Write a tagline for an ice cream shop."
 STRICT = ("--strict", "--config-file=", "--no-error-summary")  # for mypy
 BARE = ("requests", "pytest", "responses", "hypothesis")  # what the tests of the file need
@@ -223,7 +227,7 @@ class Gate:
         first, python = next(iter(found.items()))
         for old in old_dependencies():
             what = ", ".join([f"Python {first}", *old])
-            jobs[what] = partial(self._on, "_".join(old), python, *old)
+            jobs[what] = partial(self._on_old, python, old)
         for name in self.files:
             jobs[f"the file {name}"] = partial(self._on_file, name)
         jobs["the package, with its coverage"] = self._on_tools
@@ -240,9 +244,14 @@ class Gate:
         self.note("branch coverage", f"{total} %")
         return closing
 
-    def _on(self, name: str, python: str, *packages: str) -> str:
-        inside = environment_at(self.room / name, python, f"{self.wheel}[test]", *packages)
+    def _on(self, name: str, python: str) -> str:
+        inside = environment_at(self.room / name, python, f"{self.wheel}[test]")
         return suite(inside, self.beside)
+
+    def _on_old(self, python: str, pair: list[str]) -> str:
+        inside = environment_at(self.room / "_".join(pair), python, f"{self.wheel}[test]", *pair)
+        passed_over = " ".join(f"--ignore=tests/{name}.py" for name in OF_PROCESSES)
+        return suite(inside, self.beside, PYTEST_ADDOPTS=passed_over)
 
     def _on_file(self, name: str) -> str:
         folder, module = self.files[name].parent, self.files[name].stem
