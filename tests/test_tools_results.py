@@ -381,6 +381,7 @@ def sub(a: int) -> int:
 print(*(function_tool(tool)["function"].get("description") for tool in (add, sub, add)))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("PYTHONWARNINGS", None)  # which may make errors of them
     command = [sys.executable, "-OO", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.stdout.split() == ["None"] * 3
