@@ -334,7 +334,7 @@ def hostile_answers():
     """Answers with something at each place that no honest server puts there."""
     odd = {
         "deep": "[" * 500 + "]" * 500,
-        "deeper": "[" * 100_000 + "]" * 100_000,
+        "deeper": "[" * 5_000 + "]" * 5_000,
         "deep-object": '{"content":' * 500 + "1" + "}" * 500,
         "deep-tokens": '{"content":[{"top_logprobs":[' * 40 + "]}]}" * 40,
         "long-int": "9" * 5000,
