@@ -6,7 +6,7 @@ The text and the reasoning of a message, its place in a choice, the usage, an in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .codec import is_list, is_mapping, object_members
@@ -90,6 +90,18 @@ def whole_characters(text: str) -> str:
         lambda halves: halves[0].encode("utf-16", "surrogatepass").decode("utf-16"),
         text,
     )
+
+
+def with_whole_characters(texts: Iterable[str]) -> Iterator[str]:
+    """Pieces of text, each as soon as it is there, in none of which a character is cut in half."""
+    half = ""
+    for text in texts:
+        text = half + text
+        half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""  # the rest is to come
+        if text := text.removesuffix(half):
+            yield whole_characters(text)
+    if half:
+        yield half
 
 
 def index_of(value: Any) -> int | None:

@@ -145,8 +145,9 @@ def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
 def check_depth(text: str | bytes, value: Any) -> None:
     """Raise ValueError if `value`, which `text` held, is nested deeper than any answer is,
     and than the recursion that walks it may go."""
-    if len(text) <= 2 * _DEEPEST:  # each level has a bracket at either end
-        return
+    opened: tuple[Any, Any] = (b"{", b"[") if isinstance(text, bytes) else ("{", "[")
+    if text.count(opened[0]) + text.count(opened[1]) <= _DEEPEST:
+        return  # before the costly walk
     level = [value]
     for _ in range(_DEEPEST):
         level = [
@@ -274,7 +275,7 @@ def _seconds(text: str, now: float, unit: float) -> float | None:
         number = float(text)
     except ValueError:
         if text and not _DURATION.sub("", text):
-            return sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text))
+            return sum(float(number) * _UNITS[name] for number, name in _DURATION.findall(text))
         moment = _unix_time(text)
     else:
         moment = number / 1000 if number > 1e11 else number  # milliseconds since 1970

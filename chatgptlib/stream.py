@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from .accumulate import ResponseAccumulator
 from .codec import decode, decoder
-from .dialects import whole_characters
+from .dialects import with_whole_characters
 from .errors import (
     ConfigError,
     DeserializeError,
@@ -29,11 +29,9 @@ from .errors import (
     without_traceback,
 )
 from .exchange import Exchange
-from .models import (
-    CreateChatCompletionChunk,
-    CreateChatCompletionResponse,
-)
+from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
 from .replies import (
+    check_depth,
     error_event,
     find_error,
     not_json,
@@ -135,23 +133,7 @@ class ChatCompletionStream(ResponseStream[C]):
 
     def text_deltas(self) -> Iterator[str]:
         """The text of the first choice alone, piece by piece, no character ever split."""
-        half = ""
-        for chunk in self:
-            text: Any
-            if isinstance(chunk, dict):
-                text = decode(CreateChatCompletionChunk, chunk).text
-            else:
-                text = getattr(chunk, "text", None)
-                if not isinstance(text, str):
-                    raise ConfigError(f"text_deltas() needs {type(chunk).__name__}.text")
-            text = half + text
-            half = ""
-            if "\ud800" <= text[-1:] <= "\udbff":  # its other half is in the next chunk
-                text, half = text[:-1], text[-1]
-            if text:
-                yield whole_characters(text)
-        if half:
-            yield half
+        return with_whole_characters(map(_text_of_chunk, self))
 
     def response(self) -> CreateChatCompletionResponse:
         """Read what is left and return the whole answer, as a call without a stream would.
@@ -170,6 +152,15 @@ class ChatCompletionStream(ResponseStream[C]):
         return error
 
 
+def _text_of_chunk(chunk: Any) -> str:
+    if isinstance(chunk, dict):
+        return decode(CreateChatCompletionChunk, chunk).text
+    text = getattr(chunk, "text", None)
+    if not isinstance(text, str):
+        raise ConfigError(f"text_deltas() needs {type(chunk).__name__}.text")
+    return text
+
+
 def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompletionResponse:
     """The response in the body of an answer that came as a stream, unasked."""
     total = ResponseAccumulator()
@@ -179,6 +170,7 @@ def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompleti
 
 
 _NO_EVENT = "no event"  # the name, which no server can send, of a body without events
+_MOST_REMARKS, _LONGEST_REMARK = 10, 10_000  # characters: enough to say what went wrong
 _AFTER_FINISH_SECONDS = 4.9  # for `[DONE]` and the usage: five in all
 
 
@@ -248,9 +240,11 @@ class _Body:
             for name, data in self._last() if piece is None else self._events.feed(piece):
                 try:
                     value, end = scan(data)  # without the search for white space around it
+                    if end > 200:  # less is not deep enough to matter
+                        check_depth(data, value)
                 except (ValueError, RecursionError):
                     value, end = None, -1
-                if name or end != len(data) or end > 500 or not _is_chunk(value):
+                if name or end != len(data) or not _is_chunk(value):
                     yield from self._objects_in(name, data)
                 else:
                     yield value
@@ -274,7 +268,7 @@ class _Body:
             raise error_event(value, text, self._exchange)
         if _is_chunk(value):
             self._names.add(name)
-            self._done = name is _NO_EVENT  # the whole answer at once
+            self._done = self._done or name is _NO_EVENT  # the whole answer at once
             return [value]
         if text == "[DONE]":
             self._done = True
@@ -290,9 +284,12 @@ class _Body:
             shown = self._exchange.redacted(text)
             words = f"an event of the stream is no JSON object: {excerpt(shown)}"
             raise DeserializeError(f"{words} [{self._exchange.where}]", body=shown)
-        # One word may be a heartbeat; more may be all that is said of a failure.
-        if not cut and not text.startswith(":") and re.search(r"\s", text) and "usage" not in text:
-            self._remarks.append(text)
+        if isinstance(value, dict):
+            is_remark = bool(value) and "usage" not in value
+        else:  # one word may be a heartbeat; more may be all that is said of a failure
+            is_remark = not (cut or text.startswith(":")) and re.search(r"\s", text) is not None
+        if is_remark and len(self._remarks) < _MOST_REMARKS:
+            self._remarks.append(text[:_LONGEST_REMARK])
         return [value] if isinstance(value, dict) else []
 
     def check_end(self, total: ResponseAccumulator) -> None:

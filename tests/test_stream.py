@@ -6,6 +6,7 @@ import pickle
 import random
 import sys
 import threading
+import tracemalloc
 from dataclasses import dataclass
 
 import pytest
@@ -593,6 +594,8 @@ REMARKS = {
     "null": b"data: null\n\n",
     "a-string": b'data: "[DONE]"\n\n',
     "words": b"data: 429 Too Many Requests\n\n",
+    "words-about-usage": b"data: Your usage limit is reached\n\n",
+    "an-object-without-blanks": b'data: {"err":"boom"}\n\n',
     "words-as-json": b'data: "Too Many Requests"\n\n',
     "an-object": b'data: {"status": 500, "title": "Internal Server Error"}\n\n',
     "a-page": b"<html><h1>504 Gateway Time-out</h1></html>\n\n",
@@ -612,7 +615,8 @@ def test_what_is_no_chunk_and_no_error_changes_nothing_in_a_whole_answer(ask, qu
     assert response == same
 
 
-@pytest.mark.parametrize("name", ["words", "words-as-json", "an-object", "a-page"])
+@pytest.mark.parametrize("name", ["words", "words-about-usage", "words-as-json", "an-object",
+                                  "an-object-without-blanks", "a-page"])  # fmt: skip
 def test_text_without_a_finish_reason_is_the_reason_of_the_error(ask, question, name):
     words = REMARKS[name].decode().strip().removeprefix("data: ")
     client = ask(streamed(chunk("half"), REMARKS[name]))
@@ -657,6 +661,24 @@ def test_an_answer_goes_on_after_a_finish_reason_that_was_not_the_last(ask, ques
     texts = [next(stream).text, next(stream).text]
     hold.set()
     assert texts + [one.text for one in stream] == ["a", "b", "c", "d"]
+
+
+def test_done_stays_done_in_an_event_of_several_lines(ask, question):
+    last = b"data: " + json.dumps(chunk("b")).encode()
+    client = ask(streamed(chunk("a"), b"data: [DONE]\n" + last + b"\n\n", done=False))
+    assert lib.create_chat_completion_stream(client, question).response().text == "ab"
+
+
+def test_remarks_without_end_are_not_kept_without_end(ask, question):
+    remark = b"data: still at it " + b"x" * 50_000 + b"\n\n"
+    body = sse(chunk("half"), *[remark] * 200)
+    stream = lib.create_chat_completion_stream(ask(http(body)), question)
+    tracemalloc.start()
+    with pytest.raises(lib.StreamInterruptedError, match="still at it"):
+        stream.response()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2_000_000
 
 
 def test_two_chunks_in_one_event_are_two(ask, question):

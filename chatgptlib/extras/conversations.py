@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..chat import create_chat_completion, create_chat_completion_stream
 from ..client import OpenAIClient
-from ..dialects import whole_characters
+from ..dialects import with_whole_characters
 from ..errors import ConfigError, JSONValue, OpenAIError
 from ..models import (
     ChatCompletionUsage,
@@ -273,15 +273,7 @@ class ConversationStream:
 
     def text_deltas(self) -> Iterator[str]:
         """The text alone, piece by piece, no character ever split."""
-        half = ""
-        for chunk in self:
-            text, half = half + chunk.text, ""
-            if "\ud800" <= text[-1:] <= "\udbff":  # its other half is in the next chunk
-                text, half = text[:-1], text[-1]
-            if text:
-                yield whole_characters(text)
-        if half:
-            yield half
+        return with_whole_characters(chunk.text for chunk in self)
 
     def response(self) -> CreateChatCompletionResponse:
         """Read what is left, keep the turn, and return the whole of the last answer.
