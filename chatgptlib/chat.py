@@ -1,4 +1,4 @@
-"""One function per endpoint: path, body, type, nothing else.
+"""The two functions that create a chat completion, and what a reply without a stream must hold.
 
 https://platform.openai.com/docs/api-reference/chat
 """
@@ -155,12 +155,12 @@ def _with_messages(value: JSONValue) -> Any:
     have them elsewhere. A choice that says nothing is left out."""
     if not isinstance(value, dict) or not isinstance(choices := value.get("choices"), list):
         return value
-    found: list[Any] = [
-        in_form(choice, "message", "delta") for choice in choices if _says_something(choice)
-    ]
-    for choice in found:
-        if choice.get("finish_reason") == "null":
-            choice["finish_reason"] = None
+    found: list[Any] = []
+    for choice in choices:
+        if _says_something(choice):
+            reason = choice.get("finish_reason")
+            reason = None if reason == "null" else reason  # which some servers send as text
+            found.append(in_form({**choice, "finish_reason": reason}, "message", "delta"))
     return {**value, "choices": found, "usage": find_usage(value)}
 
 

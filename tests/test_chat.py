@@ -265,6 +265,13 @@ def test_a_reply_that_holds_nothing_is_an_error_that_quotes_it(ask, question, an
     )
 
 
+def test_a_finish_reason_that_is_the_text_null_is_none_but_in_a_dict(ask, question):
+    answer = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "null"}]}
+    client = ask(http(answer))
+    assert lib.create_chat_completion(client, question).choices[0].finish_reason is None
+    assert lib.create_chat_completion(client, question, into=dict) == answer
+
+
 def test_a_choice_that_only_says_how_it_ended_is_an_answer(ask, question):
     client = ask(http({"choices": [{"index": 0, "finish_reason": "content_filter"}]}))
     assert lib.create_chat_completion(client, question).text == ""
