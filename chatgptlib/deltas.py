@@ -2,8 +2,8 @@
 
     total: dict[str, Any] = {}
     for delta in deltas:
-        merge(total, delta)      # never changes `delta`
-    whole = plain(total)
+        merge(total, delta, "message")      # never changes `delta`
+    message = plain(total)
 
 Null and what is empty change nothing, nor does what is no list where a list has come. Objects
 are merged key by key. For the rest, the first of these rules that fits holds:
@@ -29,17 +29,24 @@ from typing import Any
 from .codec import is_dict, is_list
 from .dialects import index_of, whole_characters
 
-_SAID = {"content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking"}
+_MESSAGE_TEXT = {
+    "content",
+    "refusal",
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "thinking",
+}
 RUNNING_TEXT: dict[str, set[str]] = {  # by the key of the object that it stands in
-    "message": _SAID,
-    "provider_specific_fields": _SAID,
+    "message": _MESSAGE_TEXT,
+    "provider_specific_fields": _MESSAGE_TEXT,
     "reasoning": {"text", "content", "summary"},
     "thinking": {"text", "content", "summary"},
     "audio": {"data", "transcript"},
     "function": {"arguments"},
     "function_call": {"arguments"},
     "custom": {"input"},
-    "item": _SAID | {"text", "summary", "arguments", "input", "transcript"},  # of any list
+    "item": _MESSAGE_TEXT | {"text", "summary", "arguments", "input", "transcript"},  # of any list
 }
 CALLED = frozenset({"function", "custom", "function_call"})
 TOKENS = frozenset({"token_ids", "output_token_ids", "completion_token_ids", "output_ids"})

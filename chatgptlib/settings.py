@@ -1,4 +1,4 @@
-"""The settings of a client: completed from the environment, and checked before anything is sent.
+"""What a user gives a client, checked before anything is sent: its settings, and paths.
 
 No message shows the key, nor the value of a header.
 """
