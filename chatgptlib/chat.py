@@ -26,7 +26,7 @@ from .models import (
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
 )
-from .replies import E, answer_json, find_error, told_in_answer, unusable
+from .replies import E, answer_json, error_in_reply, find_error, unusable
 
 if TYPE_CHECKING:
     from .stream import ChatCompletionStream
@@ -190,7 +190,7 @@ def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
         content = b"".join([content, *pieces])
         value = answer_json(exchange, content)
     if failure := find_error(value):
-        raise _with_partial(told_in_answer(failure, exchange), value, exchange)
+        raise _with_partial(error_in_reply(failure, exchange), value, exchange)
     try:
         response = read(value)
     except DeserializeError as error:

@@ -209,13 +209,13 @@ _Reader = Callable[[Any], Any]
 _JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
 
 
-def misfit(expected: str, value: Any) -> DeserializeError:
+def type_mismatch(expected: str, value: Any) -> DeserializeError:
     """The error for a value of another JSON type than the expected one."""
     found = _JSON_NAMES.get(value.__class__, "number")
     return DeserializeError(f"$: expected {expected}, got {found}")
 
 
-def under(error: DeserializeError, step: str) -> DeserializeError:
+def prefixed(error: DeserializeError, step: str) -> DeserializeError:
     """The error with `step` put before its path."""
     path = "$" + step + error.path[1:]
     return DeserializeError(path + str(error)[len(error.path) :], path=path)
@@ -227,7 +227,7 @@ def _missing(cls: type, name: str) -> DeserializeError:
 
 def _read_dict(value: JSONValue) -> Any:
     if not isinstance(value, dict):
-        raise misfit("object", value)
+        raise type_mismatch("object", value)
     return value
 
 
@@ -235,7 +235,7 @@ def _read_needed(read: _Reader, value: Any, step: str) -> Any:
     try:
         return read(value)
     except DeserializeError as error:
-        raise under(error, step) from None
+        raise prefixed(error, step) from None
 
 
 def _read_wanted(read: _Reader, value: Any, name: str, extra: dict[str, Any]) -> Any:
@@ -248,13 +248,13 @@ def _read_wanted(read: _Reader, value: Any, name: str, extra: dict[str, Any]) ->
 
 def _read_list(read_item: _Reader, value: JSONValue) -> list[Any]:
     if not isinstance(value, list):
-        raise misfit("list", value)
+        raise type_mismatch("list", value)
     found: list[Any] = []
     try:
         for item in value:
             found.append(read_item(item))
     except DeserializeError as error:  # `len(found)` is the index of the item that failed
-        raise under(error, f"[{len(found)}]") from None
+        raise prefixed(error, f"[{len(found)}]") from None
     return found
 
 
@@ -267,7 +267,9 @@ def _read_union(options: list[tuple[Any, _Reader | None]], value: JSONValue) -> 
                 return read(value) if read else value
             except DeserializeError as error:
                 failed = error
-    raise failed or misfit(" or ".join(_JSON_NAMES[kind] for kind, read in options if read), value)
+    raise failed or type_mismatch(
+        " or ".join(_JSON_NAMES[kind] for kind, read in options if read), value
+    )
 
 
 def _json_type(hint: Any) -> type:
@@ -326,14 +328,14 @@ def _object_reader(cls: Any) -> _Reader:
         "never_extra": known.union(getattr(cls, "_never_extra", ())),
         "new": object.__new__,
         "known": known,
-        "misfit": misfit,
+        "type_mismatch": type_mismatch,
         "missing": _missing,
         "needed": _read_needed,
         "wanted": _read_wanted,
     }
     lines = [
         "def read(data):",
-        " if not isinstance(data, dict): raise misfit('object', data)",
+        " if not isinstance(data, dict): raise type_mismatch('object', data)",
         " self = new(cls)" if direct else " made = {}",
         " if known.issuperset(data): extra = {}",
         " else:",

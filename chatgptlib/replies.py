@@ -163,7 +163,7 @@ def check_depth(text: str | bytes, value: Any) -> None:
 # What an answer that is no answer raises
 
 
-def told_in_answer(
+def error_in_reply(
     told: Any, exchange: Exchange, *, hint: str = "", retry_after: float | None = None
 ) -> APIError:
     """The error that an answer tells of, with the key struck out."""
@@ -180,7 +180,7 @@ def told_in_answer(
 
 def error_event(value: JSONValue, text: str, exchange: Exchange) -> APIError:
     """The error in an event named "error": `value` is its JSON, `text` what came."""
-    return told_in_answer(value if find_error(value) else {"error": value or text}, exchange)
+    return error_in_reply(value if find_error(value) else {"error": value or text}, exchange)
 
 
 def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
@@ -199,7 +199,7 @@ def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
         hint = "Does base_url lack its /v1?"
     told = text if broken else body
     wait = retry_after(exchange.headers, time.time(), text=text, status_code=status)
-    return told_in_answer(told or exchange.reason, exchange, hint=hint, retry_after=wait)
+    return error_in_reply(told or exchange.reason, exchange, hint=hint, retry_after=wait)
 
 
 def not_json(exchange: Exchange, content: bytes) -> DeserializeError:

@@ -6,7 +6,7 @@
     for name, payload in decoder.close(): ...
 
 An event is its name (from `event:`, else "") and its data. `id`, `retry` and comments
-are passed over. Lines that are no server-sent events are kept in `stray`: where a page,
+are passed over. Lines that are no server-sent events are kept in `non_sse_text`: where a page,
 or a whole answer, stands in place of a stream, they are what the server said. Once an
 event has come, no more are kept beyond 65,536 characters.
 https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -15,7 +15,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 _BOM = b"\xef\xbb\xbf"
-_STRAY_LIMIT = 65536  # characters
+_NON_SSE_LIMIT = 65536  # characters
 
 
 class EventDecoder:
@@ -32,15 +32,15 @@ class EventDecoder:
         self._at_line = False  # a line begins with the next byte, and none of the above holds
         self._name = ""
         self._data: list[str] = []
-        self._stray: list[str] = []
-        self._stray_left = _STRAY_LIMIT
+        self._non_sse: list[str] = []
+        self._non_sse_left = _NON_SSE_LIMIT
         self.any_came: bool = False  # an event has come
         self.closed: bool = False
 
     @property
-    def stray(self) -> str:
+    def non_sse_text(self) -> str:
         """The lines that were no server-sent events, as text."""
-        return "\n".join(self._stray)
+        return "\n".join(self._non_sse)
 
     def feed(self, data: bytes) -> list[tuple[str, str]]:
         """Take some bytes; return the name and data of each event they complete."""
@@ -103,6 +103,6 @@ class EventDecoder:
         elif field == "error":  # how llama.cpp told errors until 2025
             self._name = "error"
             self._data.append(value)
-        elif field not in ("", "id", "retry") and (self._stray_left > 0 or not self.any_came):
-            self._stray.append(line)
-            self._stray_left -= len(line)
+        elif field not in ("", "id", "retry") and (self._non_sse_left > 0 or not self.any_came):
+            self._non_sse.append(line)
+            self._non_sse_left -= len(line)

@@ -33,10 +33,10 @@ from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
 from .replies import (
     check_depth,
     error_event,
+    error_in_reply,
     find_error,
     not_json,
     parsed,
-    told_in_answer,
     with_answer,
 )
 from .sse import EventDecoder
@@ -194,7 +194,7 @@ def _chunks(
             chunk: Any = read_chunk(value)
             shown = total.take(value)
             if total.may_have_failed and (failure := find_error(value)):
-                raise told_in_answer(failure, exchange)
+                raise error_in_reply(failure, exchange)
             exchange.check_deadline()
             if shown is not value or read is not read_chunk:
                 chunk = read(shown)
@@ -254,8 +254,8 @@ class _Body:
     def _last(self) -> list[tuple[str, str]]:
         """The event that the end of the body completes; or a body that held none, as one."""
         found = self._events.close()
-        stray = self._events.stray.strip()
-        return found or ([(_NO_EVENT, stray)] if stray and not self._events.any_came else [])
+        text = self._events.non_sse_text.strip()
+        return found or ([(_NO_EVENT, text)] if text and not self._events.any_came else [])
 
     def _objects_in(self, name: str, data: str) -> list[dict[str, Any]]:
         """The JSON objects of the chunks in an event: mostly one, or none."""
@@ -276,7 +276,7 @@ class _Body:
         if name not in self._names or not text:
             return []  # an event of some other kind
         if found := find_error(value):
-            raise told_in_answer(found, self._exchange)
+            raise error_in_reply(found, self._exchange)
         if name is _NO_EVENT and not isinstance(value, dict):
             raise not_json(self._exchange, text.encode("utf-8", "replace"))
         cut = broken and self._events.closed  # no fault but the end
@@ -296,11 +296,11 @@ class _Body:
         """Raise unless the stream, whose body is over, or which said that it is, ended well."""
         exchange, remarks = self._exchange, self._remarks
         if self._events.any_came:
-            remarks.append(self._events.stray)
+            remarks.append(self._events.non_sse_text)
         said = "\n".join(remarks).strip()
         for remark in remarks:
             if found := find_error(parsed(remark)[0]):
-                raise told_in_answer(found, exchange)
+                raise error_in_reply(found, exchange)
         if total.is_complete() or (total.has_choices and self._done and not said):
             return
         if said and not total.has_choices:

@@ -669,8 +669,8 @@ def nested(depth, leaf):
 def test_a_union_is_read_in_time_that_grows_with_the_answer_alone(leaf, monkeypatch):
     """Add is tried first, and fails only after all that is in its left; so does Scale then."""
     attempts = []
-    real = lib.misfit
-    monkeypatch.setattr(sys.modules[lib.Shape.__module__], "misfit",
+    real = lib.type_mismatch
+    monkeypatch.setattr(sys.modules[lib.Shape.__module__], "type_mismatch",
                         lambda *arguments: attempts.append(arguments) or real(*arguments))  # fmt: skip
 
     def attempts_for(depth):

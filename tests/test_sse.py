@@ -62,7 +62,7 @@ def test_lines_that_are_no_events_are_kept(size):
     for start in range(0, len(raw), size):
         assert decoder.feed(raw[start : start + size]) == []
     decoder.close()
-    assert decoder.stray == '{\n  "error": "busy"\n}'
+    assert decoder.non_sse_text == '{\n  "error": "busy"\n}'
 
 
 def test_an_event_is_given_as_soon_as_its_blank_line_begins():

@@ -18,7 +18,7 @@ from ..client import EVENT_STREAM, OpenAIClient, send
 from ..codec import decoder, encode, is_list, is_mapping, object_members
 from ..errors import ConfigError, JSONValue, OpenAIError, without_traceback
 from ..exchange import Exchange
-from ..replies import answer_json, error_event, not_json, parsed, told_in_answer
+from ..replies import answer_json, error_event, error_in_reply, not_json, parsed
 from ..settings import checked_path, with_query
 from ..sse import EventDecoder
 from ..stream import ResponseStream, interrupted
@@ -89,7 +89,7 @@ def answer_value(exchange: Exchange) -> Any:
         return content
     value = answer_json(exchange, content)
     if error := only_error(value):
-        raise told_in_answer(error, exchange)
+        raise error_in_reply(error, exchange)
     return value
 
 
@@ -285,12 +285,12 @@ def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
                 yield event
             if done:
                 break
-        if stray := decoder.stray.strip():  # an error, a page, or the whole answer at once
-            value, broken = parsed(stray)
+        if rest := decoder.non_sse_text.strip():  # an error, a page, or the whole answer at once
+            value, broken = parsed(rest)
             if told := only_error(value):
-                raise told_in_answer(told, exchange)
+                raise error_in_reply(told, exchange)
             if broken is not None and not decoder.any_came:
-                content = stray.encode("utf-8", "replace")
+                content = rest.encode("utf-8", "replace")
                 raise not_json(exchange, content)
             if not decoder.any_came:
                 yield ServerSentEvent("", value)
@@ -306,7 +306,7 @@ def _event(name: str, data: str, cut: bool, exchange: Exchange) -> ServerSentEve
     if name == "error":
         raise error_event(value, data, exchange)
     if told := only_error(value):
-        raise told_in_answer(told, exchange)
+        raise error_in_reply(told, exchange)
     if broken is None:
         return ServerSentEvent(name, value)
     if cut and data.lstrip().startswith(("{", "[")):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from ..codec import is_dict, is_list, misfit, under
+from ..codec import is_dict, is_list, prefixed, type_mismatch
 from ..errors import DeserializeError, JSONValue, excerpt
 from ..replies import parsed
 from .everyday import EverydayType, Limit, everyday
@@ -107,7 +107,7 @@ def scalar(kind: type) -> Shape:
             return float(value)
         if kind is int and type(value) is float and value.is_integer():
             return int(value)  # a model that writes 3.0 means 3
-        raise misfit(name, value)
+        raise type_mismatch(name, value)
 
     return Shape(name, {"type": name}, convert, lambda value: type(value) is kind)
 
@@ -121,7 +121,7 @@ def text_of_type(kind: EverydayType) -> Shape:
 
     def convert(value: Any, seen: Seen) -> Any:
         if type(value) not in kind.json_types:
-            raise misfit(kind.name, value)
+            raise type_mismatch(kind.name, value)
         try:
             return kind.read(str(value))
         except (ValueError, ArithmeticError):
@@ -160,7 +160,7 @@ def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
             return one
         if type(value) in SCALARS:
             raise DeserializeError(f"$: expected {name}, got {excerpt(json.dumps(value))}")
-        raise misfit(name, value)
+        raise type_mismatch(name, value)
 
     schema = enum_schema(known for known, _ in pairs)
     return Shape(name, schema, convert, lambda value: bool(found(value)), is_tag=True)
@@ -174,7 +174,7 @@ def _opened(value: Any, name: str) -> Any:
     kind: type[Any] = list if name == "list" else dict
     inner: Any = parsed(value)[0] if isinstance(value, str) else value
     if not isinstance(inner, kind):
-        raise misfit(name, value)
+        raise type_mismatch(name, value)
     return inner
 
 
@@ -182,7 +182,7 @@ def _read_at(step: str, shape: Shape, value: JSONValue, seen: Seen) -> Any:
     try:
         return shape.read_in(value, seen)
     except DeserializeError as error:
-        raise under(error, step) from error.__cause__
+        raise prefixed(error, step) from error.__cause__
 
 
 def array(item: Shape, make: Callable[[list[Any]], Any]) -> Shape:
@@ -298,7 +298,7 @@ def union(shapes: Iterable[Shape]) -> Shape:
         _, depth, nearest = max(misfits, key=lambda misfit: misfit[:2])
         if depth or nearest.__cause__:  # the cause: what the class itself has against it
             raise nearest
-        raise misfit(name, value)
+        raise type_mismatch(name, value)
 
     def is_exactly(value: Any) -> bool:
         return any(option.is_exactly(value) for option in options)
