@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from .codec import is_list, is_mapping
 from .connections import Connections, Limits, credentials_in
 from .errors import (
     APIError,
@@ -141,7 +142,7 @@ class OpenAIClient:
         )
         self._path: str | None = None
         self._connections = Connections(session, verify, cert, proxies)
-        self._templates: dict[tuple[str, str, str], Any] = {}
+        self._templates: dict[tuple[str, str, str], tuple[Any, Secrets]] = {}
 
     @classmethod
     @hides_variables
@@ -320,8 +321,9 @@ class OpenAIClient:
 
     # What `send` needs of a client; not for users.
 
-    def _template(self, method: str, path: str, accept: str) -> Any:
-        """The part of a request that is the same every time, made at the first."""
+    def _template(self, method: str, path: str, accept: str) -> tuple[Any, Secrets]:
+        """The part of a request that is the same every time, made at the first; and the secrets
+        of it."""
         template = self._templates.get((method, path, accept))
         if template is not None:
             return template
@@ -330,15 +332,16 @@ class OpenAIClient:
         asked = path
         if self._path is not None:  # in place of the function's own, whose query stays
             asked = with_query(self._path, path.partition("?")[2])
-        told = dict(parse_qsl(asked.partition("?")[2], keep_blank_values=True))
-        rest = {name: value for name, value in self._query.items() if name not in told}
+        query = dict(parse_qsl(asked.partition("?")[2], keep_blank_values=True))
+        rest = {name: value for name, value in self._query.items() if name not in query}
         url = with_query(f"{self.base_url}/{asked.lstrip('/')}", urlencode(rest))
         # A stream not compressed, unless wished: a proxy that compresses holds events back.
         encoding = "identity" if accept == EVENT_STREAM else "gzip, deflate"
         headers = with_headers({"Accept": accept, "Accept-Encoding": encoding}, self._headers)
         if len(self._templates) > 100:  # paths with ids in them
             self._templates.clear()
-        template = self._connections.prepare(method, url, headers)
+        secrets = self._secrets | Secrets(*secrets_in(None, {}, query))
+        template = self._connections.prepare(method, url, headers), secrets
         self._templates[method, path, accept] = template
         return template
 
@@ -385,8 +388,11 @@ def send(
     started = time.monotonic()
     due = None if client.deadline is None else started + client.deadline
     limits, limit = Limits(*client.timeout, due), client.max_response_bytes
-    template, key = client._template(method, path, accept), client._key()
-    secrets = client._secrets if key is None else client._secrets | Secrets(key.text)
+    key = client._key()
+    template, secrets = client._template(method, path, accept)
+    secrets = secrets if key is None else secrets | Secrets(key.text)
+    if client._connections.session is not None:  # which may have changed since the last call
+        secrets |= _secrets_of(client._connections.session)
     attempt, fresh = 0, False
     while True:
         request = client._request(template, body, content_type, key)
@@ -411,6 +417,18 @@ def send(
         said = (attempt, client.max_retries, delay, why, error.request_id)
         _log.info("retry %d of %d in %.2f s after %s (request %s)", *said)
         client._sleep(delay)
+
+
+def _secrets_of(session: requests.Session) -> Secrets:
+    """What a session of the user's sends of its own that works like a key."""
+    auth: Any = session.auth
+    user = auth if is_list(auth) else [getattr(auth, key, "") for key in ("username", "password")]
+    urls = [*session.proxies.values(), f"//{':'.join(map(str, user))}@"]
+    headers, query = (
+        {str(name): str(value) for name, value in found.items()} if is_mapping(found) else {}
+        for found in (session.headers, session.params)
+    )
+    return Secrets(*secrets_in(None, query, headers), *credentials_in(urls))
 
 
 def _judged(client: OpenAIClient, exchange: Exchange, started: float) -> APIError | None:

@@ -343,8 +343,8 @@ def _text_of_page(page: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """`url` as messages show it: without its query and its user, which may hold a key."""
-    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
+    """`url` as messages show it: without query, fragment and user, which may hold a key."""
+    return re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
 
 
 def hides_variables(function: F) -> F:

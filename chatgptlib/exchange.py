@@ -309,7 +309,7 @@ class Exchange:
         """The error of ours for a request that got no answer; not a byte if `untouched`."""
         error = links[0]
         names, is_timeout, lost = _names_of(links), _is_timeout(links), _is_lost(links)
-        where, reason = f"[{self.where}]", self.redacted(_reason(links))
+        where, reason = f"[{self.where}]", self._reason(links)
         connecting = before == "connecting" or "NewConnectionError" in names
         tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
         proxied = tunnel or "ProxyError" in names
@@ -351,7 +351,7 @@ class Exchange:
 
         `links` is empty for one that is read after its end.
         """
-        where, reason = f"[{self.where}]", f": {self.redacted(_reason(links))}" if links else ""
+        where, reason = f"[{self.where}]", f": {self._reason(links)}" if links else ""
         made: OpenAIError
         if self.state == "expired" or (self.state == "done" and not links):
             made = RequestTimeoutError(f"the deadline ran out while the answer came {where}")
@@ -365,6 +365,12 @@ class Exchange:
             made = kind(f"the connection was lost in the middle of the answer{reason} {where}")
         made.headers, made.request_id = self.safe_headers, self.request_id
         return made
+
+    def _reason(self, links: list[BaseException]) -> str:
+        link = _innermost(links)
+        words = link.strerror if isinstance(link, OSError) and link.strerror else str(link)
+        shown = excerpt(self.redacted(words))  # in this order: an excerpt may cut a key
+        return f"{type(link).__name__}: {shown}".removesuffix(": ")
 
     def _cause(self, links: list[BaseException]) -> BaseException | None:
         """What was behind it all, to be shown alone; None if it would show a secret."""
@@ -482,9 +488,3 @@ def _innermost(links: list[BaseException]) -> BaseException:
     # A TypeError is urllib3 1.26 finding out how old Python is.
     told = (link for link in reversed(links) if str(link) and type(link) is not TypeError)
     return next(by_system, None) or next(told, links[0])
-
-
-def _reason(links: list[BaseException]) -> str:
-    link = _innermost(links)
-    words = link.strerror if isinstance(link, OSError) and link.strerror else str(link)
-    return f"{type(link).__name__}: {excerpt(words)}".removesuffix(": ")

@@ -100,7 +100,7 @@ def _failed_choice(choice: JSONValue) -> dict[str, Any] | None:
     text = f"the server ended the answer with the finish reason {reason!r}"
     message = choice.get("message") or choice.get("delta")
     if isinstance(message, dict) and isinstance(content := message.get("content"), str) and content:
-        text += f": {excerpt(content)}"
+        text += f": {content}"
     return {"error": {"message": text}, "choice": choice}
 
 

@@ -193,10 +193,11 @@ def checked_base_url(url: object) -> tuple[str, dict[str, str]]:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"base_url is not a URL: {shown_url(url)!r}: {error}") from None
+    except ValueError:  # whose text repeats what may be a key
+        raise ConfigError("base_url is not a URL: its host or port can't be read") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"base_url must start with http:// or https://: {shown_url(url)!r}")
+        shown = f": {shown_url(url)!r}" if "://" in url else ""
+        raise ConfigError(f"base_url must start with http:// or https://{shown}")
     if re.search(r"[\x00-\x20\x7f\\]|\s", url):
         raise ConfigError(f"base_url holds a blank or control character: {shown_url(url)!r}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
@@ -219,7 +220,8 @@ def checked_key(key: object) -> str | None:
 
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
-        raise ConfigError(f"not a header name: {name!r}")
+        shown = repr(name) if not isinstance(name, str) or len(name) < 20 else "a long text"
+        raise ConfigError(f"not a header name: {shown}")
     return name
 
 

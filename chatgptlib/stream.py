@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
@@ -140,8 +141,7 @@ class ChatCompletionStream(ResponseStream[C]):
 
         Raises what iterating raises; an answer that is not whole is never returned.
         """
-        for _ in self:
-            pass
+        deque(self, maxlen=0)  # not a loop, whose variable would show the last chunk
         response = self._total.response()
         response.request_id, response.headers = self.request_id, self.headers
         return response
@@ -267,7 +267,8 @@ class _Body:
         if name.lower() in ("error", "exception") and not _is_chunk(value):
             raise error_event(value, text, self._exchange)
         if _is_chunk(value):
-            self._names.add(name)
+            if len(self._names) < _MOST_REMARKS:
+                self._names.add(name)
             self._done = self._done or name is _NO_EVENT  # the whole answer at once
             return [value]
         if text == "[DONE]":
@@ -306,16 +307,21 @@ class _Body:
         if said and not total.has_choices:
             raise not_json(exchange, said.encode("utf-8", "replace"))
         if total.has_choices:
-            missing = " and ".join(f"the finish reason of choice {i}" for i in total.unfinished)
-            done = (
+            missing = " and ".join(f"the finish reason of choice {i}" for i in total.unfinished[:3])
+            reason = (
                 f"{missing} did not come" if self._done else f"neither [DONE] came, nor {missing}"
             )
-            reason = done + (f", but: {excerpt(said)}" if said else "")
+            before, quoted = ", but: ", said
         else:
             came = {key: value for key, value in total.response().to_dict().items() if value}
             del came["object"]  # which is ours
-            reason = "it held no answer" + (f", only {excerpt(json.dumps(came))}" if came else "")
-        reason = exchange.redacted(reason)
+            reason, quoted, before = (
+                "it held no answer",
+                json.dumps(came) if came else "",
+                ", only ",
+            )
+        # Redacted first: the beginning of a key that an excerpt cuts off would not be found.
+        reason += before + excerpt(exchange.redacted(quoted)) if quoted else ""
         raise StreamInterruptedError(f"the stream ended early: {reason} [{exchange.where}]")
 
 

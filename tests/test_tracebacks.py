@@ -867,3 +867,103 @@ def test_what_is_set_on_one_error_is_not_on_another():
     one.partial, one.may_retry = "something", True
     assert (other.partial, other.may_retry) == (None, False)
     assert lib.HTTPError.__dict__.get("partial") is None
+
+
+# Keys that the client was not given as such
+
+
+@pytest.mark.parametrize("place", ["header", "user", "query"])
+def test_no_error_shows_what_a_session_of_the_users_sends_as_a_key(place, caplog):
+    secret = "sk-of-the-session"
+    with requests.Session() as session, Wire(
+        http({"error": {"message": f"bad {secret}", "code": secret}}, "401 No", f"X-Request-Id: {secret}")
+    ) as wire:  # fmt: skip
+        if place == "header":
+            session.headers["Authorization"] = f"Bearer {secret}"
+        elif place == "user":
+            session.auth = ("user", secret)
+        else:
+            session.params = {"key": secret}
+        caplog.set_level("DEBUG")
+        client = lib.OpenAIClient("", base_url=wire.url, session=session)
+        with pytest.raises(lib.AuthenticationError) as caught:
+            lib.create_chat_completion(client, QUESTION)
+    assert places_that_show(caught.value, [secret]) == []
+    logged = [one.getMessage() for one in caplog.records if one.name.startswith(lib.name)]
+    assert logged
+    assert secret not in "".join(logged)  # urllib3 logs the URL by itself
+
+
+@pytest.mark.parametrize("path", ["models?key={}", "models?api_key={}&limit=20"])
+def test_no_error_shows_a_key_in_the_query_of_one_call(path):
+    with Wire(http({"error": {"message": f"no {VALUE} nor limit=20"}}, "400 Bad")) as wire:
+        client = lib.OpenAIClient("", base_url=wire.url)
+        for get in (lambda: client.get(path.format(quote(VALUE))),
+                    lambda: client.with_options(path=path.format(quote(VALUE))).get("x")):  # fmt: skip
+            with pytest.raises(lib.BadRequestError) as caught:
+                get()
+            assert VALUE not in f"{caught.value} {caught.value.body}"
+            assert "limit=20" in str(caught.value)
+
+
+@pytest.mark.parametrize("start", range(990, 1001, 2))
+def test_no_error_shows_the_beginning_of_a_key_that_its_excerpt_cuts(start):
+    words = ("a " * 600)[: start - 4] + KEY
+    for body in (streamed(chunk("x"), f"data: {words} more\n\n".encode()),
+                 http({"choices": [{"message": {"content": words}, "finish_reason": "abort"}]})):  # fmt: skip
+        with Wire(body) as wire:
+            client = lib.OpenAIClient(KEY, base_url=wire.url)
+            ask = lib.create_chat_completion
+            if b"event-stream" in body:
+                ask = lambda *given: lib.create_chat_completion_stream(*given).response()  # noqa: E731
+            with pytest.raises(lib.OpenAIError) as caught:
+                ask(client, QUESTION)
+        assert KEY[:6] not in str(caught.value)
+
+
+def test_no_frame_of_a_stream_that_is_read_to_its_end_shows_what_came():
+    with Wire(streamed(chunk(f"a {KEY}"), done=False)) as wire:
+        stream = lib.create_chat_completion_stream(
+            lib.OpenAIClient(KEY, base_url=wire.url), QUESTION
+        )
+        with pytest.raises(lib.StreamInterruptedError) as caught:
+            stream.response()
+    assert places_that_show(caught.value, [KEY]) == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"headers": {f"Authorization: {KEY}": "x"}},
+        {"base_url": KEY},
+        {"base_url": f"htp://h/v1#key={KEY}"},
+        {"base_url": f"http://h:{KEY}/v1"},
+    ],
+    ids=["in-a-name", "as-url", "in-a-fragment", "as-a-port"],
+)
+def test_no_error_shows_a_key_in_the_place_of_another_setting(settings):
+    with pytest.raises(lib.ConfigError) as caught:
+        lib.OpenAIClient(**{"api_key": "", **settings})
+    assert places_that_show(caught.value, [KEY]) == []
+
+
+def test_an_answer_that_does_not_fit_is_told_with_its_place_its_words_and_its_request():
+    @dataclass
+    class Model:
+        data: list[lib.URLCitation]
+
+    reply = http(
+        {"data": [f"x {KEY}"]}, "200 OK", "x-request-id: req_7", "Content-Type: application/json"
+    )
+    with Wire(reply) as wire:
+        with pytest.raises(lib.DeserializeError) as caught:
+            lib.OpenAIClient(KEY, base_url=wire.url).get("models", into=Model)
+        assert str(caught.value) == (
+            '$.data[0]: expected object, got string: {"data": ["x ***"]} '
+            f"[GET {wire.url}/models] (request req_7)"
+        )
+    assert (caught.value.path, caught.value.request_id) == ("$.data[0]", "req_7")
+    assert places_that_show(caught.value, [KEY]) == []
+    zipped = http(b"PK\3\4", "200 OK", "Content-Type: application/zip")
+    with Wire(zipped) as wire, pytest.raises(lib.DeserializeError, match="not JSON"):
+        lib.OpenAIClient(KEY, base_url=wire.url).get("files/f/content", into=Model)

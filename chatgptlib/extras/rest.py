@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..client import EVENT_STREAM, OpenAIClient, send
 from ..codec import decoder, encode, is_list, is_mapping, object_members
-from ..errors import ConfigError, JSONValue, OpenAIError, without_traceback
+from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, without_traceback
 from ..exchange import Exchange
-from ..replies import answer_json, error_event, error_in_reply, not_json, parsed
+from ..replies import answer_json, error_event, error_in_reply, not_json, parsed, unusable
 from ..settings import checked_path, with_query
 from ..sse import EventDecoder
 from ..stream import ResponseStream, interrupted
@@ -50,10 +50,24 @@ def asked(
     read = None if into is None else decoder(into)
     try:
         exchange = send(client, method, path, content, accept=_ANYTHING, content_type=content_type)
-        value: AnswerT = answer_value(exchange)
-        return value if read is None else read(value)
+        answer: AnswerT = _answer_in(exchange, read)
+        return answer
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
+
+
+def _answer_in(exchange: Exchange, read: Callable[[Any], Any] | None) -> Any:
+    """The answer of an exchange, made by `read` if it is to be of some class."""
+    content = exchange.read()
+    value = answer_value(exchange, content)
+    if read is None:
+        return value
+    if isinstance(value, bytes):
+        raise not_json(exchange, content)
+    try:
+        return read(value)
+    except DeserializeError as error:
+        raise unusable(exchange, content, str(error), path=error.path) from None
 
 
 def streamed(
@@ -71,13 +85,12 @@ def streamed(
         raise without_traceback(error) from error.__cause__
 
 
-def answer_value(exchange: Exchange) -> Any:
+def answer_value(exchange: Exchange, content: bytes) -> Any:
     """The whole answer of any endpoint: JSON, bytes where it is none, None where it is empty.
 
     A file is bytes though it may hold JSON: what the caller gets depends on the endpoint,
     and not on what somebody once uploaded.
     """
-    content = exchange.read()
     if not content:
         return None
     kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
