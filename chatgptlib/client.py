@@ -172,6 +172,8 @@ class OpenAIClient:
         https://learn.microsoft.com/azure/ai-services/openai/reference
         """
         check_kinds(settings)
+        if "base_url" in settings:
+            raise TypeError("azure() takes an endpoint, not a base_url")
         endpoint = needed("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
         if "?" in endpoint or "#" in endpoint:
             raise ConfigError(f"endpoint has neither query nor fragment: {shown_url(endpoint)!r}")
@@ -193,7 +195,8 @@ class OpenAIClient:
 
     @hides_variables
     def with_options(self, *, path: str | None = None, **changes: Unpack[ClientSettings]) -> Self:
-        """A client that differs in these settings and shares the connections.
+        """A client that differs in these settings, and shares the connections unless `session`,
+        `verify`, `cert` or `proxies` is among them.
 
         For one call or many: `create_chat_completion(client.with_options(timeout=5), ...)`.
         `headers` and `query` are added to the client's own, in place of those of the same

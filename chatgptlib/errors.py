@@ -13,7 +13,7 @@
     │       └── QuotaExceededError 402    the account is out of money: never retried
     ├── DeserializeError          the answer was not what the API promises: .body .path
     ├── RefusalError              the model refused a structured answer: .response
-    ├── OutputTruncatedError      a structured answer was cut off: .response
+    ├── OutputTruncatedError      a structured answer or a tool call was cut off: .response
     ├── ToolError                 a tool call could not be carried out: .call
     └── WebhookError              a webhook's signature or time does not hold
 
@@ -42,7 +42,7 @@ class OpenAIError(Exception):
     """The base of every error here.
 
     `partial` is the answer, or as much of it as came, if any did; `messages` the exchange so
-    far when the error ended run_tools().
+    far when the error ended run_tools() or stream_tools().
     `request_id` and `headers` are the server's, where it had answered.
     """
 
@@ -74,11 +74,13 @@ class HTTPError(OpenAIError):
 
 
 class RequestTimeoutError(HTTPError, TimeoutError):
-    """A connect, read or deadline limit ran out. The server may have done the work."""
+    """A connect, read or deadline limit ran out. The server may have done the work, unless
+    `may_retry` says that there was no connection."""
 
 
 class StreamInterruptedError(HTTPError):
-    """A stream ended before its answer did. What had arrived is in `partial`."""
+    """A stream ended before its answer did. What had arrived of a chat completion is in
+    `partial`."""
 
 
 class DeserializeError(OpenAIError):
@@ -94,7 +96,8 @@ class DeserializeError(OpenAIError):
 
 
 class RefusalError(OpenAIError):
-    """The model refused to give a structured answer, in the words of the message.
+    """The model refused to give a structured answer, in the words of the message; or a content
+    filter stopped it.
 
     `response` is the whole answer.
     """
@@ -105,7 +108,7 @@ class RefusalError(OpenAIError):
 
 
 class OutputTruncatedError(OpenAIError):
-    """A structured answer reached a limit on tokens before its end.
+    """A structured answer, or a tool call, reached a limit on tokens before its end.
 
     `response` is the whole answer, with the beginning of the text and the usage.
     """
@@ -118,7 +121,8 @@ class OutputTruncatedError(OpenAIError):
 class ToolError(OpenAIError):
     """A tool call could not be carried out.
 
-    `call` is the call; `messages`, the exchange up to it, can be taken up again.
+    `call` is the call; `messages` is the exchange up to it, which can be taken up again once the
+    calls that have no answer in it are answered.
     """
 
     def __init__(self, text: str = "", call: Any = None) -> None:
@@ -195,7 +199,7 @@ class RateLimitError(APIError):
 
 
 class QuotaExceededError(RateLimitError):
-    """402, or 429 because the account has no quota left. Waiting does not help."""
+    """402, or another status because the account has no quota left. Waiting does not help."""
 
 
 class InternalServerError(APIError):

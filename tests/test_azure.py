@@ -228,3 +228,9 @@ def test_a_prompt_that_the_filter_refused_is_a_bad_request_with_its_reasons(azur
         lib.create_chat_completion(azure(http(told, "400 Bad Request")), question)
     assert caught.value.code == "content_filter"
     assert caught.value.body == told
+
+
+def test_a_base_url_beside_the_endpoint_is_refused():
+    settings = {"base_url": "https://gateway.example/v1"}
+    with pytest.raises(TypeError, match="takes an endpoint"):
+        lib.OpenAIClient.azure("https://x.openai.azure.com", deployment="d", **settings)

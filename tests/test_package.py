@@ -170,7 +170,7 @@ def lines_of(name):
     return (FOLDER / f"{name.replace('.', '/')}.py").read_text("utf-8").splitlines()
 
 
-CORE_LINES = 4_900  # 3,200 are the aim
+CORE_LINES = 4_910  # 3,200 are the aim
 ALL_LINES = 12_000  # 9,000 are the aim
 MODULE_LINES = 600
 FUNCTION_LINES = 50  # with its docstring
