@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -213,8 +213,8 @@ class Gate:
             self.note(f"mypy, pyright strict: the file {name}", "clean")
 
     def suites(self) -> str:
-        """The suite in each environment, some at a time, told in this order; the closing
-        line of the last."""
+        """The suite in each environment, some at a time, each reported when it ends; the
+        closing line of the one for the coverage."""
         found = pythons()
         missing = [one for one in VERSIONS if not any(full.startswith(one) for full in found)]
         self.note("Pythons found", ", ".join(found))
@@ -231,18 +231,23 @@ class Gate:
         for name in self.files:
             jobs[f"the file {name}"] = partial(self._on_file, name)
         jobs["the package, with its coverage"] = self._on_tools
+        failed: list[str] = []
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            started = {what: pool.submit(job) for what, job in jobs.items()}
-            closing = ""
-            for what, future in started.items():
-                closing = future.result()
-                self.note(what, closing)
+            started = {pool.submit(job): what for what, job in jobs.items()}
+            for future in as_completed(started):
+                try:
+                    self.note(started[future], future.result())
+                except Failed as error:
+                    self.note(started[future], f"failed\n{error}")
+                    failed.append(started[future])
+        if failed:
+            raise Failed(f"failed: {'; '.join(failed)}")
         self._no_test_is_missed()
         self.tool("coverage", "combine", "--quiet")
         self.tool("coverage", "report")  # fails below what setup.cfg asks for
         total = self.tool("coverage", "report", "--format=total").strip()
         self.note("branch coverage", f"{total} %")
-        return closing
+        return list(started)[-1].result()
 
     def _on(self, name: str, python: str) -> str:
         inside = environment_at(self.room / name, python, f"{self.wheel}[test]")
