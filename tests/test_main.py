@@ -623,6 +623,19 @@ def test_the_models_of_the_server_are_listed():
     assert "gpt-4o-mini" in run("models", "--offline").stdout
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>Welcome, sk-secret-key</html>", ["sk-secret-key"], {"data": "sk-secret-key"}],
+    ids=["page", "list", "no-list"],
+)
+def test_a_reply_without_a_list_of_models_is_an_error_that_names_the_server_alone(content):
+    with Wire(http(content)) as wire:
+        done = run("models", "--base-url", wire.url, OPENAI_API_KEY="sk-secret-key")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert wire.url in done.stderr
+    assert "secret" not in done.stderr
+
+
 # Characters that steer a terminal
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..client import OpenAIClient, __version__
 from ..codec import is_dict, is_list
-from ..errors import ConfigError, JSONValue, OpenAIError, excerpt
+from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
 from ..extras.partial import first_block_in
 from ..extras.stores import MemoryStore, SQLiteStore
@@ -331,7 +331,7 @@ def _list_models(arguments: Sequence[str]) -> int:
         found = client.get("models")
     models = found.get("data") if is_dict(found) else None
     if not is_list(models):
-        raise ConfigError(f"the server told no list of models: {excerpt(str(found))}")
+        raise DeserializeError(f"{client.base_url}/models did not answer with a list of models")
     for name in sorted(str(model["id"]) for model in models if is_dict(model) and "id" in model):
         print(shown_text(name, sys.stdout))
     return 0
