@@ -24,8 +24,8 @@ TYPED = Path(__file__).parent / "typed"
 def readme():
     """The README's code, as the files that a reader would make of it."""
     program = "".join(code for code in PYTHON if not code.startswith("#"))
-    bot, handler, tool_bot, service = (code for code in PYTHON if code.startswith("#"))
-    return {"program": program, "bot": bot + handler, "tool_bot": tool_bot, "service": service}
+    bot, tool_bot = (code for code in PYTHON if code.startswith("#"))
+    return {"program": program, "bot": bot, "tool_bot": tool_bot}
 
 
 def uses():
