@@ -1,34 +1,22 @@
 """What the tests of batches share: the real command in a process, and a server by a function."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from . import commands
+from .commands import COMMAND, PATIENCE
 from .wire import completion
-
-PATIENCE = 60  # seconds until a test gives up on what does not come
 
 
 def command(source, target, *arguments):
-    return [sys.executable, "-W", "error", "-m", "chatgptlib", "batch", str(source), str(target),
-            *arguments]  # fmt: skip
+    return [*COMMAND, "batch", str(source), str(target), *arguments]
 
 
-def run(source, target, *arguments, stdin=b"", **environment):
-    """The command, run to its end."""
-    done = subprocess.run(
-        command(source, target, *arguments),
-        input=stdin,
-        capture_output=True,
-        env={**os.environ, "PYTHONUTF8": "1", **environment},
-        timeout=PATIENCE,
-    )
-    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
-    return done
+def run(source, target, *arguments, **environment):
+    """The command, run to its end in this process."""
+    return commands.run("batch", source, target, *arguments, **environment)
 
 
 def written(target):

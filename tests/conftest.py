@@ -1,6 +1,8 @@
 """What every test has: an environment without settings of the person who runs it."""
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,6 +24,7 @@ settings.load_profile("gate")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ROOT = str(Path(__file__).parent.parent)
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -35,6 +38,7 @@ def bare_environment(monkeypatch, tmp_path):
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", ROOT, prepend=os.pathsep)  # for processes in any folder
 
 
 @pytest.fixture

@@ -1,19 +1,17 @@
 """The files of a batch: what is not what it seems is not paid for, and OUT loses nothing."""
 
-import io
 import json
 import os
 import shlex
 import signal
 import stat
 import subprocess
-from contextlib import redirect_stderr
-from types import SimpleNamespace
 
 import pytest
 
 from . import lib
-from .batches import PATIENCE, BatchServer, command, ids_in, refusal, run, written
+from .batches import BatchServer, command, ids_in, refusal, run, written
+from .commands import PATIENCE, run_fresh
 from .wire import completion
 
 pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
@@ -26,17 +24,18 @@ def files(tmp_path):
     return tmp_path / "in.jsonl", tmp_path / "out.jsonl"
 
 
-def asked(source, target, *arguments, stdin=None):
-    """What a server is asked by the command, and how that ended: in this process, which is
-    quicker, but for what comes from stdin."""
+def asked(source, target, *arguments):
+    """The questions that the command sends to a server, and how the command ended."""
     with BatchServer() as server:
-        arguments = ("-j", "1", *arguments, "--base-url", server.url)
-        if stdin is not None:
-            done = run(source, target, *arguments, stdin=stdin)
-        else:
-            with redirect_stderr(io.StringIO()) as errors:
-                code = lib.main(["batch", str(source), str(target), *arguments])
-            done = SimpleNamespace(returncode=code, stderr=errors.getvalue())
+        done = run(source, target, "-j", "1", *arguments, "--base-url", server.url)
+    return server.questions, done
+
+
+def asked_from_stdin(text, target):
+    """The same for a batch whose requests are piped in."""
+    with BatchServer() as server:
+        arguments = ["batch", "-", target, "-j", "1", "--base-url", server.url]
+        done = run_fresh(*arguments, stdin=text)
     return server.questions, done
 
 
@@ -200,12 +199,12 @@ def test_only_the_first_of_many_unreadable_lines_are_listed(files):
 
 def test_a_hyphen_is_stdin_and_stdout(files):
     _, target = files
-    questions, done = asked("-", "-", stdin="grün\n".encode())
+    questions, done = asked_from_stdin("grün\n", "-")
     assert (questions, done.returncode) == (["grün"], 0)
     (told,) = map(json.loads, done.stdout.splitlines())
     assert told["response"]["choices"][0]["message"]["content"] == "ok"
     assert "if this is stopped, it can't go on: name a file as OUT" in done.stderr
-    questions, done = asked("-", target, stdin=b"a\nb\n")
+    questions, done = asked_from_stdin("a\nb\n", target)
     assert questions == ["a", "b"]
     assert ids_in(target) == [1, 2]
 

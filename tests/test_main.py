@@ -12,23 +12,10 @@ from pathlib import Path
 import pytest
 
 from . import lib
+from .commands import COMMAND, run, run_fresh
 from .wire import CLOSE, SILENCE, Reply, Wire, chunk, completion, http, streamed
 
 pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
-
-COMMAND = [sys.executable, "-W", "error", "-m", "chatgptlib"]
-
-
-def run(*arguments, stdin=None, **environment):
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONUTF8": "1", **environment},
-        timeout=60,
-    )
 
 
 @pytest.fixture
@@ -155,8 +142,7 @@ def test_what_came_of_a_cut_answer_is_printed_before_the_error():
 
 
 def test_text_that_is_no_text_is_an_error():
-    done = subprocess.run([*COMMAND, "--offline"], input=b"\xff\xfe\xff", capture_output=True,
-                          env={**os.environ, "PYTHONUTF8": "1"}, timeout=60)  # fmt: skip
+    done = run_fresh("--offline", stdin=b"\xff\xfe\xff", text=False)
     assert done.returncode == 1
     assert done.stderr.startswith(b"chatgptlib: what is piped in is not utf-8 text")
     assert done.stderr.count(b"\n") == 1
@@ -191,7 +177,7 @@ def test_a_full_disk_is_no_traceback():
 
 def test_a_terminal_that_lacks_a_character_is_no_error():
     with Wire(streamed(chunk("Grüße 👋"))) as wire:
-        done = run("--base-url", wire.url, "Hi", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+        done = run_fresh("--base-url", wire.url, "Hi", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, "Gr??e ?\n")
 
 
@@ -400,7 +386,7 @@ def test_an_image_that_cannot_be_sent_is_one_line(tmp_path):
 
 
 def test_requests_are_logged_where_that_is_wished():
-    done = run("--offline", "-v", "Hi")
+    done = run_fresh("--offline", "-v", "Hi")
     assert "/v1/chat/completions -> 200 in " in done.stderr
 
 
@@ -559,8 +545,7 @@ def test_a_file_that_is_neither_is_one_line(tmp_path, content):
 
 def test_an_image_comes_from_stdin():
     with Wire(streamed(chunk("ok"))) as wire:
-        done = subprocess.run([*COMMAND, "--base-url", wire.url, "-i", "-", "What?"],
-                              input=b"GIF89a...", capture_output=True, timeout=60)  # fmt: skip
+        done = run_fresh("--base-url", wire.url, "-i", "-", "What?", stdin=b"GIF89a...", text=False)
     assert (done.returncode, done.stdout) == (0, b"ok\n")
     text, image = wire.requests[0].json["messages"][0]["content"]
     assert text["text"] == "What?"
@@ -677,7 +662,7 @@ def test_no_message_steers_the_terminal():
     refused = http({"error": {"message": EVIL}}, "400 Bad Request")
     for reply in (http(answer, "200 OK", "x-request-id: r\x9b2J"), http(refusal), refused):
         with Wire(reply) as wire:
-            done = run("--usage", "-v", "--no-stream", "--base-url", wire.url, "Hi")
+            done = run_fresh("--usage", "-v", "--no-stream", "--base-url", wire.url, "Hi")
         assert all(ord(char) >= 32 or char == "\n" for char in done.stderr)
         assert not set("\x7f\x9b\u202e\u200b") & set(done.stderr)
         assert "owned" in done.stderr
