@@ -136,6 +136,8 @@ def failures():
         yield failures_of
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 @pytest.mark.parametrize("scheme", ["plain", "tls"])
 @pytest.mark.parametrize("when", ["early", "late"])
 @pytest.mark.parametrize("green", GREEN)

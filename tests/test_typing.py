@@ -17,6 +17,8 @@ pytest.importorskip("pyright", reason="no pyright is installed")
 if lib.name != "chatgptlib":
     pytest.skip("the package writes the file", allow_module_level=True)
 
+pytestmark = pytest.mark.gate  # half a minute of checkers
+
 ROOT = Path(lib.modules[0].__file__).parent.parent
 TYPED = Path(__file__).parent / "typed"
 

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import configparser
+import functools
 import hashlib
 import importlib
 import inspect
@@ -27,8 +28,15 @@ if lib.name != "chatgptlib":
 
 from chatgptlib.apps import vendor
 
-CORE_TEXT = vendor.vendored()
-TEXT = vendor.vendored(["all"])
+
+@functools.cache
+def vendored(*extras):
+    """The file with these extras; made once, since each takes a fraction of a second."""
+    return vendor.vendored(extras)
+
+
+CORE_TEXT = vendored()
+TEXT = vendored("all")
 TREE = ast.parse(TEXT)
 EITHER = pytest.mark.parametrize("text", [CORE_TEXT, TEXT], ids=["core", "all"])
 EXTRA_NAMES = sorted(name.removeprefix("extras.") for name in EXTRAS)
@@ -176,20 +184,20 @@ def test_an_extra_comes_with_the_extras_that_it_imports_and_no_others(extra):
             if isinstance(node, ast.ImportFrom) and node.level:
                 room, _, one = imported(name, node).rpartition(".")
                 todo += [one] if room == "extras" and one not in needed else []
-    assert extras_in(vendor.vendored([extra])) == sorted(needed)
+    assert extras_in(vendored(extra)) == sorted(needed)
 
 
 def test_conversations_bring_their_stores_and_tools_their_schemas():
-    assert {"conversations", "stores"} <= set(extras_in(vendor.vendored(["conversations"])))
-    assert "stores" not in extras_in(vendor.vendored(["tools"]))
-    assert "schema" in extras_in(vendor.vendored(["tools"]))
+    assert {"conversations", "stores"} <= set(extras_in(vendored("conversations")))
+    assert "stores" not in extras_in(vendored("tools"))
+    assert "schema" in extras_in(vendored("tools"))
 
 
 def test_the_same_extras_in_any_order_and_with_their_needs_named_give_the_same_bytes():
-    text = vendor.vendored(["conversations", "media"])
-    assert vendor.vendored(["media", "stores", "conversations", "media"]) == text
+    text = vendored("conversations", "media")
+    assert vendored("media", "stores", "conversations", "media") == text
     assert f"# Made by `{COMMAND} --with conversations,media -o FILE`." in text
-    assert vendor.vendored(["media", "all"]) == vendor.vendored(EXTRA_NAMES) == TEXT
+    assert vendored("media", "all") == vendored(*EXTRA_NAMES) == TEXT
 
 
 def test_the_order_of_the_folder_does_not_matter(monkeypatch):
@@ -205,9 +213,9 @@ def test_the_order_of_the_folder_does_not_matter(monkeypatch):
 
 @pytest.mark.parametrize("extra", EXTRA_NAMES)
 def test_the_command_in_a_file_makes_that_file(extra):
-    text = vendor.vendored([extra])
+    text = vendored(extra)
     (named,) = re.findall(r"(?m)^# Made by `.* --with (\S+) -o FILE`", text)
-    assert vendor.vendored(named.split(",")) == text
+    assert vendored(*named.split(",")) == text
 
 
 def test_an_extra_that_is_not_there_is_refused_with_those_that_are(tmp_path, capsys):
@@ -241,12 +249,12 @@ def test_the_core_says_which_extra_is_missing_and_how_to_add_it(core):
                 needing()
             command = f"`{COMMAND} --with {extra} -o FILE`"
             assert str(caught.value) == f"core_alone was made without {extra}: {command} adds it"
-            assert extra in extras_in(vendor.vendored([extra]))
+            assert extra in extras_in(vendored(extra))
     assert core.ChatMessage.user("Look.", images=()).text == "Look."
 
 
 def test_what_adds_an_extra_keeps_those_that_are_there():
-    text = vendor.vendored(["tools", "webhooks"])
+    text = vendored("tools", "webhooks")
     assert f"`{COMMAND} --with media,tools,webhooks -o FILE` adds it" in text
     assert "was made without" not in TEXT
 
@@ -258,7 +266,7 @@ def test_the_list_tells_the_size_of_each_file_and_what_each_extra_needs(capsys):
     assert [row[1] for row in told] == ["(the core)", *EXTRA_NAMES, "all"]
     for row in told:
         extra = row[1] if row[1] in EXTRA_NAMES else None
-        text = {"(the core)": CORE_TEXT, "all": TEXT}.get(row[1]) or vendor.vendored([extra])
+        text = {"(the core)": CORE_TEXT, "all": TEXT}.get(row[1]) or vendored(extra)
         assert int(row[2].replace(",", "")) == len(text.splitlines())
         assert int(row[3].replace(",", "")) == len(text.encode())
         needs = [name for name in extras_in(text) if name != extra] if extra else []
@@ -450,7 +458,7 @@ def test_what_the_command_wrote_it_replaces(tmp_path, there):
     target = tmp_path / "x.py"
     target.write_bytes(there.encode())
     assert written(target, "--with", "media") == 0
-    assert target.read_text() == vendor.vendored(["media"])
+    assert target.read_text() == vendored("media")
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
@@ -556,7 +564,7 @@ def checked(path):
 @pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["lf", "crlf"])
 def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extras, newline):
     target = tmp_path / "x.py"
-    target.write_bytes(vendor.vendored(extras).replace("\n", newline).encode())
+    target.write_bytes(vendored(*extras).replace("\n", newline).encode())
     assert checked(target) == 0
     told = capsys.readouterr().out
     assert told == f"{target} is what chatgptlib {lib.__version__} writes\n"
