@@ -501,6 +501,29 @@ def test_words_of_the_command_line_are_a_prompt_behind_two_hyphens():
     assert asked == ["batch up", "chat about tea", "Hi"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["-v", "batch", "in", "out"], "batch"),
+        (["-m", "m", "models"], "models"),
+        (["-v", "serve", "tea"], "serve"),
+        (["chat", "vendor"], "vendor"),
+    ],
+)
+def test_a_command_after_an_option_is_not_sent_as_a_prompt(arguments, command):
+    with Wire(streamed(chunk("ok"))) as wire:
+        done = run(*arguments, OPENAI_BASE_URL=wire.url)
+    assert (done.returncode, done.stdout, wire.requests) == (2, "", [])
+    assert f"a command comes first: chatgptlib {command} ..." in done.stderr
+    assert f"chatgptlib ... -- {command} ..." in done.stderr
+
+
+def test_two_hyphens_after_an_option_make_a_command_a_prompt():
+    with Wire(streamed(chunk("ok"))) as wire:
+        assert run("-m", "models", "--", "serve", "tea", OPENAI_BASE_URL=wire.url).stdout == "ok\n"
+    assert wire.requests[0].json["messages"][0]["content"] == "serve tea"
+
+
 @pytest.mark.parametrize("command", [[], ["batch"], ["models"], ["serve"], ["vendor"]])
 def test_help_fits_on_a_screen(command):
     lines = run(*command, "--help", COLUMNS="80").stdout.splitlines()

@@ -43,6 +43,7 @@ from .chat import (
 _OFFLINE_DELAY = 0.03  # seconds between pieces, so that one sees a stream
 _NO_PROXY = {"http": "", "https": "", "all": ""}
 _UNNAMED = "unnamed"  # the id of a conversation that is not kept
+_COMMANDS = ("chat", "batch", "models", "serve", "vendor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,9 +130,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
         description="Ask a chat model, or chat with it if there is no PROMPT. The key is read "
         "from OPENAI_API_KEY. Text that is piped in follows: git diff | chatgptlib 'Review this:'",
-        epilog="Commands: chat, batch, models, serve, vendor (--help tells more); a PROMPT that "
-        "begins with such a word stands behind --. Exit codes: 0 answered, 1 error, 2 wrong usage, "
-        "3 cut off, 4 does not fit --schema or -x.",
+        epilog=f"Commands: {', '.join(_COMMANDS)} (--help tells more). A command comes first; put "
+        "-- before a PROMPT that begins with such a word. Exit codes: 0 answered, 1 error, "
+        "2 wrong usage, 3 cut off, 4 does not fit --schema or -x.",
     )
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
@@ -160,6 +161,11 @@ def _parsed(given: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(given)
     options.no_stream |= options.json or options.extract
     task, is_kept = options.task, options.conversation or options.newest
+    if options.prompt and (word := options.prompt[0]) in _COMMANDS and "--" not in given:
+        parser.error(
+            f"a command comes first: chatgptlib {word} ... To send a prompt that begins with "
+            f"{word!r}, put -- before it: chatgptlib ... -- {word} ..."
+        )
     if options.conversation == "":
         parser.error("-c: an id is not empty")
     if task and (options.prompt or options.image or options.file or options.json):
