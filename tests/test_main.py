@@ -5,8 +5,10 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -171,8 +173,29 @@ def test_a_full_disk_is_no_traceback():
         done = subprocess.run([*COMMAND, "--offline", "Hi"], stdin=subprocess.DEVNULL, stdout=full,
                               stderr=subprocess.PIPE, text=True, timeout=60)  # fmt: skip
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "cannot write the answer" in done.stderr
+    assert done.stderr == "chatgptlib: input or output failed: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
+@pytest.mark.parametrize("stdin", ["0> /dev/null", "<&- -i -"], ids=["write-only", "closed"])
+def test_a_stdin_that_cannot_be_read_is_not_blamed_on_the_answer(stdin):
+    words = f'"$0" -m chatgptlib --offline Hi {stdin}'
+    done = subprocess.run(["sh", "-c", words, sys.executable], capture_output=True, text=True,
+                          timeout=60)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "Bad file descriptor" in done.stderr
+    assert "answer" not in done.stderr
+
+
+def test_a_stdout_without_a_file_may_fail_too(command_line, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert command_line.main(["--offline", "Hi"]) == 1
+    assert "No space left" in capsys.readouterr().err
 
 
 def test_a_terminal_that_lacks_a_character_is_no_error():
@@ -305,6 +328,28 @@ def test_a_store_that_is_another_file_is_one_line(tmp_path):
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.count("\n") == 1
     assert (tmp_path / "notes.txt").read_text() == "Dear diary, " * 100
+
+
+def test_a_conversation_with_a_damaged_row_can_be_forgotten(tmp_path):
+    kept = ["-c", "ann", "--store", str(tmp_path / "chats.db")]
+    run(*kept, "--offline", "Hi")
+    with closing(sqlite3.connect(tmp_path / "chats.db")) as database:
+        database.execute("UPDATE message SET body = '{'")
+        database.commit()
+    shown = run(*kept, "--history")
+    assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
+    assert "is damaged" in shown.stderr
+    assert run(*kept, "--delete").returncode == 0
+    assert run(*kept, "--list").stdout == ""
+    done = run(*kept, "--delete")
+    assert (done.returncode, done.stderr) == (1, "chatgptlib: there is no conversation 'ann'\n")
+
+
+def test_a_damaged_store_file_says_what_to_do(tmp_path):
+    (tmp_path / "chats.db").write_bytes(b"SQLite format 3\0" + b"damaged" * 100)
+    done = run("-c", "ann", "--store", str(tmp_path / "chats.db"), "--offline", "Hi")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "move the file away, or name another with --store" in done.stderr
 
 
 # Files, schemas and parameters

@@ -65,10 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # else whoever read our output has stopped
-            complain(f"cannot write the answer: {error}")
-        # Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # the reader of our output has stopped
+            complain(f"input or output failed: {error}")
+        with suppress(OSError):  # stdout may have no file
+            # Python would write what is left at exit, and report the same error again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
         return 1
 
 
@@ -351,12 +352,11 @@ def _run_on_store(options: argparse.Namespace, store: SQLiteStore | MemoryStore)
         for name in store.ids():
             print(name if name.isprintable() else json.dumps(name))
         return 0
-    found = store.load(checked_conversation_id(options.conversation))
-    if options.task == "delete" and found:
-        store.delete(options.conversation)
+    name = checked_conversation_id(options.conversation)
+    if options.task == "delete" and store.delete(name):  # also one that can't be loaded
         return 0
-    if found is None:
-        complain(f"there is no conversation {options.conversation!r}")
+    if options.task == "delete" or (found := store.load(name)) is None:
+        complain(f"there is no conversation {name!r}")
         return 1
     system, messages = found
     told = [f"system: {system}"] if system else []

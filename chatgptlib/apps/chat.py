@@ -202,7 +202,10 @@ def explained(error: OpenAIError) -> str:
             "no API key: set the environment variable OPENAI_API_KEY, name a server that needs "
             "none with --base-url, or try --offline"
         )
-    return "; ".join([str(error), *(_HINTS[kind] for kind in _HINTS if isinstance(error, kind))])
+    hints = [_HINTS[kind] for kind in _HINTS if isinstance(error, kind)]
+    if type(error.__cause__).__name__ == "DatabaseError":  # of sqlite3: the file is damaged
+        hints.append("move the file away, or name another with --store")
+    return "; ".join([str(error), *hints])
 
 
 _CUT = {
