@@ -150,6 +150,13 @@ def test_a_key_and_a_port_can_be_chosen():
         pytest.param([{"Cut": {"before": 3}}], "before", id="an-unknown-word"),
         pytest.param({"reply": []}, "reply", id="an-unknown-part"),
         pytest.param({"rules": ["Hi!"]}, "rules", id="a-rule-without-condition"),
+        pytest.param({"rules": [["a"]]}, "rules", id="a-rule-without-reply"),
+        pytest.param({"rules": [[]]}, "rules", id="an-empty-rule"),
+        pytest.param({"rules": [{"a": 1}]}, "rules", id="a-rule-that-is-an-object"),
+        pytest.param({"rules": 5}, "rules", id="rules-that-are-a-number"),
+        pytest.param([{"Cut": 3}], "Cut", id="a-fault-without-an-object"),
+        pytest.param([{"Pieces": {"sizes": []}}], "sizes", id="pieces-of-no-size"),
+        pytest.param("[" * 100_000, "script.json", id="nested-too-deeply"),
         pytest.param([{"Stall": {"seconds": "long"}}], "long", id="no-time"),
     ],
 )
@@ -159,7 +166,7 @@ def test_a_script_that_is_none_is_wrong_usage(script, content, words):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_wrong_usage():

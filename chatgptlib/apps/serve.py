@@ -8,7 +8,6 @@ as `OfflineServer` takes them; a fault is `{"Cut": {"after": 3}}`.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import signal
 import sys
@@ -20,6 +19,8 @@ from typing import Any
 from ..codec import is_dict, is_list
 from ..extras.offline import OfflineServer
 from ..extras.offline_replies import Cut, Inject, Pieces, Stall
+from ..replies import parsed
+from .chat import complain
 
 _SCRIPT_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Inject, Pieces, Stall)}
 
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         script = _script(options.script) if options.script else {}
         server = OfflineServer(**script, **settings).start()
     except (OSError, OverflowError, TypeError, ValueError) as error:
-        parser.error(str(error))
+        complain(f"cannot serve: {error}")
+        return 2
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -60,11 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _script(path: Path) -> dict[str, Any]:
     """What a file says for OfflineServer. Raises ValueError or TypeError."""
-    given = json.loads(path.read_text(encoding="utf-8-sig"))
+    given, broken = parsed(path.read_text(encoding="utf-8-sig"))
+    if broken is not None:
+        raise ValueError(f"{path} is not JSON: {broken}")
     script: dict[str, Any] = given if is_dict(given) else {"replies": given}
     if is_list(replies := script.get("replies")):
         script["replies"] = [_reply(reply) for reply in replies]
-    script["rules"] = [(*rule[:-1], _reply(rule[-1])) for rule in script.get("rules", ())]
+    rules = script.get("rules", [])
+    if not is_list(rules) or not all(is_list(rule) and len(rule) == 2 for rule in rules):
+        raise ValueError("rules must be a list of pairs, [condition, reply]")
+    script["rules"] = [(condition, _reply(reply)) for condition, reply in rules]
     return script
 
 
@@ -72,5 +79,7 @@ def _reply(value: Any) -> Any:
     """A reply, with an object for each fault: its name, and in it what it is made with."""
     if not is_dict(value) or len(value) != 1 or (name := min(value)) not in _SCRIPT_FAULTS:
         return value
-    given = {key: _reply(item) if key == "answer" else item for key, item in value[name].items()}
+    if not is_dict(settings := value[name]):
+        raise ValueError(f"{name} must be an object with its arguments, not {settings!r:.40}")
+    given = {key: _reply(item) if key == "answer" else item for key, item in settings.items()}
     return _SCRIPT_FAULTS[name](**given)

@@ -139,7 +139,7 @@ class Pieces(Fault):
     sizes: Sequence[int]
 
     def _spoil(self, answer: OfflineAnswer) -> None:
-        if min(self.sizes) < 1:
+        if not self.sizes or min(self.sizes) < 1:
             raise ValueError(f"sizes must be 1 or more, not {self.sizes!r}")
         sizes = chain(self.sizes, repeat(self.sizes[-1]))
         steps, answer.steps, answer.is_chunked = answer.steps, [], True
