@@ -295,6 +295,20 @@ def test_ordered_sorts_out_as_in(files):
     ]
 
 
+def test_an_out_that_cannot_be_sorted_leaves_nothing_beside_it(files, monkeypatch, capsys):
+    source, target = files
+    source.write_text("a\nb\n")
+
+    def full(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert lib.main(["batch", "--offline", "--ordered", str(source), str(target)]) == 1
+    assert "cannot sort" in capsys.readouterr().err
+    assert sorted(ids_in(target)) == [1, 2]
+    assert {path.name for path in target.parent.iterdir()} == {"in.jsonl", "out.jsonl"}
+
+
 def test_stdout_can_not_be_ordered(files):
     files[0].write_text("a\n")
     done = run(files[0], "-", "--ordered", "--offline")

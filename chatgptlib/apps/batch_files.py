@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, excerpt
@@ -324,6 +325,8 @@ class BatchOutput:
             os.replace(new, self._path)  # at once: nothing is lost on the way
         except OSError as error:
             raise ConfigError(f"cannot sort {self._name}: {error.strerror}") from error
+        finally:
+            Path(new).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let another batch write the file."""
