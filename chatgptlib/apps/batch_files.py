@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, excerpt
 from ..models import CreateChatCompletionResponse
+from ..replies import parsed
 
 _ENCODINGS = {  # by the byte order mark; that of UTF-32 begins as that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -54,7 +55,7 @@ def read_requests(options: argparse.Namespace) -> tuple[list[BatchLine], list[st
     source, name = options.source, "stdin" if options.source == "-" else repr(options.source)
     text = _text_of(source, name)
     begin = text.lstrip()[:1]
-    array: JSONValue = _json_in(text)[0] if begin == "[" else None
+    array: JSONValue = parsed(text)[0] if begin == "[" else None
     if source.lower().endswith((".csv", ".tsv")) or (options.prompt and begin not in ("{", "[")):
         unit, records = "row", _rows(text, name)
     elif isinstance(array, list):
@@ -99,7 +100,10 @@ def _values(text: str, name: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(map(str.strip, text.split("\n")), 1):
         if not line:
             continue
-        value, error = _json_in(line) if line[0] in '{["' else (line, None)
+        value: Any = line
+        error: Exception | None = None
+        if line[0] in '{["':
+            value, error = parsed(line)
         if unclosed and _is_begun(f"{unclosed}\n{line}"):
             raise ConfigError(
                 f"{name}: JSON goes on from the line before into line {number}: put each request "
@@ -187,16 +191,9 @@ def _mark(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _json_in(text: str | bytes) -> tuple[Any, Exception | None]:
-    try:
-        return json.loads(text), None
-    except (ValueError, RecursionError) as error:
-        return None, error
-
-
 def _is_begun(text: str) -> bool:
     """Whether this is JSON, or would be if it went on."""
-    _, error = _json_in(text)
+    _, error = parsed(text)
     return error is None or (isinstance(error, json.JSONDecodeError) and error.pos >= len(text))
 
 
@@ -235,7 +232,7 @@ class BatchOutput:
         whole, line = 0, b""
         with open(self._path, "rb") as lines:
             for number, line in enumerate(lines, 1):
-                told, error = _json_in(line)
+                told, error = parsed(line)
                 if self._note(told):
                     whole += len(line)
                 elif error and line[:7] == b'{"id": '[: len(line)] and not line.endswith(b"\n"):
@@ -314,7 +311,7 @@ class BatchOutput:
         if not self.is_file or not (order or self._has_old_lines):
             return
         with open(self._path, "rb") as lines:
-            last = {found[0]: line for line in lines if (found := _answer_in(json.loads(line)))}
+            last = {found[0]: line for line in lines if (found := _answer_in(parsed(line)[0]))}
         wanted = [last.pop(str(line.id), b"") for line in order]
         new = f"{self._path}.{os.getpid()}"
         try:
