@@ -49,6 +49,10 @@ _FAULTS = {
     "has no backslashes, blanks or control characters": r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff]|\s",
 }
 _KEY_HEADERS = frozenset({"authorization", "api-key"})
+NO_KEY = (
+    "no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..., "
+    "or base_url=... of a server that needs none"
+)
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 600.0
 
@@ -123,10 +127,7 @@ def key_to_send(
     if has_key(headers):
         return None
     if found is None and re.match("https?://api[.]openai[.]com(?![^:/])", base_url, re.I):
-        raise ConfigError(
-            "no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..., "
-            "or base_url=... of a server that needs none"
-        )
+        raise ConfigError(NO_KEY)
     return found
 
 

@@ -148,6 +148,9 @@ def test_commands_change_the_chat(tmp_path):
         terminal.until("Ctrl-C stops an answer.")
         terminal.say("/nonsense")
         terminal.until("not a command: /nonsense")
+        for command, needed in (("/model", "NAME"), ("/save", "FILE")):
+            terminal.say(command)
+            terminal.until(f"{command} needs an argument: {command} {needed}")
         terminal.say("/model other-model")
         terminal.until("asking other-model")
         terminal.say("/system Be kind.")

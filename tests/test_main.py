@@ -85,6 +85,22 @@ def test_usage_goes_to_stderr(how):
     assert "prompt +" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("usage", "shown"),
+    [
+        ({"completion_tokens": 2, "total_tokens": 5}, "2 completion = 5 tokens"),
+        ({"prompt_tokens": 3, "completion_tokens": 2}, "3 prompt + 2 completion tokens"),
+        ({"total_tokens": 5}, "5 tokens"),
+        ({}, "the server told no usage"),
+    ],
+    ids=["no-prompt", "no-total", "total-alone", "empty"],
+)
+def test_only_the_tokens_that_were_told_are_shown(usage, shown):
+    with Wire(http({**completion("Hi"), "usage": usage})) as wire:
+        done = run("--no-stream", "--usage", "--base-url", wire.url, "Hi")
+    assert done.stderr == f"chatgptlib: {shown}\n"
+
+
 def test_a_program_may_call_it_with_streams_of_its_own(command_line, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe\n"))
     monkeypatch.setattr(sys, "stdout", io.StringIO())
@@ -407,6 +423,12 @@ def test_a_schema_that_is_no_object_is_exit_code_2(tmp_path, content):
     done = run("--offline", "--schema", str(tmp_path / "a.json"), "What?")
     assert (done.returncode, done.stdout) == (2, "")
     assert "holds no JSON object" in done.stderr
+
+
+def test_a_schema_file_that_is_not_there_is_said_not_to_be_readable(tmp_path):
+    done = run("--offline", "--schema", str(tmp_path / "a.json"), "What?")
+    assert done.returncode == 2
+    assert f"cannot read '{tmp_path / 'a.json'}': No such file or directory" in done.stderr
 
 
 @pytest.mark.parametrize(

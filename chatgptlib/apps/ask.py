@@ -22,12 +22,13 @@ from typing import Any
 
 from ..client import OpenAIClient, __version__
 from ..codec import is_dict, is_list
-from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, excerpt
+from ..errors import ConfigError, DeserializeError, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
 from ..extras.partial import first_block_in
 from ..extras.stores import MemoryStore, SQLiteStore
 from ..extras.strict import misfit_of
 from ..models import ChatMessage, Model
+from ..replies import parsed
 from .chat import (
     InteractiveChat,
     complain,
@@ -179,22 +180,24 @@ def _parsed(given: Sequence[str]) -> argparse.Namespace:
 
 
 def _parameter(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    try:
-        if not key or not equals:
-            raise ValueError
-        return key, json.loads(value)
-    except (ValueError, RecursionError):
-        hint = f'{key}="{value}"' if equals and key else "KEY=JSON"
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON; text: '{hint}'") from None
+    key, _, written = text.partition("=")
+    value, broken = parsed(written)
+    if not key or broken is not None:
+        hint = f"""; for text: '{key}="{written}"'""" if key and written else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON{hint}")
+    return key, value
 
 
 def _schema(name: str) -> dict[str, Any]:
     """The response_format for a file with a schema, or with what stands around it."""
     try:
-        schema: JSONValue = json.loads(Path(name).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"{name!r} holds no JSON: {error}") from None
+        schema, broken = parsed(Path(name).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {name!r}: {error.strerror}") from None
+    except ValueError as error:  # it is not UTF-8
+        schema, broken = None, error
+    if broken is not None:
+        raise argparse.ArgumentTypeError(f"{name!r} holds no JSON: {broken}")
     if not isinstance(schema, dict):
         raise argparse.ArgumentTypeError(f"{name!r} holds no JSON object")
     if isinstance(inner := schema.get("json_schema"), dict):

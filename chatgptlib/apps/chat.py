@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..dialects import whole_characters
-from ..errors import AuthenticationError, ConfigError, NotFoundError, OpenAIError
+from ..errors import AuthenticationError, NotFoundError, OpenAIError
 from ..extras.conversations import ChatOptions, Conversations, ConversationStream
 from ..extras.results import added_usage
 from ..models import (
@@ -26,6 +26,7 @@ from ..models import (
     ChatMessage,
     CreateChatCompletionResponse,
 )
+from ..settings import NO_KEY
 
 _HELP = """\
 /restart       begin a new conversation
@@ -36,6 +37,7 @@ _HELP = """\
 /quit          leave, as exit, quit and Ctrl-D do
 \"""            begins and ends a question of several lines
 Ctrl-C stops an answer."""
+_NEEDED = {"/model": "NAME", "/save": "FILE"}
 
 
 class InteractiveChat:
@@ -102,10 +104,12 @@ class InteractiveChat:
         elif name == "/system":
             self._options = dataclasses.replace(self._options, system_prompt=argument)
             told = "(from here on)" if argument else "(none from here on)"
-        elif name == "/model" and argument:
+        elif name in _NEEDED and not argument:
+            told = f"{name} needs an argument: {name} {_NEEDED[name]}"
+        elif name == "/model":
             self._options = dataclasses.replace(self._options, model=argument)
             told = f"(asking {argument} from here on)"
-        elif name == "/save" and argument:
+        elif name == "/save":
             told = self._save(argument)
         elif name == "/usage":
             extra = {"stream_options": {"include_usage": True}, **self._options.extra}
@@ -197,7 +201,7 @@ _HINTS: dict[type[OpenAIError], str] = {
 
 def explained(error: OpenAIError) -> str:
     """An error, with the option or variable that helps."""
-    if isinstance(error, ConfigError) and str(error).startswith("no API key"):
+    if str(error) == NO_KEY:  # which names the parameters of Python
         return (
             "no API key: set the environment variable OPENAI_API_KEY, name a server that needs "
             "none with --base-url, or try --offline"
@@ -277,7 +281,8 @@ def shown_usage(usage: ChatCompletionUsage | None) -> str:
     """The tokens used, in words; "" where they were not told."""
     if usage is None:
         return ""
-    return (
-        f"{usage.prompt_tokens} prompt + {usage.completion_tokens} completion"
-        f" = {usage.total_tokens} tokens"
-    )
+    counts = {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
+    text = " + ".join(f"{counts[name]} {name}" for name in counts if counts[name] is not None)
+    if usage.total_tokens is not None:
+        text += f" = {usage.total_tokens}" if text else str(usage.total_tokens)
+    return text and f"{text} tokens"
