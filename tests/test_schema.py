@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, make_dataclass
 from enum import Enum, IntEnum
 from typing import Annotated, Any, Literal, NewType, Optional, TypedDict, TypeVar, Union
 
@@ -128,6 +128,15 @@ STEP = {
 }
 
 
+def strict_form(of):
+    """The strict schema of a type: of a property with it, where it can't be the root."""
+    if lib.json_schema(of, strict=False).get("type") == "object":
+        return lib.json_schema(of)
+    root = lib.json_schema(make_dataclass("Holder", [("value", of)]))
+    definitions = {key: root[key] for key in ("$defs",) if key in root}
+    return {**root["properties"]["value"], **definitions}
+
+
 @pytest.mark.parametrize(
     ("of", "schema"),
     [
@@ -202,7 +211,13 @@ STEP = {
     ids=str,
 )
 def test_a_type_has_the_strict_schema_one_would_write(of, schema):
-    assert lib.json_schema(of) == schema
+    assert strict_form(of) == schema
+
+
+@pytest.mark.parametrize("of", [int, list[Step], Step | None, Colour], ids=str)
+def test_a_strict_schema_whose_root_would_be_no_object_is_refused(of):
+    with pytest.raises(lib.ConfigError, match="the root of a strict schema must be an object"):
+        lib.json_schema(of)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +279,30 @@ def test_a_class_that_holds_itself_refers_to_its_definition():
     assert lib.json_schema(Tree) == {**tree, "$defs": {"Tree": tree}}
 
 
+@dataclass
+class Kennel:
+    dogs: "list[Puppy]"
+
+
+@dataclass
+class Puppy:
+    home: Annotated["Kennel", "where it lives"]
+    name: str
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_reference_that_is_described_still_has_its_definition(strict):
+    schema = lib.json_schema(Kennel, strict=strict)
+    assert schema["$defs"].keys() == {"Kennel", "Puppy"}
+    assert schema["properties"] == schema["$defs"]["Kennel"]["properties"]
+    assert lib.json_schema(Puppy, strict=strict)["$defs"].keys() == {"Kennel", "Puppy"}
+
+
+def test_a_described_root_is_the_object_itself():
+    schema = lib.json_schema(Annotated[Kennel, "all of it"])
+    assert (schema["type"], schema["description"]) == ("object", "all of it")
+
+
 def test_keys_that_need_not_be_there_are_known_where_hints_are_text():
     source = """
 from __future__ import annotations
@@ -290,7 +329,7 @@ def test_classes_of_one_name_have_a_definition_each():
 
         return Step
 
-    both = lib.json_schema(list[Step] | list[another()])
+    both = strict_form(list[Step] | list[another()])
     assert list(both["$defs"]) == ["Step", "Step_2"]
     assert both["$defs"]["Step_2"]["properties"] == {"other": {"type": "boolean"}}
 
@@ -342,7 +381,7 @@ def test_a_type_statement_stands_for_its_type():
     else:
         TypeAliasType = pytest.importorskip("typing_extensions").TypeAliasType
     Row = TypeAliasType("Row", list[Id])  # as `type Row = list[Id]` makes it
-    assert lib.json_schema(Row) == {"type": "array", "items": {"type": "string"}}
+    assert strict_form(Row) == {"type": "array", "items": {"type": "string"}}
     assert lib.shape_of(tuple[Row, Id], "it").read([["a"], "b"]) == (["a"], "b")
 
 

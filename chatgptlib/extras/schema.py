@@ -17,15 +17,23 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+    Sequence,
+)
 from enum import Enum
 from typing import Annotated, Any, ForwardRef, Literal, TypeGuard, Union, get_args, get_origin
 
+from ..codec import is_dict, is_list
 from .docstrings import parameter_notes, prose_of
 from .everyday import everyday_types, limits_in, note_in
 from .shapes import (
@@ -55,11 +63,16 @@ def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
     means the default. Otherwise a property that has a default may be left out, as for the
     parameters of a tool.
 
-    Raises ConfigError for a type that JSON Schema can't describe, or not strictly.
+    Raises ConfigError for a type that JSON Schema can't describe, or not strictly, as one
+    whose values are no objects.
     https://platform.openai.com/docs/guides/structured-outputs
     """
-    hints = Hints({})
-    return hints.schema(hints.shape(of, shown_type(of)), shown_type(of), strict)
+    hints, where = Hints({}), shown_type(of)
+    schema = hints.schema(hints.shape(of, where), where, strict)
+    if strict and schema.get("type") != "object":
+        reason = "the root of a strict schema must be an object: put it into a dataclass"
+        raise cannot_describe(where, reason)
+    return schema
 
 
 def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> Shape:
@@ -91,12 +104,12 @@ class Hints:
 
     def schema(self, shape: Shape, where: str, strict: bool) -> dict[str, Any]:
         """The schema of a shape, with the definitions that it refers to."""
-        schema, definitions = shape.schema, dict(self._definitions)
-        # The root must be an object by itself, not a reference to one.
-        if schema.keys() == {"$ref"}:
-            name = schema["$ref"].removeprefix("#/$defs/")
-            schema = definitions[name]
-            if json.dumps(shape.schema) not in json.dumps([*definitions.values()]):
+        schema, definitions = dict(shape.schema), dict(self._definitions)
+        # The API takes no reference for the root.
+        if reference := schema.pop("$ref", None):
+            name = reference.removeprefix("#/$defs/")
+            schema = {**definitions[name], **schema}
+            if reference not in _references_in(definitions):
                 del definitions[name]
         if definitions:
             schema = {**schema, "$defs": definitions}
@@ -243,6 +256,15 @@ class Hints:
         if key not in self._references:
             self._definition(self._reserved(key, name)).update(describe())
         return self._references[key]
+
+
+def _references_in(schema: Any) -> Iterator[Any]:
+    """The references in a schema, at any depth."""
+    if is_dict(schema):
+        yield schema.get("$ref")
+    if is_dict(schema) or is_list(schema):
+        for item in schema.values() if is_dict(schema) else schema:
+            yield from _references_in(item)
 
 
 # Classes and their type hints
