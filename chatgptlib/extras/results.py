@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, MappingView, Sequence, Set
+from collections import deque
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    MappingView,
+    Sequence,
+    Set,
+)
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..codec import JSONObject, is_dict, is_mapping, members
-from ..errors import StreamInterruptedError
+from ..errors import ConfigError, StreamInterruptedError
 from ..models import ChatCompletionUsage, CreateChatCompletionResponse
 from ..replies import E
 from .everyday import everyday
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 
 StepT = TypeVar("StepT")
 EndT = TypeVar("EndT")
+MovedT = TypeVar("MovedT")
 
 
 class ResultStream(Generator[StepT, None, EndT]):
@@ -38,46 +49,60 @@ class ResultStream(Generator[StepT, None, EndT]):
         self._result: list[EndT] = []  # empty until the end
         self._open = True
 
+    def __next__(self) -> StepT:
+        return self._step(self._items.__next__)
+
     def send(self, value: None = None, /) -> StepT:
         """The next item, as `next()` gives it."""
-        try:
-            return next(self._items)
-        except StopIteration as end:
-            if self._open:
-                self._result.append(end.value)
-            self._open = False
-            if self._result:
-                raise
-            words = "the stream was closed, or failed, before its end"
-            raise StreamInterruptedError(words) from None
-        except BaseException:
-            self._open = False
-            raise
+        return self._step(self._items.__next__)
 
     def throw(self, *exception: Any) -> StepT:
         """Raise an exception where the stream is, as `yield from` does."""
-        self._open = False
-        return self._items.throw(*exception)
+        return self._step(self._items.throw, *exception)
 
     def result(self) -> EndT:
         """Read what is left, and return the result.
 
         Raises what iterating raises.
         """
-        for _ in self:
-            pass
+        deque(self, maxlen=0)  # a loop's variable would keep the last item
         return self._result[0]
 
     def close(self) -> None:
         """Leave the stream, and free its connection. Nothing more is asked of the model."""
+        self._step(self._items.close)
         self._open = False
-        self._items.close()
+
+    def _step(self, move: Callable[..., MovedT], *arguments: Any) -> MovedT:
+        """Move the items on by one of the methods of a generator."""
+        try:
+            return move(*arguments)
+        except StopIteration as end:
+            if self._open:
+                self._result.append(end.value)
+            self._open = False
+            if self._result:
+                raise StopIteration(self._result[0]) from None
+            words = "the stream was closed, or failed, before its end"
+            raise StreamInterruptedError(words) from None
+        except BaseException as error:
+            if _is_from_outside(error):
+                raise ConfigError("another thread is reading this stream") from None
+            self._open = False
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _is_from_outside(error: BaseException) -> bool:
+    """Whether Python refused to run a generator that runs already, which none of its frames did."""
+    is_refusal = isinstance(error, ValueError) and "already executing" in str(error)
+    trace = error.__traceback__
+    return is_refusal and trace is not None and trace.tb_next is None
 
 
 def with_response(error: E, response: CreateChatCompletionResponse) -> E:
