@@ -41,6 +41,7 @@ TEXT = '{"title": "Toast", "minutes": 5, "tags": null}'
         f"<think>Perhaps {{\"title\": \"Pie\"}}?</think>{TEXT}",
         f"<think>\nHm {{\n</think>\n\n```json\n{TEXT}\n```",
         f"Hm.</think>{TEXT}",
+        f"Hm, {TEXT.replace('5', '6')}?</think>{TEXT}",
         f"\n {TEXT} \n",
         json.dumps(TEXT),
     ],
@@ -120,6 +121,25 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_with_the_path_and_the_re
     assert "the answer is no JSON: Five!" in third["messages"][-1]["content"]
     assert len(third["messages"]) == 5
     assert len(question["messages"]) == 1
+
+
+@pytest.mark.parametrize("key", ["tool_calls", "function_call"])
+def test_an_answer_with_a_call_is_asked_for_again_without_the_call(offline, question, key):
+    function = {"name": "look", "arguments": "{}"}
+    made = {"tool_calls": [{"id": "1", "type": "function", "function": function}]}
+    made["function_call"] = function
+    client = offline({"content": None, key: made[key]}, TEXT)
+    assert lib.parse_chat_completion(client, question, Dish, attempts=2) == TOAST
+    *_, wrong, again = client.server.requests[1].body["messages"]
+    assert wrong == {"role": "assistant", "content": ""}
+    assert again["role"] == "user"
+
+
+def test_the_closing_tag_of_thoughts_may_stand_in_a_string_of_the_answer(offline, question):
+    for text in ("{}", "Here: {}", "<think>Hm.</think>{}", "```json\n{}\n```"):
+        reply = text.replace("{}", '{"title": "a </think> b", "minutes": 5}')
+        dish = lib.parse_chat_completion(offline(reply), question, Dish)
+        assert dish == Dish("a </think> b", 5)
 
 
 def test_the_error_at_the_end_has_the_usage_of_all_attempts(offline, question):
@@ -204,6 +224,11 @@ def test_an_answer_grows_as_plain_dicts_and_at_its_end_is_the_instance(offline, 
         ('```json\n{"a": "b', {"a": "b"}),
         ('<think>{"a": "no"', {}),
         ('<think>{"a": "no"}</think> {"a": "b', {"a": "b"}),
+        ('Hm {no}.</think> {"a": "b', {"a": "b"}),
+        ('{"a": "<b></think></b>', {"a": "<b></think></b>"}),
+        ('```json\n{"a": "</think>{"', {"a": "</think>{"}),
+        ('Here: {"a": "</think>', {"a": "</think>"}),
+        ('<think>no</think>{"a": "</think>{', {"a": "</think>{"}),
         ('{"a": nonsense, "b": 1}', {}),
         ('{"a":' * 5000, None),
     ],

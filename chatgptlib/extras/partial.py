@@ -22,7 +22,7 @@ def json_in(text: str) -> Iterator[JSONValue]:
     text = text.lstrip("\ufeff").rstrip()
     value, broken = parsed(text)
     if broken is not None:
-        text = _FENCE.sub("", text.rpartition("</think>")[2])
+        text = _FENCE.sub("", _without_thoughts(text))
         value, broken = parsed(text)
     if broken is None:
         yield value
@@ -55,15 +55,26 @@ def json_so_far(text: str) -> dict[str, Any]:
     Text is there as far as it came; numbers and words only when they are whole, since what
     is cut off of them changes what they say.
     """
-    _, end, answer = text.rpartition("</think>")
-    begin = answer.find("{")
+    text = _without_thoughts(text)
+    begin = text.find("{")
     found: list[dict[str, Any]] = [{}]
-    if begin >= 0 and (end or not answer.lstrip().startswith("<think")):
+    if begin >= 0:
         try:
-            _read_beginning(answer, begin, found.append)
+            _read_beginning(text, begin, found.append)
         except (_Cut, RecursionError):
             pass
     return found[-1]
+
+
+def _without_thoughts(text: str) -> str:
+    """An answer without the thoughts before it, whose opening tag some servers leave out. A
+    string in the JSON may hold the closing tag too."""
+    text = text.lstrip()
+    thoughts, end, answer = text.partition("</think>")
+    if text.startswith("<think"):
+        return answer
+    is_thought = end and text[0] not in "{[`" and ("{" in answer or "{" not in thoughts)
+    return answer if is_thought else text
 
 
 class _Cut(Exception):

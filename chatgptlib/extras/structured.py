@@ -117,8 +117,9 @@ def parse_chat_completion(
             if not attempts:
                 raise
             again = f"That is not what was asked for: {error}. Answer again, with all of it."
-            message = response.choices[0].message
-            body["messages"] = [*(body.get("messages") or ()), message, ChatMessage.user(again)]
+            # Its text alone: a call in it would have to be answered.
+            wrong = ChatMessage.assistant(response.text)
+            body["messages"] = [*(body.get("messages") or ()), wrong, ChatMessage.user(again)]
         else:
             return ParsedCompletion(value, response, usage) if with_response else value
 
