@@ -40,6 +40,9 @@ MOVES: dict[State, tuple[State, ...]] = {
 
 _LINE_LIMIT = 65536  # bytes, of a line between two chunks
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
+# Any other name is no coding, as the "utf-8" that some servers send.
+_UNSUPPORTED = ("br", "compress", "x-compress", "zstd")
+_CODINGS = ("gzip", "x-gzip", "deflate", *_UNSUPPORTED)
 
 
 class Incomplete(Exception):
@@ -63,15 +66,15 @@ class Body:
             self._framing: _Length | _Chunked = _Length(0)
         elif "chunked" in transfer:  # applied once and last, wherever and however often it stands
             self._framing = _Chunked()
-        elif "content-length" in headers and not transfer:
+        elif "content-length" in headers:
             self._framing = _Length(_length(headers["content-length"]))
         else:
             self._framing = _Length(None)
-        self._codings = [_Inflate(name, limit) for name in reversed(codings) if name != "chunked"]
+        self._codings = [_Inflate(name, limit) for name in reversed(codings) if name in _CODINGS]
         self.ended: bool = self._framing.ended
         # A connection whose end is the end of the body carries no other response after it.
-        closes = not self._framing.has_end or "close" in _tokens(headers.get("connection"))
-        self.may_keep: bool = not closes
+        keep = "close" not in _tokens(headers.get("connection"))
+        self.may_keep: bool = keep and self._framing.has_end
 
     @property
     def left_over(self) -> bytes:
@@ -92,9 +95,7 @@ class Body:
 
 
 def _tokens(value: str | None) -> list[str]:
-    """The items of a header that is a list; "identity" stands for no coding."""
-    items = [item.strip().lower() for item in (value or "").split(",")]
-    return [item for item in items if item not in ("", "identity")]
+    return [item.strip().lower() for item in (value or "").split(",")]
 
 
 def _length(value: str) -> int:
@@ -190,23 +191,19 @@ class _Inflate:
         self._name = name
         self._limit = limit
         self._bytes_left = limit  # bytes that may still come out
+        self._window: int | None = None  # what zlib is to expect; 0 if it is not compressed
         self._inflater: Any = None
-        self._over = False
         self.ended = True  # until something has come
 
     def feed(self, data: bytes) -> bytes:
+        if data and self._window is None:
+            self._window = self._window_of(data[0])
+        if not self._window:
+            return data
         found: list[bytes] = []
-        while data and not self._over:
-            if self._inflater is None:
-                window = self._window(data[0])
-                if window is None:
-                    return data
-                self._inflater = zlib.decompressobj(window)
-            elif self._inflater.eof:
-                if data[0] != 0x1F:  # not another member: padding
-                    self._over = True
-                    break
-                self._inflater = zlib.decompressobj(31)
+        while data:
+            if self.ended:  # a gzip body may have several members
+                self._inflater = zlib.decompressobj(self._window)
             try:
                 found.append(self._inflater.decompress(data, self._bytes_left + 1))
             except zlib.error as error:
@@ -218,11 +215,9 @@ class _Inflate:
             data = self._inflater.unused_data
         return b"".join(found)
 
-    def _window(self, first: int) -> int | None:
-        """What zlib is to expect of data with this first byte; None if it is not compressed."""
+    def _window_of(self, first: int) -> int:
         if self._name == "deflate":  # some servers leave out zlib's header, which ends in 8
             return 15 if first & 15 == 8 else -15
-        # Any other name than these is no coding, as the "utf-8" that some servers send.
-        if self._name in ("br", "compress", "x-compress", "zstd"):
+        if self._name in _UNSUPPORTED:
             raise Undecodable(f"its coding is {self._name!r}, which is not supported")
-        return 31 if first == 0x1F else None
+        return 31 if first == 0x1F else 0

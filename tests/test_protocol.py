@@ -72,8 +72,8 @@ BODIES = [
     pytest.param(CHUNKED, in_chunks(TEXT)[:-4] + b"\n\n", id="line-feeds-at-the-end"),
     pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(ZIPPED), id="gzip"),
     pytest.param({**CHUNKED, "content-encoding": "x-gzip"}, in_chunks(MEMBERS), id="members"),
-    pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(ZIPPED + bytes(9)), id="padding"),
     pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(TEXT), id="gzip-that-is-none"),
+    pytest.param({**LENGTH, "transfer-encoding": "identity"}, TEXT, id="identity-and-length"),
     pytest.param({**CHUNKED, "content-encoding": "utf-8"}, in_chunks(TEXT), id="coding-that-is-none"),
     pytest.param({**CHUNKED, "content-encoding": "deflate"}, in_chunks(zlib.compress(TEXT)), id="zlib"),
     pytest.param({**CHUNKED, "content-encoding": "deflate"}, in_chunks(RAW), id="deflate"),
@@ -120,6 +120,25 @@ def test_without_a_frame_the_connection_ends_the_body_and_is_not_kept():
     body = lib.Body(200, {"content-encoding": "gzip"}, limit=10**6)
     assert fed(body, ZIPPED, 5) == (TEXT, b"")
     assert not body.may_keep
+
+
+@pytest.mark.parametrize("size", [1, 10**6])
+@pytest.mark.parametrize(
+    ("coding", "text"),
+    [("identity", ZIPPED), ("utf-8", ZIPPED), ("gzip", b"a" + ZIPPED)],
+    ids=["identity", "charset", "gzip-that-is-none"],
+)
+def test_a_body_that_is_not_compressed_is_left_alone(coding, text, size):
+    headers = {"content-length": str(len(text)), "content-encoding": coding}
+    assert fed(lib.Body(200, headers, limit=10**6), text, size) == (text, b"")
+
+
+@pytest.mark.parametrize("behind", [bytes(9), b"\n", TEXT], ids=["padding", "line-feed", "text"])
+def test_what_follows_compressed_data_and_is_none_is_an_error(behind):
+    data = ZIPPED + behind
+    headers = {"content-length": str(len(data)), "content-encoding": "gzip"}
+    with pytest.raises((lib.Incomplete, lib.Undecodable)):
+        fed(lib.Body(200, headers, limit=10**6), data, 10**6)
 
 
 @pytest.mark.parametrize("status", [204, 304])
