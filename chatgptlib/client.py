@@ -32,7 +32,7 @@ from .settings import (
     all_headers,
     all_query,
     changed,
-    check_kinds,
+    check_types,
     checked_base_url,
     checked_count,
     checked_key,
@@ -123,7 +123,7 @@ class OpenAIClient:
     ) -> None:
         given = dict(locals())
         del given["self"]
-        check_kinds(given)
+        check_types(given)
         self._settings = settings = completed(cast("ClientSettings", given))
         self.base_url: str
         self.base_url, in_url = checked_base_url(settings.get("base_url"))
@@ -171,7 +171,7 @@ class OpenAIClient:
         Raises ConfigError for settings that are missing, or can't work.
         https://learn.microsoft.com/azure/ai-services/openai/reference
         """
-        check_kinds(settings)
+        check_types(settings)
         if "base_url" in settings:
             raise TypeError("azure() takes an endpoint, not a base_url")
         endpoint = needed("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")

@@ -42,12 +42,16 @@ if TYPE_CHECKING:  # to make these classes takes longer than the rest of the mod
         base_url: str | None
 
 
-# What a path does not have, and how to find it there.
-_FAULTS = {
-    "is relative to base_url": r"^//|^[A-Za-z][A-Za-z0-9+.-]*://",
-    "has no fragment": r"#",
-    "has no backslashes, blanks or control characters": r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff]|\s",
+# The types of the settings that are used as they are, and what to write.
+_TYPES: dict[str, tuple[Any, str]] = {
+    "headers": (Mapping, "map names to text"),
+    "query": (Mapping, "map names to text"),
+    "proxies": (Mapping, "map schemes to URLs"),
+    "verify": ((bool, str), "be True, False or the path of a CA bundle"),
+    "cert": ((str, tuple, list), "be the path of a client certificate, or (certificate, key)"),
 }
+_BASE_URL = r"https?://([\w.-]+|\[[\w:.%]+\])(:[0-9]+)?(/[^\s\x00-\x1f\x7f@\\]*)?"
+_NOT_IN_A_PATH = r"^//|^[a-z][a-z0-9+.-]*://|[#\\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 _KEY_HEADERS = frozenset({"authorization", "api-key"})
 NO_KEY = (
     "no API key: set the environment variable OPENAI_API_KEY, or pass api_key=..., "
@@ -133,7 +137,7 @@ def key_to_send(
 
 def changed(settings: ClientSettings, changes: ClientSettings) -> ClientSettings:
     """The settings of a copy, as OpenAIClient.with_options says."""
-    check_kinds(changes)
+    check_types(changes)
     headers: Mapping[str, Any] = settings.get("headers") or {}
     if (key := changes.get("api_key")) is not None:  # it goes where the old one went
         in_header = "api-key" in map(str.lower, headers) and isinstance(key, str) and key.strip()
@@ -165,45 +169,30 @@ def secrets_in(key: object, query: Mapping[str, str], headers: Mapping[str, str]
 # Checked
 
 
-def check_kinds(settings: Mapping[str, Any]) -> None:
+def check_types(settings: Mapping[str, Any]) -> None:
     """Raise ConfigError for a setting of a wrong type, of those that are used as they are."""
-    for name in ("headers", "query", "proxies"):
+    for name, (types, meaning) in _TYPES.items():
         value = settings.get(name)
-        if value is None or (name == "headers" and is_mapping(value)):
-            continue  # each header is checked by itself
-        if not is_mapping(value) or not all(
-            isinstance(text, str) for pair in value.items() for text in pair
-        ):
-            raise ConfigError(f"{name} must map names to text")
-    verify, cert = settings.get("verify"), settings.get("cert")
-    if not (verify is None or isinstance(verify, (bool, str))):
-        kind = type(verify).__name__
-        raise ConfigError(f"verify must be True, False or the path of a CA bundle, not {kind}")
-    files = cert if is_list(cert) else (cert,)
-    if cert is not None and not (len(files) in (1, 2) and all(isinstance(f, str) for f in files)):
-        raise ConfigError("cert must be the path of a client certificate, or (certificate, key)")
+        parts = value.values() if is_mapping(value) else value if is_list(value) else ()
+        # all_headers() checks each header, and names the one that is wrong.
+        fits = name == "headers" or all(isinstance(part, str) for part in parts)
+        if value is not None and not (isinstance(value, types) and fits):
+            raise ConfigError(f"{name} must {meaning}")
 
 
 def checked_base_url(url: object) -> tuple[str, dict[str, str]]:
     """The base URL without its tail, and the query that stood in it."""
-    from urllib.parse import parse_qsl, urlsplit
+    from urllib.parse import parse_qsl
 
-    url = checked_text("base_url", url).strip()
-    if "@" in url.partition("?")[0]:
-        raise ConfigError("base_url may not hold a user or password: use headers= or session=")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:  # whose text repeats what may be a key
-        raise ConfigError("base_url is not a URL: its host or port can't be read") from None
-    if parts.scheme not in ("http", "https") or not host:
-        shown = f": {shown_url(url)!r}" if "://" in url else ""
-        raise ConfigError(f"base_url must start with http:// or https://{shown}")
-    if re.search(r"[\x00-\x20\x7f\\]|\s", url):
-        raise ConfigError(f"base_url holds a blank or control character: {shown_url(url)!r}")
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    return f"{parts.scheme}://{parts.netloc}{path}", query
+    url, _, query = checked_text("base_url", url).partition("#")[0].strip().partition("?")
+    if not re.fullmatch(_BASE_URL, url, re.IGNORECASE):
+        # The message does not show the URL, which may hold a password or a key.
+        raise ConfigError(
+            "base_url must be http:// or https://, a host, a port if needed, and a path, as in "
+            "http://localhost:8000/v1. For a user and password, use headers= or session="
+        )
+    url = url.rstrip("/").removesuffix("/chat/completions")
+    return url, dict(parse_qsl(query, keep_blank_values=True))
 
 
 def checked_text(name: str, value: object) -> str:
@@ -278,15 +267,14 @@ def checked_path(path: object) -> str:
     """A path as it can be sent. Raises ConfigError for one that leads anywhere else."""
     from urllib.parse import quote, unquote
 
-    if not isinstance(path, str):
-        raise ConfigError(f"a path is text, not {type(path).__name__}")
-    for rule, fault in _FAULTS.items():
-        if re.search(fault, path):
-            raise ConfigError(f"a path {rule}: {shown_url(path)!r}")
-    # Dots can't be quoted: they would be read as steps up the path all the same.
+    path = checked_text("path", path)
+    # A quoted dot is still read as a step up the path.
     steps = re.split(r"[/\\]", unquote(path.partition("?")[0]))
-    if "." in steps or ".." in steps:
-        raise ConfigError(f"a path has no steps up or in place: {shown_url(path)!r}")
+    if re.search(_NOT_IN_A_PATH, path, re.IGNORECASE) or "." in steps or ".." in steps:
+        raise ConfigError(
+            "a path is relative to base_url, with no '.' or '..' step, fragment, backslash, "
+            f"blank or control character: {shown_url(path)!r}"
+        )
     return re.sub("[^!-~]+", lambda found: quote(found[0]), path)
 
 

@@ -456,7 +456,7 @@ def test_settings_of_another_kind_are_refused(settings):
         lib.OpenAIClient(KEY, **settings)
 
 
-@pytest.mark.parametrize("query", [{1: "a"}, {"key": "\ud800"}, {"a": "\ud800"}], ids=ascii)
+@pytest.mark.parametrize("query", [{"key": "\ud800"}, {"a": "\ud800"}], ids=ascii)
 def test_a_query_that_no_url_can_hold_is_refused_at_construction(query):
     with pytest.raises(lib.ConfigError, match="query"):
         lib.OpenAIClient("sk-key", query=query)

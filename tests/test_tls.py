@@ -146,7 +146,6 @@ def test_a_client_certificate_is_shown_to_a_server_that_asks_for_it(question, ce
         {"verify": Path("ca.pem")},
         {"cert": True},
         {"cert": ("a", None)},
-        {"cert": ()},
     ],
 )
 def test_certificates_of_a_wrong_type_are_refused_at_once(settings):
