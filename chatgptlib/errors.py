@@ -246,7 +246,7 @@ def api_error(body: JSONValue, *, where: str = "", hint: str = "", **evidence: A
     """
     status_code, request_id = evidence.get("status_code", 200), evidence.get("request_id")
     detail = _error_object(body)
-    message = _words(detail) or _words(body) or "no reason given"
+    message = _words(body) or "no reason given"
     kind, code = detail.get("type"), _code_in(detail)
     at = f" [{where}]" if where else ""
     named = f" (request {request_id})" if request_id else ""
@@ -282,16 +282,14 @@ def _sign(value: Any) -> int | str | None:
 
 def _error_object(body: JSONValue) -> dict[str, JSONValue]:
     """The object in `body` that holds message, type, param and code."""
+    found: dict[str, JSONValue] = {}
     for _ in range(8):  # deeper wrapping than this is nobody's error format
         if isinstance(body, list):
-            body = next((item for item in body if item), None)
+            body = next((item for item in body if isinstance(item, dict)), None)
         if not isinstance(body, dict):
-            return {}
-        inner = body.get("error") or body.get("detail")
-        if not isinstance(inner, dict) and not _holds_object(inner):
             break
-        body = inner
-    return body if isinstance(body, dict) else {}
+        found, body = body, body.get("error") or body.get("detail")
+    return found
 
 
 def _code_in(detail: dict[str, JSONValue]) -> JSONValue:
@@ -306,13 +304,6 @@ def _code_in(detail: dict[str, JSONValue]) -> JSONValue:
 def folded(value: dict[str, JSONValue]) -> dict[str, JSONValue]:
     """`value` with its keys in lower case."""
     return {key.lower(): item for key, item in value.items()}
-
-
-def _holds_object(value: JSONValue) -> bool:
-    """A list whose objects are errors themselves, not the items of a validation report."""
-    return isinstance(value, list) and any(
-        isinstance(item, dict) and ("message" in item or "error" in item) for item in value
-    )
 
 
 def _words(value: JSONValue, depth: int = 0) -> str:
