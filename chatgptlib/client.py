@@ -27,7 +27,7 @@ from .errors import (
     shown_url,
 )
 from .exchange import Exchange
-from .replies import refusal
+from .replies import error_of_status
 from .settings import (
     all_headers,
     all_query,
@@ -40,7 +40,6 @@ from .settings import (
     checked_seconds,
     checked_timeout,
     completed,
-    has_key,
     key_to_send,
     needed,
     path_step,
@@ -317,11 +316,6 @@ class OpenAIClient:
         self.__init__(**state["settings"])  # type: ignore[misc]
         self._path = state["path"]
 
-    @property
-    def sends_key(self) -> bool:
-        """Whether a key goes with each request, be it `api_key` or a header of the user's."""
-        return self._api_key is not None or has_key(self._headers)
-
     # What `send` needs of a client; not for users.
 
     def _template(self, method: str, path: str, accept: str) -> tuple[Any, Secrets]:
@@ -444,7 +438,7 @@ def _judged(client: OpenAIClient, exchange: Exchange, started: float) -> APIErro
         return None
     if exchange.status_code < 200:
         exchange.close()  # the real answer may follow, and is no other call's
-    return refusal(exchange, client.base_url, client.sends_key)
+    return error_of_status(exchange, client.base_url)
 
 
 # When to try again

@@ -52,11 +52,10 @@ def find_error(data: JSONValue) -> dict[str, Any] | None:
     base, choices = data.get("base_resp"), data.get("choices")
     if _has_content(data.get("error")) or (isinstance(base, dict) and _tells_of_error(base)):
         return data
-    if choices and data.get("errors"):
-        return data
     if not choices or not isinstance(choices, list):
         return data if _tells_of_error(data) else None
-    return next((found for choice in choices if (found := _failed_choice(choice))), None)
+    failed = next((found for choice in choices if (found := _failed_choice(choice))), None)
+    return data if data.get("errors") else failed
 
 
 def _has_content(value: JSONValue) -> bool:
@@ -120,16 +119,17 @@ def answer_json(exchange: Exchange, content: bytes) -> Any:
 def body_text(exchange: Exchange, content: bytes) -> str:
     """The text of a body: UTF-8, else UTF-16 with its mark, else in the charset that the
     server declares. What can't be read is replaced, and the key struck out."""
-    declared = re.findall(r'charset="?([\w.:-]+)', exchange.headers.get("content-type", ""), re.I)
-    other = declared[0] if declared else "utf-8-sig"
-    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        other = "utf-16"
-    for charset, errors in (("utf-8-sig", "strict"), (other, "replace")):
+    charsets = re.findall(r'charset="?([\w.:-]+)', exchange.headers.get("content-type", ""), re.I)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        charsets = ["utf-16"]
+    text = content.decode("utf-8-sig", "replace")
+    for charset in ("utf-8-sig", *charsets):
         try:
-            return str(exchange.redacted(content.decode(charset, errors)))
+            text = content.decode(charset)
+            break
         except (LookupError, ValueError):
             pass  # not these bytes, or no charset at all
-    return str(exchange.redacted(content.decode("utf-8-sig", "replace")))
+    return str(exchange.redacted(text))
 
 
 def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
@@ -183,7 +183,7 @@ def error_event(value: JSONValue, text: str, exchange: Exchange) -> APIError:
     return error_in_reply(value if find_error(value) else {"error": value or text}, exchange)
 
 
-def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
+def error_of_status(exchange: Exchange, base_url: str) -> APIError:
     """The error for an answer whose status is not 2xx."""
     text = body_text(exchange, exchange.read_error())
     body, broken = parsed(text)
@@ -193,8 +193,6 @@ def refusal(exchange: Exchange, base_url: str, sent_key: bool) -> APIError:
             f"It points to {exchange.safe_headers.get('location')!r}; redirects are not followed, "
             "so set base_url to where the API is"
         )
-    elif status == 401 and not sent_key:
-        hint = "No API key was sent"
     elif status in (404, 405) and "/v1" not in base_url and "/deployments/" not in base_url:
         hint = "Does base_url lack its /v1?"
     told = text if broken else body
@@ -247,43 +245,43 @@ def retry_after(
     for a 429 from when a rate limit is reset, of a limit that is used up rather than of
     others. `now` is Unix time.
     """
-    for told, unit in (
-        (headers.get("retry-after-ms", ""), 0.001),
-        (headers.get("retry-after", ""), 1.0),
-        (",".join(_RETRY_INFO.findall(text)), 1.0),
-    ):
-        if (seconds := _wait(told, now, unit)) is not None:
-            return seconds
-    if status_code != 429:
-        return None
-    resets = [name.lower() for name in headers if _RESET.fullmatch(name)]
-    used_up = [name for name in resets if headers.get(name.replace("reset", "remaining")) == "0"]
-    return _wait(",".join(headers[name] for name in used_up or resets), now)
+    places = [
+        re.sub("[^ ,]+", r"\g<0>ms", headers.get("retry-after-ms", "")),
+        headers.get("retry-after", ""),
+        ",".join(_RETRY_INFO.findall(text)),
+    ]
+    if status_code == 429:
+        resets = [name.lower() for name in headers if _RESET.fullmatch(name)]
+        used_up = [
+            name for name in resets if headers.get(name.replace("reset", "remaining")) == "0"
+        ]
+        places.append(",".join(headers[name] for name in used_up or resets))
+    waits = (_longest_wait(place, now) for place in places)
+    return next((wait for wait in waits if wait is not None), None)
 
 
-def _wait(text: str, now: float, unit: float = 1.0) -> float | None:
+def _longest_wait(text: str, now: float) -> float | None:
     """The longest wait in a header, which may have come several times."""
     # The comma in a date only cuts off the day of the week, which says nothing.
     parts = text.split(",") if len(text) < 500 else []
-    waits = [_seconds(part.strip(), now, unit) for part in parts]
+    waits = [_seconds(part.strip(), now) for part in parts]
     return max((wait for wait in waits if wait is not None), default=None)
 
 
-def _seconds(text: str, now: float, unit: float) -> float | None:
-    """Seconds from `now`: `text` is a number in this unit, a duration, or a point in time."""
+def _seconds(text: str, now: float) -> float | None:
+    """Seconds from `now`: `text` is a number of seconds, a duration, or a point in time."""
     try:
         number = float(text)
     except ValueError:
         if text and not _DURATION.sub("", text):
-            return sum(float(number) * _UNITS[name] for number, name in _DURATION.findall(text))
+            return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
         moment = _unix_time(text)
-    else:
-        moment = number / 1000 if number > 1e11 else number  # milliseconds since 1970
-        if not number >= 0:
-            return None
-        if moment < 1e9:  # no date of these days
-            return number * unit
-    return None if moment is None else max(0.0, moment - now)
+        return None if moment is None else max(0.0, moment - now)
+    if not number >= 0:
+        return None
+    if number < 1e9:
+        return number
+    return max(0.0, (number / 1000 if number > 1e11 else number) - now)  # since 1970, in s or ms
 
 
 def _unix_time(text: str) -> float | None:

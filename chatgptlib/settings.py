@@ -118,17 +118,13 @@ def with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, 
     return {name: own[name] for name in own if str(name).lower() not in named} | dict(added)
 
 
-def has_key(headers: Mapping[str, str]) -> bool:
-    return not _KEY_HEADERS.isdisjoint(map(str.lower, headers))
-
-
 def key_to_send(
     settings: ClientSettings, headers: Mapping[str, str], base_url: str
 ) -> str | Callable[[], str] | None:
     """The key, or what gives it; None where a header has one, or none is needed."""
     key = settings.get("api_key")
     found = key if callable(key) else checked_key(key)
-    if has_key(headers):
+    if not _KEY_HEADERS.isdisjoint(map(str.lower, headers)):
         return None
     if found is None and re.match("https?://api[.]openai[.]com(?![^:/])", base_url, re.I):
         raise ConfigError(NO_KEY)
