@@ -20,7 +20,7 @@ if lib.name != "chatgptlib":
 pytestmark = pytest.mark.gate  # half a minute of checkers
 
 ROOT = Path(lib.modules[0].__file__).parent.parent
-TYPED = Path(__file__).parent / "typed"
+TYPED, EXAMPLES = (Path(__file__).parent / name for name in ("typed", "examples"))
 
 
 def readme():
@@ -31,8 +31,11 @@ def readme():
 
 
 def uses():
-    typed = {name: (TYPED / f"{name}.py").read_text("utf-8") for name in ("right", "server")}
-    return {**typed, **readme()}
+    typed = [TYPED / "right.py", TYPED / "server.py", *EXAMPLES.glob("*.py")]
+    texts = {path.stem: path.read_text("utf-8") for path in typed}
+    package = (EXAMPLES / "vendored" / "summaries" / "__init__.py").read_text("utf-8")
+    texts["summaries"] = package.replace("from .chat import", "from chatgptlib import")
+    return {**texts, **readme()}
 
 
 def mypy(folder):
