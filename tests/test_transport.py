@@ -1068,7 +1068,7 @@ def test_a_key_written_in_another_way_is_struck_out_too(ask, question, body):
 
 
 def test_a_key_in_the_query_is_in_no_cause(question):
-    for url in ("http://127.0.0.1:1/v1", "http://*.x/v1"):
+    for url in ("http://127.0.0.1:1/v1", f"http://{'x' * 70}.test/v1"):
         client = lib.OpenAIClient(base_url=url, query={"api-key": "a+secret/key="}, max_retries=0)
         with pytest.raises(lib.OpenAIError) as caught:
             call(client, question)
