@@ -96,6 +96,7 @@ def check(folder, lines, kills, seed):
     return f"{lines} lines, {kills} kills, {flaky.passing} refusals that pass, {len(server.asked)} requests"
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_batch_that_is_killed_asks_nothing_again_that_was_written_and_loses_nothing(
     tmp_path, seed

@@ -324,7 +324,7 @@ def instances(cls):
 
 
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings().max_examples // 3, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_model_that_was_written_reads_as_the_same(cls, data):
     it = data.draw(instances(cls))

@@ -548,6 +548,7 @@ for turn in range(12):
 """
 
 
+@pytest.mark.gate
 def test_eight_processes_on_three_conversations_lose_no_turn_and_mix_none(offline, tmp_path):
     client = offline(*[echo] * 96)
     path = tmp_path / "shared.db"
@@ -611,6 +612,7 @@ print("survived")
 """
 
 
+@pytest.mark.gate
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_fifty_deaths_leave_no_half_turn(tmp_path):
     assert finished(run(KEEPER, tmp_path / "killed.db", 50)) == "survived\n"
@@ -665,6 +667,7 @@ for number in range(25):
 """
 
 
+@pytest.mark.gate
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_processes_that_make_a_file_at_once_share_it(tmp_path):
     finished(run(FOUNDERS, tmp_path / "s"))

@@ -170,8 +170,8 @@ def asking(text):
 def test_closing_streams_near_their_end_disturbs_no_other_call(busy_switching):
     wrong, failed, numbers = [], [], itertools.count()
 
-    def close_streams(client, end):
-        while time.monotonic() < end:
+    def close_streams(client):
+        for _ in range(25):
             stream, begun = open_stream(client, asking("bye")), threading.Event()
             closer = threading.Thread(target=lambda s=stream, b=begun: (b.wait(), s.close()))
             closer.start()
@@ -183,8 +183,8 @@ def test_closing_streams_near_their_end_disturbs_no_other_call(busy_switching):
             begun.set()
             closer.join()
 
-    def make_calls(client, end):
-        while time.monotonic() < end:
+    def make_calls(client):
+        for _ in range(25):
             text = f"question {next(numbers)}"
             try:
                 answer = call(client, asking(text)).text
@@ -198,9 +198,8 @@ def test_closing_streams_near_their_end_disturbs_no_other_call(busy_switching):
         lib.OfflineServer(itertools.repeat(echo)) as server,
         lib.OpenAIClient(base_url=server.url, max_retries=0, timeout=30) as client,
     ):
-        end = time.monotonic() + 3
         threads = [
-            threading.Thread(target=work, args=(client, end), daemon=True)
+            threading.Thread(target=work, args=(client,), daemon=True)
             for work in [close_streams] * 8 + [make_calls] * 16
         ]
         for thread in threads:
@@ -208,7 +207,6 @@ def test_closing_streams_near_their_end_disturbs_no_other_call(busy_switching):
         for thread in threads:
             thread.join(60)
         assert not any(thread.is_alive() for thread in threads)
-    assert next(numbers) > 100
     assert (wrong, failed) == ([], [])
 
 
@@ -417,6 +415,8 @@ assert rung > 50, rung
 """
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 @needs_signals
 def test_a_stream_interrupted_at_any_instant_is_whole_or_an_error():
     with lib.OfflineServer(itertools.repeat(echo)) as server:
@@ -688,6 +688,8 @@ print(sent - caught)
 """
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 @needs_signals
 def test_ctrl_c_at_any_instant_locks_no_later_call():
     with lib.OfflineServer(itertools.repeat(echo)) as server:
@@ -695,6 +697,8 @@ def test_ctrl_c_at_any_instant_locks_no_later_call():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 @needs_signals
 @pytest.mark.parametrize("kind", ["calls", "streams"])
 def test_no_ctrl_c_is_swallowed_during_calls_that_go_well(kind):

@@ -460,6 +460,7 @@ def deaf(tls):
         yield start
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     "way", [by_argument, by_api_key_header, by_query], ids=lambda way: way.__name__
 )
