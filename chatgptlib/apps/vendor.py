@@ -128,6 +128,11 @@ def _parsed(source: str) -> ast.Module:
     return ast.parse(source)
 
 
+@functools.cache
+def _nodes(source: str) -> list[ast.AST]:
+    return [*ast.walk(_parsed(source))]
+
+
 def _docstring(source: str) -> str:
     return ast.get_docstring(_parsed(source)) or ""
 
@@ -169,7 +174,7 @@ class _File:
     def _needs(self, name: str) -> Iterator[str]:
         """What an extra imports at any time; the core does without the extras."""
         if name.startswith("extras."):
-            yield from _imported(name, ast.walk(_parsed(self.package[name])))
+            yield from _imported(name, _nodes(self.package[name]))
 
     def option(self) -> str:
         """What to give on the command line for this file."""
@@ -226,7 +231,7 @@ class _File:
     def _absent(self) -> Iterator[str]:
         """For type checkers, what stands for the types of extras that are not in the file."""
         for name, source in self.modules.items():
-            for block in filter(_is_for_checkers, ast.walk(_parsed(source))):
+            for block in filter(_is_for_checkers, _nodes(source)):
                 for node in block.body:
                     if isinstance(node, ast.ImportFrom) and self._missing(name, node):
                         yield from (f"    {alias.name} = Any" for alias in node.names)
@@ -236,7 +241,7 @@ class _File:
         lines: list[str | None] = [*source.splitlines()]
         tree = _parsed(source)
         _blank(lines, tree.body[0])
-        for parent in ast.walk(tree):
+        for parent in _nodes(source):
             hoisted = parent is tree or _is_for_checkers(parent)
             for _, value in ast.iter_fields(parent):
                 self._cut(name, lines, [*value] if is_list(value) else [], hoisted)
