@@ -175,8 +175,9 @@ class Gate:
     # The checks
 
     def style(self) -> None:
-        self.tool("ruff", "check", ".")
-        self.tool("ruff", "format", "--check", ".")
+        python = environment_at(self.room / "style", sys.executable, "ruff")
+        run(python, "-m", "ruff", "check", ".", cwd=self.checkout)
+        run(python, "-m", "ruff", "format", "--check", ".", cwd=self.checkout)
         note("ruff check, ruff format", "clean")
 
     def types(self) -> None:
