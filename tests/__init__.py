@@ -84,6 +84,13 @@ def _offline_server():
         yield module
 
 
+def waits_of(client):
+    """Make the retries of a client wait no time; the list of the waits, in seconds."""
+    waits = []
+    client._sleep = waits.append
+    return waits
+
+
 def loaded_by(code):
     """The modules that a fresh Python loads for this code, and would not without it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from . import lib
+from . import lib, waits_of
 from .wire import Wire
 
 # The same examples every time, however busy the machine; the gate asks for "thorough".
@@ -54,8 +54,7 @@ def ask():
         settings.setdefault("timeout", 10)  # no test waits for the usual ten minutes
         client = lib.OpenAIClient("sk-secret-key", base_url=wire.url, **settings)
         opened.append(client)
-        client.waits = []
-        client._sleep = client.waits.append
+        client.waits = waits_of(client)
         client.wire = wire
         return client
 

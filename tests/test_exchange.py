@@ -25,7 +25,7 @@ import pytest
 import requests
 import urllib3
 
-from . import lib
+from . import lib, waits_of
 from .conftest import QUESTION
 from .wire import (
     CLOSE,
@@ -73,22 +73,12 @@ def tls_context():
 class Server(Wire):
     """A server whose connections are served by a function: `serve(conn, incoming, stop)`."""
 
-    def __init__(self, serve, tls=None):
-        self.serve = serve
+    def __init__(self, function, tls=None):
+        self.function = function
         super().__init__(b"", tls=tls)
 
-    def _serve(self, conn, number):
-        try:
-            if self._tls:
-                plain, conn = conn, self._tls.wrap_socket(conn, server_side=True)
-                self._open.add(conn)
-                self._open.discard(plain)
-            with conn, conn.makefile("rb") as incoming:
-                self.serve(conn, incoming, self._stop)
-        except OSError:
-            pass
-        finally:
-            self._open.discard(conn)
+    def serve(self, conn, incoming, number):
+        self.function(conn, incoming, self.stopped)
 
 
 @pytest.fixture
@@ -115,7 +105,7 @@ def client_of(opened):
             "sk-secret-key", **{"base_url": wire.url, "timeout": 10, **settings}
         )
         opened.append(client)
-        client._sleep = lambda seconds: None
+        waits_of(client)
         client.wire = wire
         return client
 

@@ -20,7 +20,7 @@ import requests
 import responses
 import urllib3
 
-from . import lib
+from . import lib, waits_of
 from .conftest import QUESTION
 from .wire import SILENCE, Reply, Wire, chunk, completion, http, sse, streamed
 
@@ -311,9 +311,9 @@ def test_a_hook_that_raises_for_the_status_changes_no_retry(ask, question, sessi
     session.hooks["response"].append(lambda response, **_: response.raise_for_status())
     client = ask(REFUSAL, ANSWER)
     one = client.with_options(session=session)
-    one._sleep = client.waits.append
+    waits = waits_of(one)
     assert call(one, question).text == "Hi!"
-    assert client.waits == [9]
+    assert waits == [9]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from . import lib, loaded_by
+from . import lib, loaded_by, waits_of
 
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Say hi."}]}
 WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
@@ -506,7 +506,7 @@ def test_a_status_is_a_refusal(scripted, reply, error, code, function):
 def test_a_client_tries_again_and_gets_the_next_reply():
     with lib.OfflineServer([500, 429, "Hi!"]) as server:
         with lib.OpenAIClient(base_url=server.url) as client:
-            client._sleep = lambda seconds: None
+            waits_of(client)
             assert lib.create_chat_completion(client, QUESTION).text == "Hi!"
         assert len(server.requests) == 3
 

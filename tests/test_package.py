@@ -2,6 +2,7 @@
 
 import ast
 import pydoc
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -54,11 +55,9 @@ def test_importing_loads_nothing_heavy():
 
 def test_all_names_every_public_name():
     root = lib.modules[0]
-    imports = (node for node in trees()["__init__"].body if isinstance(node, ast.ImportFrom))
-    imported = set(root._LATER) | {
-        alias.name for node in imports if node.level for alias in node.names
-    }
-    assert set(root.__all__) == imported | {"__version__"}
+    imports = (node for node in ast.walk(trees()["__init__"]) if isinstance(node, ast.ImportFrom))
+    names = {alias.name for node in imports if node.level for alias in node.names}
+    assert set(root.__all__) == names
     assert sorted(root.__all__) == sorted(set(root.__all__))
 
 
@@ -77,9 +76,8 @@ def test_every_public_name_is_documented():
 def test_help_shows_every_public_name():
     root = lib.modules[0]
     text = pydoc.render_doc(root, renderer=pydoc.plaintext)
-    assert "create_chat_completion(" in text
-    for name in set(root.__all__) - {"__version__", "ChatRequest"}:
-        assert name in pydoc.render_doc(getattr(root, name), renderer=pydoc.plaintext)
+    for name in set(root.__all__) - {"__version__"}:
+        assert re.search(rf"(?m)^    (class )?{name}\b", text), name
 
 
 def test_every_public_error_is_raised_somewhere():
@@ -101,8 +99,8 @@ def test_every_public_error_is_raised_somewhere():
         name for name in root.__all__
         if isinstance(getattr(root, name), type) and issubclass(getattr(root, name), Exception)
     }  # fmt: skip
-    assert len(errors) > 15
-    assert not errors - made
+    assert "OpenAIError" in errors
+    assert errors <= made
 
 
 def test_a_module_imports_only_from_modules_above_it():
@@ -190,5 +188,5 @@ def test_each_function_fits_on_a_screen():
         for node in ast.walk(ast.parse("\n".join(lines_of(name))))
         if isinstance(node, ast.FunctionDef)
     ]
-    assert len(functions) > 500
+    assert functions
     assert [found for found in functions if found[2] > FUNCTION_LINES] == []

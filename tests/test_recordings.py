@@ -29,11 +29,17 @@ def without_nulls(value):
     return value
 
 
-class NoAnswer:
-    """What a stream needs of an answer whose bytes are given to it by hand."""
+class FakeExchange:
+    """What a stream needs of an exchange, with a body of these pieces."""
 
     where, request_id, headers, state = "[POST x]", None, {}, "body"
     safe_headers, status_code = headers, 200
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    def iter_bytes(self):
+        return iter(self.pieces)
 
     def close(self):
         pass
@@ -49,12 +55,8 @@ class NoAnswer:
 
 def added_up(pieces):
     """The response in these pieces of a body. Raises what a stream would."""
-    total = lib.ResponseAccumulator()
-    for _ in lib._chunks(
-        NoAnswer(), iter(pieces), total, lib.decoder(lib.CreateChatCompletionChunk)
-    ):
-        pass
-    return total.response()
+    stream = lib.ChatCompletionStream(FakeExchange(pieces), lib.CreateChatCompletionChunk)
+    return stream.response()
 
 
 def test_there_are_recordings():

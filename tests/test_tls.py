@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from . import lib
+from . import lib, waits_of
 from .wire import CLOSE, KEEP, RESET, SILENCE, Reply, Wire, chunk, completion, http, streamed
 
 CERTIFICATE = str(Path(__file__).parent / "data" / "localhost.pem")
@@ -24,7 +24,7 @@ def secure():
         wire = Wire(*replies, tls=context)
         client = lib.OpenAIClient("sk-secret-key", base_url=wire.url, timeout=10, **settings)
         opened.extend([wire, client])
-        client._sleep = lambda seconds: None
+        waits_of(client)
         client.wire = wire
         return client
 

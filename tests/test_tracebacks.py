@@ -22,7 +22,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 import requests
 
-from . import lib
+from . import lib, waits_of
 from .conftest import QUESTION
 from .wire import CLOSE, RESET, SILENCE, Reply, Wire, chunk, completion, http, streamed
 
@@ -226,7 +226,7 @@ def test_a_silent_server_fits_on_one_screen(tmp_path):
 
 def test_what_failed_in_earlier_tries_is_not_chained(refusing):
     client = lib.OpenAIClient(base_url=refusing, max_retries=3)
-    client._sleep = lambda seconds: None
+    waits_of(client)
     with pytest.raises(lib.HTTPError) as caught:
         call(client, QUESTION)
     check_shape(caught.value)

@@ -19,7 +19,7 @@ import pytest
 import requests
 import responses
 
-from . import lib
+from . import lib, waits_of
 from .conftest import QUESTION
 from .wire import CLOSE, RESET, SILENCE, Reply, Wire, chunk, completion, http, sse, streamed
 
@@ -381,8 +381,7 @@ def full_house():
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
 def test_no_connection_in_time_is_a_timeout_and_tried_again(full_house, question):
     client = lib.OpenAIClient(base_url=full_house, timeout=(0.1, 60), max_retries=1)
-    waits = []
-    client._sleep = waits.append
+    waits = waits_of(client)
     with pytest.raises(lib.RequestTimeoutError, match=r"no connection within 0\.1 s") as caught:
         call(client, question)
     assert caught.value.may_retry
@@ -431,9 +430,8 @@ def test_whatever_is_raised_below_is_ours_above(question, error):
 
 def test_a_loss_that_somebody_elses_adapter_tells_of_is_one_too(question):
     lost = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
-    waits = []
     with responses.RequestsMock() as mock, lib.OpenAIClient(KEY) as client:
-        client._sleep = waits.append
+        waits = waits_of(client)
         mock.post(URL, body=lost)
         mock.post(URL, json=completion())
         assert call(client, question).text == "Hi!"
@@ -575,11 +573,10 @@ def test_nothing_is_tried_again_after_the_first_byte(ask, question):
 
 
 def test_a_connection_that_cannot_be_made_is_tried_again():
-    waits = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     client = lib.OpenAIClient(base_url=f"http://127.0.0.1:{port}/v1")
-    client._sleep = waits.append
+    waits = waits_of(client)
     with pytest.raises(lib.HTTPError):
         call(client, QUESTION)
     assert len(waits) == 2
@@ -618,12 +615,12 @@ KEEP_ALIVES = [streamed(done=False)[:-5]] + [b"8\r\n: ping\n\n\r\n"] * 100_000
 class Dripping(Wire):
     """Sends the pieces of its replies at intervals, for as long as somebody reads."""
 
-    def _send(self, conn, reply):
+    def send(self, conn, reply):
         for data in reply.writes:
             conn.sendall(data)
-            if self._stop.wait(0.01):
+            if self.stopped.wait(0.01):
                 return False
-        return super()._send(conn, Reply(b"", reply.end))
+        return super().send(conn, Reply(b"", reply.end))
 
 
 @pytest.mark.parametrize(
@@ -750,7 +747,7 @@ def test_no_text_shows_the_key(ask, question, reply, own_session, caplog):
     client = ask(reply, query={"api-key": KEY}, headers={"X-Api-Token": KEY})
     session = requests.Session()
     one = client.with_options(session=session) if own_session else client
-    one._sleep = lambda seconds: None
+    waits_of(one)
     with caplog.at_level(logging.DEBUG, logger=lib.name):
         for function in (call, open_stream):
             with pytest.raises(lib.OpenAIError) as caught:

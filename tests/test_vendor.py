@@ -234,12 +234,16 @@ def test_an_extra_that_is_not_there_is_refused_with_those_that_are(tmp_path, cap
     assert not (tmp_path / "x.py").exists()
 
 
+def is_for_checkers(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def test_the_core_imports_an_extra_only_where_a_function_or_a_hint_needs_it():
     for name in CORE:
         tree = ast.parse(source_of(name))
         places = [
             one for one in ast.walk(tree)
-            if isinstance(one, ast.FunctionDef) or vendor._is_for_checkers(one)
+            if isinstance(one, ast.FunctionDef) or is_for_checkers(one)
         ]  # fmt: skip
         lazy = {node for place in places for node in ast.walk(place)}
         for node in ast.walk(tree):

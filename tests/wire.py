@@ -50,7 +50,7 @@ class Wire:
         self.connections = 0  # how many were made
         self._used = 0
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self.stopped = threading.Event()
         self._open = set()
         self._threads = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
@@ -64,7 +64,7 @@ class Wire:
         return self
 
     def __exit__(self, *exception):
-        self._stop.set()
+        self.stopped.set()
         self._cut(self._listener)
         for conn in list(self._open):
             self._cut(conn)
@@ -90,7 +90,7 @@ class Wire:
             pass
 
     def _accept(self):
-        while not self._stop.is_set():
+        while not self.stopped.is_set():
             try:
                 conn, _ = self._listener.accept()
             except OSError:
@@ -109,20 +109,24 @@ class Wire:
                 self._open.add(conn)
                 self._open.discard(plain)
             with conn, conn.makefile("rb") as incoming:
-                while request := read_request(incoming, number):
-                    with self._lock:
-                        self.requests.append(request)
-                        reply = self.replies[min(self._used, len(self.replies) - 1)]
-                        self._used += 1
-                    if not self._send(conn, reply):
-                        return
-                self.closed_by_client.set()
+                self.serve(conn, incoming, number)
         except OSError:
             self.closed_by_client.set()
         finally:
             self._open.discard(conn)
 
-    def _send(self, conn, reply):
+    def serve(self, conn, incoming, number):
+        """Answer the requests of a connection, until it ends."""
+        while request := read_request(incoming, number):
+            with self._lock:
+                self.requests.append(request)
+                reply = self.replies[min(self._used, len(self.replies) - 1)]
+                self._used += 1
+            if not self.send(conn, reply):
+                return
+        self.closed_by_client.set()
+
+    def send(self, conn, reply):
         """Send one reply; whether the connection goes on."""
         if callable(reply):
             reply = reply(self.requests[-1])
