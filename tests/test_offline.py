@@ -651,6 +651,21 @@ def test_nothing_is_left_after_close():
     gc.collect()  # a socket still open is a ResourceWarning, and that an error
 
 
+def test_a_machine_out_of_files_for_a_while_does_not_end_the_server(monkeypatch, caplog):
+    accept, failures = socket.socket.accept, [OSError(24, "Too many open files")] * 2
+
+    def accept_later(listener):
+        if failures:
+            raise failures.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_later)
+    with lib.OfflineServer(["Hi!"]) as server:
+        assert text_of_answer(server) == "Hi!"
+    assert not failures
+    assert "Too many open files" in caplog.text
+
+
 def test_close_ends_a_stream_that_waits():
     server = lib.OfflineServer(["Hi!"], delay=3600)
     with server, lib.OpenAIClient(base_url=server.url) as client:

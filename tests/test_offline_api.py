@@ -410,7 +410,7 @@ def test_stored_completions_are_kept_up_to_a_limit():
     assert [one["id"] for one in kept["data"]] == made[2:]
 
 
-def test_connections_beyond_the_limit_are_closed(caplog):
+def test_connections_beyond_the_limit_are_closed():
     with lib.OfflineServer() as server:
         host, port = server.url.removeprefix("http://").removesuffix("/v1").split(":")
         lines = [http.client.HTTPConnection(host, int(port), timeout=10) for _ in range(501)]
@@ -422,7 +422,6 @@ def test_connections_beyond_the_limit_are_closed(caplog):
         assert lines[1].getresponse().status == 200
         for line in lines:
             line.close()
-    assert "500 others are open" in caplog.text
 
 
 def test_a_port_can_be_chosen_and_a_taken_one_is_an_error():

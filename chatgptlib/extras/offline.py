@@ -52,6 +52,7 @@ _MOST_KEPT = 1000  # requests, and stored completions
 _MOST_CONNECTIONS = 500  # at once, with a thread for each
 _LONGEST_LINE = 65536  # bytes of a request's head
 _MOST_UNREAD = 10**6  # bytes that are waited for when a request is refused unread
+_ACCEPT_PAUSE = 0.1  # seconds after a connection that could not be accepted
 _CLOSE_PATIENCE = 5.0  # seconds that close() waits for a reply function to return
 
 _request_log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class OfflineServer:
         self._numbers = count(1)
         self._closing = threading.Event()
         self._listener: socket.socket | None = None
-        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread = threading.Thread()
         self._connections: set[_OfflineConnection] = set()
 
     @property
@@ -149,6 +150,7 @@ class OfflineServer:
             raise RuntimeError("an offline server starts only once")
         self._listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
         self._port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, args=[self._listener], daemon=True)
         self._thread.start()
         return self
 
@@ -262,15 +264,18 @@ class OfflineServer:
             raise LookupError("the script has no reply left for this call")
         return reply
 
-    def _find(self, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        if key not in self._stored:
+    def _find(
+        self, key: str, *, is_deleted: bool = False
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        with self._lock:
+            found = self._stored.pop(key, None) if is_deleted else self._stored.get(key)
+        if found is None:
             raise OfflineRefusal(404, f"there is no stored completion {key!r}", code="not_found")
-        return self._stored[key]
+        return found
 
     def _one_stored(self, method: str, key: str, body: Any) -> dict[str, Any]:
-        completion, _ = self._find(key)
+        completion, _ = self._find(key, is_deleted=method == "DELETE")
         if method == "DELETE":
-            del self._stored[key]
             return {"object": "chat.completion.deleted", "id": key, "deleted": True}
         if method == "POST":
             completion["metadata"] = body.get("metadata") or {}
@@ -278,7 +283,8 @@ class OfflineServer:
 
     def _list(self, query: dict[str, str]) -> dict[str, Any]:
         wanted = {key[9:-1]: query[key] for key in query if key.startswith("metadata[")}
-        kept = [completion for completion, _ in list(self._stored.values())]
+        with self._lock:
+            kept = [completion for completion, _ in self._stored.values()]
         if model := query.get("model"):
             kept = [one for one in kept if one.get("model") == model]
         found = [one for one in kept if wanted.items() <= one["metadata"].items()]
@@ -286,14 +292,15 @@ class OfflineServer:
 
     # Connections
 
-    def _accept(self) -> None:
-        while self._listener is not None:
-            client, _ = self._listener.accept()
-            if self._closing.is_set():
-                client.close()
-                return
-            if len(self._connections) >= _MOST_CONNECTIONS:
-                _request_log.warning("closed a connection: %d others are open", _MOST_CONNECTIONS)
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._closing.is_set():
+            try:
+                client, _ = listener.accept()
+            except OSError as error:  # such as too many open files, which may pass
+                _request_log.warning("cannot accept a connection: %s", error)
+                self._closing.wait(_ACCEPT_PAUSE)
+                continue
+            if self._closing.is_set() or len(self._connections) >= _MOST_CONNECTIONS:
                 client.close()
                 continue
             connection = _OfflineConnection(self, client)
