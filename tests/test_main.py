@@ -166,13 +166,25 @@ def test_text_that_is_no_text_is_an_error():
     assert done.stderr.count(b"\n") == 1
 
 
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_json_without_a_text_is_an_answer():
+    with Wire(http(completion(None, tool_calls=[CALL]))) as wire:
+        done = run("--json", "--base-url", wire.url, "Hi")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == completion(None, tool_calls=[CALL])
+
+
 def test_what_the_text_does_not_show_is_told():
     for message, reason, words, code in (
         ({"content": None, "refusal": "I won't"}, "stop", "the model refused: I won't", 1),
         ({"content": "Once"}, "length", "(finish_reason 'length'): raise --max-tokens", 3),
         ({"content": "Once"}, "content_filter", "content filter", 3),
         ({"content": "Once"}, "eos", "finish_reason 'eos'", 0),
-        ({"content": ""}, "stop", "no text", 0),
+        ({"content": ""}, "stop", "no text", 1),
+        ({"content": None, "tool_calls": [CALL]}, "tool_calls", "no text", 1),
+        ({"content": "So:", "tool_calls": [CALL]}, "tool_calls", "finish_reason 'tool_calls'", 0),
     ):
         answer = completion(**message)
         answer["choices"][0]["finish_reason"] = reason
@@ -491,7 +503,6 @@ DISH = {
         ('{"title": "Pi", "minutes": null, "steps": [{"text": "Mix.", "more": 1}], "size": "any"}', ""),
         ('{"title": "Pi"', "it is no JSON"),
         ("Here you are: {}", "it is no JSON"),
-        ("", "it is no JSON"),
         ("[]", "$ is not of type object"),
         ("{}", "$ lacks 'title'"),
         ('{"title": "Pi", "chef": "Ann"}', "$.chef is not in the schema"),

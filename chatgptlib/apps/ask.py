@@ -2,8 +2,9 @@
 
 A prompt is answered and done; without one, on a terminal, there is a chat; `batch` asks
 for every line of a file. Answers go to stdout as they come, everything else to stderr.
-Exit codes: 0 for a whole answer, 1 for an error, 2 for wrong usage, 3 for an answer that is
-cut off, 4 for one that does not fit --schema or -x, 130 for Ctrl-C.
+Exit codes: 0 for a complete answer, 1 for an error, a refusal or an answer without text, 2 for
+wrong usage, 3 for an answer that is cut off, 4 for one that does not fit --schema or -x, 130 for
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -132,9 +133,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
         description="Ask a chat model, or chat with it if there is no PROMPT. The key is read "
         "from OPENAI_API_KEY. Text that is piped in follows: git diff | chatgptlib 'Review this:'",
-        epilog=f"Commands: {', '.join(_COMMANDS)} (--help tells more). A command comes first; put "
-        "-- before a PROMPT that begins with such a word. Exit codes: 0 answered, 1 error, "
-        "2 wrong usage, 3 cut off, 4 does not fit --schema or -x.",
+        epilog=f"Commands: {', '.join(_COMMANDS)} (see COMMAND --help). Put -- before a PROMPT "
+        "that begins with such a word. Exit codes: 0 answered, 1 error or no text, 2 wrong usage, "
+        "3 cut off, 4 does not fit --schema or -x.",
     )
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
@@ -245,7 +246,8 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         if options.usage:
             complain(shown_usage(response.usage) or "the server told no usage")
-    return told_of_end(response) or _told_of_misfit(response.text, options)
+    code = told_of_end(response, is_json=options.json)
+    return code or _told_of_misfit(response.text, options)
 
 
 def _said(options: argparse.Namespace) -> ChatMessage:

@@ -218,8 +218,12 @@ _CUT = {
 }
 
 
-def told_of_end(response: CreateChatCompletionResponse) -> int:
-    """Say on stderr what the text of an answer does not show; the exit code for it."""
+def told_of_end(response: CreateChatCompletionResponse, *, is_json: bool = False) -> int:
+    """Say on stderr what the text of an answer does not show; the exit code for it.
+
+    An answer without text, such as one with nothing but tool calls, is a failure for a shell
+    that wants text, and a success where all of it was printed as JSON.
+    """
     choice = response.choices[0]  # without one it is an error, and does not come here
     reason = choice.finish_reason
     if choice.message.refusal:
@@ -228,10 +232,13 @@ def told_of_end(response: CreateChatCompletionResponse) -> int:
     if reason in _CUT:
         complain(f"the answer is cut off (finish_reason {reason!r}): {_CUT[reason]}")
         return 3
+    if is_json:
+        return 0
+    if not response.text:
+        complain(f"the answer has no text (finish_reason {reason!r}): --json prints all of it")
+        return 1
     if reason not in ("stop", None):
         complain(f"the answer ended with finish_reason {reason!r}")
-    elif not response.text:
-        complain("the answer holds no text (--json shows all of it)")
     return 0
 
 
