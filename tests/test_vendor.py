@@ -271,25 +271,34 @@ def test_what_adds_an_extra_keeps_those_that_are_there():
     assert "was made without" not in TEXT
 
 
-def test_the_list_tells_the_size_of_each_file_and_what_each_extra_needs(capsys):
+def test_the_list_tells_the_size_of_each_extra_and_what_it_needs(capsys):
     assert vendor.main(["--list"]) == 0
-    _, *rows = capsys.readouterr().out.splitlines()
-    told = [re.fullmatch(r"(\S+|\(the core\)) +([\d,]+) +([\d,]+) *(.*)", row) for row in rows]
-    assert [row[1] for row in told] == ["(the core)", *EXTRA_NAMES, "all"]
+    head, *rows = capsys.readouterr().out.splitlines()
+    told = [re.fullmatch(r"((?:\S+|\(the core\)) +[\d,]+) +([\d,]+) *(.*)", row) for row in rows]
+    assert {len(row[1]) for row in told} == {head.index("lines") + 5}
+    sizes = {}
     for row in told:
-        extra = row[1] if row[1] in EXTRA_NAMES else None
-        if extra:
-            assert row[4].startswith(
-                ast.get_docstring(ast.parse(source_of(f"extras.{extra}"))).splitlines()[0]
-            )
-            if extra not in SOME_EXTRAS:  # the rest of the row takes a file
+        extra, lines = re.fullmatch(r"(.*?) +([\d,]+)", row[1]).groups()
+        sizes[extra] = int(lines.replace(",", "")), int(row[2].replace(",", ""))
+        if extra in EXTRA_NAMES:
+            source = source_of(f"extras.{extra}")
+            assert sizes[extra] == (len(source.splitlines()), len(source.encode()))
+            assert row[3].startswith(ast.get_docstring(ast.parse(source)).splitlines()[0])
+            if extra not in SOME_EXTRAS:  # what an extra needs takes a file
                 continue
-        text = {"(the core)": CORE_TEXT, "all": TEXT}.get(row[1]) or vendored(extra)
-        assert int(row[2].replace(",", "")) == len(text.splitlines())
-        assert int(row[3].replace(",", "")) == len(text.encode())
-        needs = [name for name in extras_in(text) if name != extra] if extra else []
-        told_needs = re.search(r" Needs (.*)\.$", row[4])
-        assert sorted(told_needs[1].split(", ") if told_needs else []) == sorted(needs)
+            needs = [name for name in extras_in(vendored(extra)) if name != extra]
+            told_needs = re.search(r" Needs (.*)\.$", row[3])
+            assert sorted(told_needs[1].split(", ") if told_needs else []) == sorted(needs)
+    assert [*sizes] == ["(the core)", *EXTRA_NAMES, "all"]
+    core, all_of_it = sizes["(the core)"], sizes["all"]
+    extras = [sizes[name] for name in EXTRA_NAMES]
+    assert all_of_it == tuple(map(sum, zip(core, *extras, strict=True)))
+
+
+def test_the_list_makes_no_file(monkeypatch):
+    """Which would take seconds, for the size of each extra."""
+    monkeypatch.setattr(vendor._File, "text", lambda self: pytest.fail("a file was made"))
+    assert vendor.main(["--list"]) == 0
 
 
 # Its text

@@ -128,11 +128,6 @@ def _parsed(source: str) -> ast.Module:
     return ast.parse(source)
 
 
-@functools.cache
-def _nodes(source: str) -> list[ast.AST]:
-    return [*ast.walk(_parsed(source))]
-
-
 def _docstring(source: str) -> str:
     return ast.get_docstring(_parsed(source)) or ""
 
@@ -159,7 +154,7 @@ class _File:
                 raise CannotVendor(f"there is no extra {extra!r}: name {', '.join(every)}, or all")
             wanted += [f"extras.{name}" for name in every if extra in (name, "all")]
         for name in wanted:  # which grows by what an extra needs
-            wanted += {*self._needs(name)} - {*wanted}
+            wanted += _needs(name, package[name]) - {*wanted}
         for name in package:
             if name in wanted:
                 self._add(name)
@@ -171,14 +166,9 @@ class _File:
                 self._add(needed)
             self.modules[name] = self.package[name]
 
-    def _needs(self, name: str) -> Iterator[str]:
-        """What an extra imports at any time; the core does without the extras."""
-        if name.startswith("extras."):
-            yield from _imported(name, _nodes(self.package[name]))
-
     def option(self) -> str:
         """What to give on the command line for this file."""
-        needed = {one for name in self.modules for one in self._needs(name)}
+        needed = {need for name in self.modules for need in _needs(name, self.modules[name])}
         extras = ",".join(sorted(_extras(self.modules.keys() - needed)))
         if _extras(self.package) == sorted(_extras(self.modules)):
             extras = "all"
@@ -231,7 +221,7 @@ class _File:
     def _absent(self) -> Iterator[str]:
         """For type checkers, what stands for the types of extras that are not in the file."""
         for name, source in self.modules.items():
-            for block in filter(_is_for_checkers, _nodes(source)):
+            for block in filter(_is_for_checkers, ast.walk(_parsed(source))):
                 for node in block.body:
                     if isinstance(node, ast.ImportFrom) and self._missing(name, node):
                         yield from (f"    {alias.name} = Any" for alias in node.names)
@@ -241,7 +231,7 @@ class _File:
         lines: list[str | None] = [*source.splitlines()]
         tree = _parsed(source)
         _blank(lines, tree.body[0])
-        for parent in _nodes(source):
+        for parent in ast.walk(tree):
             hoisted = parent is tree or _is_for_checkers(parent)
             for _, value in ast.iter_fields(parent):
                 self._cut(name, lines, [*value] if is_list(value) else [], hoisted)
@@ -266,6 +256,13 @@ class _File:
             )
             if of_ours or for_checkers or (hoisted and _is_import(node)):
                 _blank(lines, node)
+
+
+@functools.cache
+def _needs(module: str, source: str) -> frozenset[str]:
+    """What an extra imports at any time; the core does without the extras."""
+    is_extra = module.startswith("extras.")
+    return frozenset(_imported(module, ast.walk(_parsed(source))) if is_extra else ())
 
 
 def _imported(module: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
@@ -330,17 +327,20 @@ def _digest(text: str) -> str:
 
 
 def _listed() -> str:
-    """A table: the size of the file with the core alone, with each extra, and with all."""
+    """A table of the core and the extras: the size of each, and which others an extra needs."""
     package = _package()
-    rows = ["--with            lines     bytes"]
+    wide = max(map(len, _extras(package)))
+    rows = [f"{'--with':{wide}}   lines     bytes"]
     for choice in ("", *_extras(package), "all"):
-        file = _File(package, [choice] if choice else [])
-        text = file.text()
-        about = _title(package.get(f"extras.{choice}", ""))
-        needs = ", ".join(name for name in _extras(file.modules) if name != choice)
+        modules = _File(package, filter(None, [choice])).modules
+        extra = f"extras.{choice}"
+        text = package[extra] if extra in package else "".join(modules.values())
+        about = _title(text) if extra in package else ""
+        needs = ", ".join(name for name in _extras(modules) if name != choice)
         about += f" Needs {needs}." if about and needs else ""
-        size = f"{len(text.splitlines()):9,} {len(text.encode()):9,}"
-        rows.append(f"{choice or '(the core)':14}{size}  {about}".rstrip())
+        name = choice or "(the core)"
+        size = f"{len(text.splitlines()):7,} {len(text.encode()):9,}"
+        rows.append(f"{name:{wide}} {size}  {about}".rstrip())
     return "\n".join(rows)
 
 
@@ -404,7 +404,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_mutually_exclusive_group().add_argument
     add("-o", metavar="FILE", type=Path, help="where to (default: standard output)")
-    add("--list", action="store_true", help="list the extras, and how large the file is with each")
+    add("--list", action="store_true", help="list the extras, their sizes and what they need")
     add("--check", metavar="FILE", type=Path, help="tell whether FILE is up to date, and unedited")
     parser.add_argument(
         "--with", metavar="EXTRA,...", dest="extras", action="extend", default=[],
