@@ -100,6 +100,13 @@ def test_a_deleted_conversation_is_a_new_one(offline, store):
     assert chats.chat_completion("a", "again").restarted
 
 
+def test_the_conversation_that_was_used_last_is_listed_last(offline, store):
+    chats = lib.Conversations(offline("1", "2", "3", "4"), store)
+    for conversation in ("a", "b", "c", "a"):
+        chats.chat_completion(conversation, "Hi")
+    assert chats.ids() == ["b", "c", "a"]
+
+
 def test_a_restart_replaces_what_was_kept(offline, store):
     client = offline("1", "2", "3")
     chats = lib.Conversations(client, store)

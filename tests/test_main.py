@@ -609,17 +609,18 @@ def test_help_fits_on_a_screen(command):
     assert max(map(len, lines)) <= 80
 
 
-def test_the_newest_conversation_goes_on_without_its_id(tmp_path):
+def test_the_conversation_used_last_goes_on_without_its_id(tmp_path):
     store = ["--store", str(tmp_path / "chats.db")]
     done = run(*store, "-C", "--offline", "Hi")
     assert (done.returncode, done.stdout) == (1, "")
     assert "begin one with -c ID" in done.stderr
     with Wire(streamed(chunk("Hello."))) as wire:
-        for which in (["-c", "bob"], ["-c", "ann"], ["-C"]):
+        for which in (["-c", "ann"], ["-c", "bob"], ["-c", "ann"], ["-C"]):
             run(*store, *which, "--base-url", wire.url, "Hi from " + which[-1])
-    assert [m["content"] for m in wire.requests[2].json["messages"]] == [
-        "Hi from ann", "Hello.", "Hi from -C",
+    assert [m["content"] for m in wire.requests[3].json["messages"]] == [
+        "Hi from ann", "Hello.", "Hi from ann", "Hello.", "Hi from -C",
     ]  # fmt: skip
+    assert run(*store, "--list").stdout == "bob\nann\n"
 
 
 def test_a_text_file_stands_in_the_prompt_under_its_name_and_others_beside_it(tmp_path):

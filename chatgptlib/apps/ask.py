@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     keep = parser.add_argument_group("conversations that are kept")
     which = keep.add_mutually_exclusive_group()
     which.add_argument("-c", "--conversation", metavar="ID", help="go on with it, or begin it")
-    which.add_argument("-C", "--newest", action="store_true", help="go on with the newest")
+    which.add_argument("-C", "--newest", action="store_true", help="go on with the one used last")
     keep.add_argument("--store", metavar="FILE", type=Path, help="where; default: your data folder")
     task = keep.add_mutually_exclusive_group()
     for name, about in (("list", "ids"), ("history", "messages"), ("delete", "")):

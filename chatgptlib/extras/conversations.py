@@ -183,7 +183,7 @@ class Conversations:
         return self._store.delete(checked_conversation_id(conversation_id))
 
     def ids(self) -> list[str]:
-        """The ids of all conversations, the oldest first."""
+        """The ids of all conversations; the one with the newest message comes last."""
         return self._store.ids()
 
     def _turn(self, conversation_id: str, sentence: Sentence, options: ChatOptions) -> _Turn:

@@ -64,7 +64,7 @@ class ConversationStore(Protocol):
         ...
 
     def ids(self) -> list[str]:
-        """The ids of all conversations, the oldest first."""
+        """The ids of all conversations; the one with the newest message comes last."""
         ...
 
 
@@ -91,9 +91,8 @@ class MemoryStore:
         """Add the messages of a turn, all or none."""
         written = [json.dumps(message) for message in messages]  # so nobody can change them
         with self._lock:
-            if restart:
-                self._kept.pop(conversation_id, None)
-            known_prompt, earlier = self._kept.get(conversation_id, (None, []))
+            before = self._kept.pop(conversation_id, None)  # to put it last
+            known_prompt, earlier = before if before and not restart else (None, [])
             prompt = known_prompt if system_prompt is None else system_prompt
             earlier += written  # in place: only copies of it are given away
             self._kept[conversation_id] = (prompt, earlier)
@@ -104,7 +103,7 @@ class MemoryStore:
             return self._kept.pop(conversation_id, None) is not None
 
     def ids(self) -> list[str]:
-        """The ids of all conversations, the oldest first."""
+        """The ids of all conversations; the one with the newest message comes last."""
         with self._lock:
             return list(self._kept)
 
@@ -215,8 +214,9 @@ class SQLiteStore:
         return self._run(lambda db: _delete_rows(db, conversation_id), begin="BEGIN IMMEDIATE")
 
     def ids(self) -> list[str]:
-        """The ids of all conversations, the oldest first."""
-        query = "SELECT id FROM conversation ORDER BY number"
+        """The ids of all conversations; the one with the newest message comes last."""
+        newest = "SELECT max(number) FROM message WHERE conversation = conversation.number"
+        query = f"SELECT id FROM conversation ORDER BY ({newest}), number"
         return self._run(lambda db: [found for (found,) in db.execute(query)])
 
     def close(self) -> None:
