@@ -178,6 +178,30 @@ def test_commands_change_the_chat(tmp_path):
     assert (tmp_path / "chat.txt").read_text() == "user: Hi\n\nassistant: One.\n\n"
 
 
+def test_images_are_sent_with_the_next_question_alone(tmp_path):
+    (tmp_path / "dot.gif").write_bytes(b"GIF89a...")
+    (tmp_path / "notes.txt").write_text("Tea.")
+    with (
+        Wire(answer("One."), answer("Two.")) as wire,
+        Terminal("--base-url", wire.url) as terminal,
+    ):
+        terminal.say(f"/image {tmp_path}/notes.txt")
+        terminal.say("What is it?")
+        terminal.until("not an image that can be sent")
+        terminal.say(f"/image {tmp_path}/dot.gif")
+        terminal.until("sent with the next question")
+        terminal.say("What is it?")
+        terminal.until("One.")
+        terminal.say("And?")
+        terminal.until("Two.")
+        terminal.say("/quit")
+        assert terminal.ended() == 0
+    (text, image), _, second = said(wire)[1]
+    assert text["text"] == "What is it?"
+    assert image["image_url"]["url"].startswith("data:image/gif;base64,")
+    assert second == "And?"
+
+
 def test_an_error_leaves_the_chat_going():
     from .wire import http
 

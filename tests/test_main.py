@@ -437,6 +437,14 @@ def test_a_schema_that_is_no_object_is_exit_code_2(tmp_path, content):
     assert "holds no JSON object" in done.stderr
 
 
+def test_a_schema_may_be_given_as_json_in_place_of_a_file():
+    with Wire(streamed(chunk("{}"))) as wire:
+        done = run("--schema", json.dumps(SCHEMA), "--base-url", wire.url, "What?")
+    assert done.returncode == 0
+    sent = {"name": "answer", "schema": SCHEMA, "strict": False}
+    assert wire.requests[0].json["response_format"]["json_schema"] == sent
+
+
 def test_a_schema_file_that_is_not_there_is_said_not_to_be_readable(tmp_path):
     done = run("--offline", "--schema", str(tmp_path / "a.json"), "What?")
     assert done.returncode == 2

@@ -119,7 +119,7 @@ def _common() -> argparse.ArgumentParser:
     add("-s", "--system", metavar="TEXT", help="instructions for the model")
     add("-t", "--temperature", type=float, metavar="N", help="0 to 2")
     add("--max-tokens", type=int, metavar="N", help="the longest answer")
-    add("--schema", metavar="FILE", type=_schema, help="answer in JSON, by this JSON Schema")
+    add("--schema", metavar="FILE", type=_schema, help="answer by this JSON Schema, or a file's")
     add("--param", action="append", default=[], metavar="KEY=JSON", type=_parameter,
         help="any parameter of the API; may be given several times")  # fmt: skip
     return common
@@ -191,8 +191,9 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 def _schema(name: str) -> dict[str, Any]:
     """The response_format for a file with a schema, or with what stands around it."""
+    is_json = name.lstrip().startswith("{")
     try:
-        schema, broken = parsed(Path(name).read_text(encoding="utf-8-sig"))
+        schema, broken = parsed(name if is_json else Path(name).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {name!r}: {error.strerror}") from None
     except ValueError as error:  # it is not UTF-8
@@ -204,7 +205,7 @@ def _schema(name: str) -> dict[str, Any]:
     if isinstance(inner := schema.get("json_schema"), dict):
         schema = inner
     if "schema" not in schema:
-        title = re.sub("[^a-zA-Z0-9_-]", "_", Path(name).stem)[:64]
+        title = "" if is_json else re.sub("[^a-zA-Z0-9_-]", "_", Path(name).stem)[:64]
         strict = schema.get("additionalProperties") is False
         schema = {"name": title or "answer", "schema": schema, "strict": strict}
     return {"type": "json_schema", "json_schema": schema}

@@ -32,12 +32,13 @@ _HELP = """\
 /restart       begin a new conversation
 /system TEXT   instructions for the model from here on; without TEXT none
 /model NAME    ask another model
+/image FILE    send an image, or a URL, with the next question
 /save FILE     write the conversation down: as JSON into a .json, else as text
 /usage         the tokens used, where the server tells them
 /quit          leave, as exit, quit and Ctrl-D do
 \"""            begins and ends a question of several lines
 Ctrl-C stops an answer."""
-_NEEDED = {"/model": "NAME", "/save": "FILE"}
+_NEEDED = {"/image": "FILE", "/model": "NAME", "/save": "FILE"}
 
 
 class InteractiveChat:
@@ -49,6 +50,7 @@ class InteractiveChat:
         self._conversations = conversations
         self._id = conversation_id
         self._options = options
+        self._images: list[str] = []
         self._usage: ChatCompletionUsage | None = None
 
     def run(self) -> None:
@@ -78,9 +80,11 @@ class InteractiveChat:
                 self._say(line)
 
     def _say(self, line: str) -> None:
+        images, self._images = self._images, []
         try:
+            question = ChatMessage.user(line, images=images)
             with self._conversations.chat_completion_stream(
-                self._id, line, self._options
+                self._id, question, self._options
             ) as stream:
                 response = print_answer(stream)
         except KeyboardInterrupt:
@@ -109,6 +113,9 @@ class InteractiveChat:
         elif name == "/model":
             self._options = dataclasses.replace(self._options, model=argument)
             told = f"(asking {argument} from here on)"
+        elif name == "/image":
+            self._images.append(argument)
+            told = "(sent with the next question)"
         elif name == "/save":
             told = self._save(argument)
         elif name == "/usage":
