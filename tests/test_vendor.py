@@ -14,7 +14,6 @@ import stat
 import subprocess
 import sys
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -496,9 +495,9 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch, caps
     assert written(target) == 0
     assert target.read_bytes() == CORE_TEXT.encode()
     assert written(tmp_path / "nowhere" / "x.py") == 1
-    assert f"there is no folder {tmp_path / 'nowhere'}\n" in capsys.readouterr().err
+    assert "No such file or directory" in capsys.readouterr().err
     assert written(tmp_path) == 1
-    assert f"{tmp_path} is a folder" in capsys.readouterr().err
+    assert f"{tmp_path} is not a regular file" in capsys.readouterr().err
 
 
 def test_a_file_that_is_replaced_keeps_its_mode(tmp_path):
@@ -550,30 +549,12 @@ def test_a_link_to_a_file_stays_and_the_file_is_replaced(tmp_path, capsys):
     assert file.read_text() == "mine"
 
 
-def test_a_link_that_leads_nowhere_is_not_written_through(tmp_path, capsys):
-    link = tmp_path / "link.py"
-    link.symlink_to(tmp_path / "nothing")
-    assert written(link, "--force") == 1
-    assert f"{link} is a link that leads nowhere" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["link.py"]
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="there is no such device here")
-def test_standard_output_can_be_named_as_a_device(tmp_path):
-    arguments = ("-m", "chatgptlib", "vendor", "-o", "/dev/stdout")
-    piped = run(*arguments, cwd=FOLDER.parent)
-    assert (piped.returncode, piped.stdout, piped.stderr) == (0, CORE_TEXT.encode(), b"")
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
-def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as other_end:
-        read = other_end.submit(pipe.read_bytes)
-        assert written(pipe) == 0
-        assert read.result(60) == CORE_TEXT.encode()
-    assert pipe.is_fifo()
+def test_a_pipe_is_not_replaced(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert written(tmp_path / "pipe", "--force") == 1
+    assert "leave out -o" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 # What a file is
@@ -598,15 +579,15 @@ def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extr
     [
         pytest.param(
             UNTOUCHED["of-an-older-version"], 3,
-            f"is what chatgptlib 0.0.9 (older than this, {lib.__version__}) wrote", id="older",
+            f"is what chatgptlib 0.0.9 wrote (this is {lib.__version__})", id="older",
         ),
         pytest.param(
             UNTOUCHED["of-a-newer-version"], 3,
-            f"is what chatgptlib 99.0 (newer than this, {lib.__version__}) wrote", id="newer",
+            f"is what chatgptlib 99.0 wrote (this is {lib.__version__})", id="newer",
         ),
         pytest.param(
             signed(CORE_TEXT.replace(f"{lib.__version__}:", f"{lib.__version__}rc1:", 1)), 3,
-            f"is what chatgptlib {lib.__version__}rc1 (other than this, {lib.__version__}) wrote",
+            f"is what chatgptlib {lib.__version__}rc1 wrote (this is {lib.__version__})",
             id="before-this",
         ),
         pytest.param(
@@ -631,7 +612,7 @@ def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extr
         ),
         pytest.param(
             EDITED["of-an-older-version"], 4,
-            f"was edited since chatgptlib 0.0.9 (older than this, {lib.__version__}) wrote it",
+            f"was edited since chatgptlib 0.0.9 wrote it (this is {lib.__version__})",
             id="older-and-edited",
         ),
         *(

@@ -351,36 +351,26 @@ def _check(path: Path) -> tuple[int, str]:
     if not made:
         return _FOREIGN, f"{path} was not written by `{_COMMAND}`"
     version, extras = made["version"], [*filter(None, (made["extras"] or "").split(","))]
-    releases = (re.split(r"[^\d.]", one)[0] for one in (version, __version__))
-    that, this = ([*map(int, re.findall(r"\d+", one))] for one in releases)
-    age = "older" if that < this else "newer" if that > this else "other"
-    known = f" ({age} than this, {__version__})" if version != __version__ else ""
+    known = "" if version == __version__ else f" (this is {__version__})"
     if _digest(text.replace(made["seal"], "", 1)) != made["digest"]:
-        return _EDITED, f"{path} was edited since chatgptlib {version}{known} wrote it"
+        return _EDITED, f"{path} was edited since chatgptlib {version} wrote it{known}"
     package = _package()
     if {*extras} <= {*_extras(package), "all"} and text == _File(package, extras).text():
         return 0, f"{path} is what chatgptlib {version} writes"
-    return _OTHER, f"{path} is what {'' if known else 'another '}chatgptlib {version}{known} wrote"
+    return _OTHER, f"{path} is what {'' if known else 'another '}chatgptlib {version} wrote{known}"
 
 
 def _write(target: Path, data: bytes, force: bool) -> None:
-    """All of the file or nothing of it. A link stays, and what it leads to is replaced."""
-    if target.exists() and not target.is_file() and not target.is_dir():
-        target.write_bytes(data)  # to a pipe or a device, which is to stay one
-        return
-    if target.is_symlink() and not target.exists():
-        raise CannotVendor(f"{target} is a link that leads nowhere: name a file")
+    """Replace a file in one step, or not at all. A link stays, and its target is replaced."""
     target = Path(os.path.realpath(target))
-    if target.is_dir():
-        raise CannotVendor(f"{target} is a folder: name a file in it")
-    if not target.parent.is_dir():
-        raise CannotVendor(f"cannot write {target}: there is no folder {target.parent}")
+    if target.exists() and not target.is_file():
+        raise CannotVendor(f"{target} is not a regular file: name one, or leave out -o")
     if not force and target.exists() and target.stat().st_size:
         status, verdict = _check(target)
         if status in (_EDITED, _FOREIGN):
             raise CannotVendor(f"{verdict}; --force replaces it")
     beside = target.with_name(f".{target.name}.{token_hex(8)}")
-    with open(beside, "xb", opener=_through_no_link) as file:
+    with open(beside, "xb") as file:  # "x" follows no link
         try:
             file.write(data)
             file.close()  # before it is moved, which Windows asks for
@@ -389,10 +379,6 @@ def _write(target: Path, data: bytes, force: bool) -> None:
             os.replace(beside, target)
         finally:
             beside.unlink(missing_ok=True)
-
-
-def _through_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _parser() -> argparse.ArgumentParser:
