@@ -386,18 +386,12 @@ def _store(options: argparse.Namespace) -> SQLiteStore | MemoryStore:
 
 
 def data_folder() -> Path:
-    """Where this platform wants programs to keep a user's data."""
+    """Where a user's data is kept: XDG_DATA_HOME, LOCALAPPDATA on Windows, or ~/.local/share."""
+    named = os.environ.get("XDG_DATA_HOME") or os.environ.get("LOCALAPPDATA")
     try:
-        home = Path.home()
+        return Path(named or Path.home() / ".local" / "share") / "chatgptlib"
     except RuntimeError as error:
-        raise ConfigError("there is no home folder: say with --store FILE where") from error
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return base / "chatgptlib"
+        raise ConfigError("there is no home folder: name a file with --store") from error
 
 
 if __name__ == "__main__":

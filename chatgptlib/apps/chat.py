@@ -13,19 +13,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from ..codec import is_list
 from ..dialects import whole_characters
 from ..errors import AuthenticationError, NotFoundError, OpenAIError
 from ..extras.conversations import ChatOptions, Conversations, ConversationStream
 from ..extras.results import added_usage
-from ..models import (
-    ChatCompletionUsage,
-    ChatMessage,
-    CreateChatCompletionResponse,
-)
+from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 from ..settings import NO_KEY
 
 _HELP = """\
@@ -271,24 +267,18 @@ def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
 
 def shown_message(message: ChatMessage) -> str:
     """A message as text, with what it holds beside text in brackets."""
-    parts = [message.text] if message.text else []
-    if isinstance(message.content, list):
-        kinds = (
-            part.get("type") if isinstance(part, Mapping) else part.type for part in message.content
-        )
-        parts += [f"[{kind}]" for kind in kinds if kind != "text"]
-    for call in message.tool_calls or ():
-        if function := call.function:
-            parts.append(f"[calls {function.name}({function.arguments})]")
-        if custom := call.custom:
-            parts.append(f"[calls {custom.name}({custom.input})]")
-    if function := message.function_call:
-        parts.append(f"[calls {function.name}({function.arguments})]")
-    if audio := message.audio:
-        parts.append(f"[says: {audio.transcript}]" if audio.transcript else "[audio]")
+    plain = message.to_dict()
+    parts: list[dict[str, Any]] = plain["content"] if is_list(plain.get("content")) else []
+    shown = [message.text, *(f"[{kind}]" for part in parts if (kind := part.get("type")) != "text")]
+    for call in (*(plain.get("tool_calls") or ()), {"function": plain.get("function_call")}):
+        if called := call.get("function") or call.get("custom"):
+            given = called.get("arguments", called.get("input"))
+            shown.append(f"[calls {called.get('name')}({given})]")
+    if audio := plain.get("audio"):
+        shown.append(f"[says: {audio['transcript']}]" if audio.get("transcript") else "[audio]")
     if message.refusal:
-        parts.append(f"[refuses: {message.refusal}]")
-    return " ".join(parts)
+        shown.append(f"[refuses: {message.refusal}]")
+    return " ".join(filter(None, shown))
 
 
 def shown_usage(usage: ChatCompletionUsage | None) -> str:
