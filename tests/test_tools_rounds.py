@@ -3,6 +3,7 @@
 import json
 import threading
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import pytest
 
@@ -160,6 +161,20 @@ def test_an_interruption_inside_a_tool_keeps_the_exchange(offline, question):
     assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["1"]
 
 
+def test_an_exception_that_cannot_be_changed_reaches_the_caller_as_it_is(offline, question):
+    @dataclass(frozen=True)
+    class Stop(BaseException):
+        reason: str
+
+    def refuse(made):
+        raise Stop("enough")
+
+    client = offline(calls(call("add", {"a": 1})))
+    with pytest.raises(Stop) as caught:
+        lib.run_tools(client, question, [add], before_call=refuse)
+    assert caught.value == Stop("enough")
+
+
 # Several at once
 
 
@@ -201,14 +216,34 @@ def test_a_failure_among_tools_at_once_keeps_the_answers_before_it(offline, ques
     def divide(a: int, b: int) -> float:
         return a / b
 
-    made = [call("divide", {"a": 2, "b": b}, f"b{b}") for b in (1, 0, 2)]
+    made = [call("divide", {"a": 2, "b": b}, f"b{b}") for b in (1, 0)]
     with pytest.raises(lib.ToolError, match="ZeroDivisionError") as caught:
         lib.run_tools(offline(calls(*made)), question, [divide], raise_errors=True, jobs=2)
     assert caught.value.call.id == "b0"
     assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["2.0"]
     client = offline(calls(*made), "Well.")
     lib.run_tools(client, question, [divide], jobs=2)
-    assert [answer["content"][:9] for answer in told(client)] == ["2.0", '{"error":', "1.0"]
+    assert [answer["content"][:9] for answer in told(client)] == ["2.0", '{"error":']
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_results_of_tools_at_once_are_kept_when_one_of_them_fails(offline, question, kind):
+    together, done = threading.Barrier(3), []
+
+    def work(x: int) -> int:
+        together.wait(30)  # all three have begun
+        if x == 0:
+            raise kind
+        done.append(x)
+        return x
+
+    made = [call("work", {"x": x}, f"id{x}") for x in range(3)]
+    client = offline(calls(*made))
+    with pytest.raises((lib.ToolError, KeyboardInterrupt)) as caught:
+        lib.run_tools(client, question, [work], raise_errors=True, jobs=3)
+    assert sorted(done) == [1, 2]
+    kept = caught.value.messages[2:]
+    assert [(m.tool_call_id, m.content) for m in kept] == [("id1", "1"), ("id2", "2")]
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.5, True, None])

@@ -932,6 +932,99 @@ def test_no_frame_of_a_stream_that_is_read_to_its_end_shows_what_came():
     assert places_that_show(caught.value, [KEY]) == []
 
 
+# Extras
+
+
+@dataclass
+class Place:
+    city: str
+    days: int
+
+    def __post_init__(self):
+        if self.days > 30:
+            raise ValueError(f"{self.city} is too far")
+
+
+def with_key(text=None, *, finish="stop", **message):
+    answer = completion(text, **message)
+    answer["choices"][0]["finish_reason"] = finish
+    return http(answer, "200 OK", f"X-Request-Id: {KEY}", f"X-Seen: {KEY}")
+
+
+def call_with_key(arguments, **more):
+    function = {"name": "work", "arguments": arguments}
+    return with_key(
+        None, tool_calls=[{"id": "1", "type": "function", "function": function}], **more
+    )
+
+
+def parse_stream(*given):
+    return lib.stream_parsed(*given).result()
+
+
+def run_stream(*given, **settings):
+    return lib.stream_tools(*given, **settings).result()
+
+
+def work(city: str) -> str:
+    raise ZeroDivisionError(city)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (with_key(f"I know {KEY}."), "DeserializeError"),
+        (with_key("x " * 496 + KEY), "DeserializeError"),
+        (with_key(f'{{"{KEY}": 1}}'), "DeserializeError"),
+        (with_key(f'{{"city": "{KEY}", "days": "{KEY}"}}'), "DeserializeError"),
+        (with_key(f'{{"city": "{KEY}", "days": 31}}'), "DeserializeError"),
+        (with_key(None, refusal=f"No, {KEY}."), "RefusalError"),
+        (with_key(f'{{"city": "{KEY}', finish="length"), "OutputTruncatedError"),
+        (call_with_key(f'{{"city": "{KEY}"}}'), "DeserializeError"),
+    ],
+    ids=["words", "where-an-excerpt-ends", "name", "type", "class", "refusal", "cut", "call"],
+)
+@pytest.mark.parametrize("ask_for", [lib.parse_chat_completion, parse_stream])
+def test_no_error_of_a_structured_answer_shows_a_key_that_the_server_repeats(reply, kind, ask_for):
+    with Wire(reply) as wire:
+        client = lib.OpenAIClient(KEY, base_url=wire.url, max_retries=0)
+        with pytest.raises(getattr(lib, kind)) as caught:
+            ask_for(client, QUESTION, Place)
+    assert caught.value.partial.choices
+    assert caught.value.headers["x-seen"] == caught.value.request_id == "***"
+    assert places_that_show(caught.value, [KEY, KEY[:8]]) == []
+
+
+def test_the_error_of_a_class_that_checks_itself_stays_the_cause_where_no_key_is_in_it():
+    with Wire(with_key('{"city": "Rome", "days": 31}')) as wire:
+        client = lib.OpenAIClient(KEY, base_url=wire.url, max_retries=0)
+        with pytest.raises(lib.DeserializeError, match="Rome is too far") as caught:
+            lib.parse_chat_completion(client, QUESTION, Place)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("replies", "kind", "settings"),
+    [
+        ([call_with_key(f'{{"city": "{KEY}"}}')], "ToolError", {"raise_errors": True}),
+        ([call_with_key(f'{{"city": "{KEY}"}}')], "ToolError", {"max_rounds": 1}),
+        ([call_with_key(f'{{"city": "{KEY}', finish="length")], "OutputTruncatedError", {}),
+        ([call_with_key(f'{{"city": "{KEY}"}}'), http({}, "400 Bad")], "BadRequestError", {}),
+    ],
+    ids=["raised", "no-end", "cut", "refused"],
+)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_error_of_a_tool_run_shows_a_key_that_the_server_repeats(replies, kind, settings, jobs):
+    for start in (lib.run_tools, run_stream):
+        with Wire(*replies) as wire:
+            client = lib.OpenAIClient(KEY, base_url=wire.url, max_retries=0)
+            with pytest.raises(getattr(lib, kind)) as caught:
+                start(client, QUESTION, [work], jobs=jobs, **settings)
+        assert caught.value.messages
+        assert places_that_show(caught.value, [KEY]) == []
+        check_shape(caught.value)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -33,7 +33,7 @@ from ..models import (
     Model,
     ToolCall,
 )
-from .results import with_response
+from .results import about_response
 from .stores import ConversationStore, MemoryStore
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ class Conversations:
         names = (one.name for one in dataclasses.fields(CreateChatCompletionRequest))
         sent = {name: getattr(options, name) for name in names if hasattr(options, name)}
         return _Turn(
+            client=self._client,
             request=CreateChatCompletionRequest(messages=messages, **sent),
             restarted=kept is None,
             keep_messages=lambda answers: self._store.append(
@@ -219,6 +220,7 @@ class Conversations:
 class _Turn:
     """A turn that waits for its answer."""
 
+    client: OpenAIClient
     request: CreateChatCompletionRequest
     restarted: bool
     keep_messages: Callable[[_Messages], None]
@@ -234,7 +236,7 @@ class _Turn:
             self.keep_messages(answers)
         except Exception as cause:  # any of a user's store: the answer is not lost with it
             error = OpenAIError(f"the answer came, but could not be kept: {cause}")
-            raise with_response(error, response) from cause
+            raise about_response(error, response, self.client) from cause
         return ChatResponse(response.text, self.restarted, response, answer.usage)
 
 

@@ -99,8 +99,7 @@ def _flow_format(value: Any) -> Any:
 
 def _answer_of(response: CreateChatCompletionResponse) -> Any:
     """The text of an answer, or what it is the JSON of. Raises where there is none."""
-    refusal = response.choices[0].message.refusal if response.choices else None
-    text = response.text
+    refusal, text = response.choices[0].message.refusal, response.text
     if not text.strip():
         raise OpenAIError(str(refusal or "the model gave no answer"))
     value, _ = parsed(text)

@@ -19,8 +19,17 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ..client import OpenAIClient
 from ..codec import JSONObject, is_dict, is_mapping, members
-from ..errors import ConfigError, StreamInterruptedError
+from ..errors import (
+    ConfigError,
+    DeserializeError,
+    OpenAIError,
+    OutputTruncatedError,
+    RefusalError,
+    StreamInterruptedError,
+    without_traceback,
+)
 from ..models import ChatCompletionUsage, CreateChatCompletionResponse
 from ..replies import E
 from .everyday import everyday
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
 
 StepT = TypeVar("StepT")
 EndT = TypeVar("EndT")
+ObjectT = TypeVar("ObjectT", bound=JSONObject)
 MovedT = TypeVar("MovedT")
 
 
@@ -89,6 +99,8 @@ class ResultStream(Generator[StepT, None, EndT]):
             if _is_from_outside(error):
                 raise ConfigError("another thread is reading this stream") from None
             self._open = False
+            if isinstance(error, OpenAIError):
+                raise without_traceback(error) from error.__cause__
             raise
 
     def __enter__(self) -> Self:
@@ -105,11 +117,25 @@ def _is_from_outside(error: BaseException) -> bool:
     return is_refusal and trace is not None and trace.tb_next is None
 
 
-def with_response(error: E, response: CreateChatCompletionResponse) -> E:
-    """`error` with the response that it is about."""
-    error.partial = response
-    error.request_id, error.headers = response.request_id, response.headers
+def about_response(error: E, response: CreateChatCompletionResponse, client: OpenAIClient) -> E:
+    """`error` with the response that it is about, and both without the client's secrets, which
+    a server may repeat."""
+    redacted = client._secrets.redacted
+    kind: Any = type(response.headers)  # which knows that their case does not matter
+    error.headers, error.request_id = kind(redacted(dict(response.headers))), response.request_id
+    error.partial = safe = without_secrets(response, client)
+    safe.headers, safe.request_id = error.headers or {}, error.request_id
+    error.args = tuple(map(redacted, error.args))
+    if isinstance(error, DeserializeError):
+        error.body, error.path = map(redacted, (error.body, error.path))
+    if isinstance(error, (RefusalError, OutputTruncatedError)):
+        error.response = safe
     return error
+
+
+def without_secrets(value: ObjectT, client: OpenAIClient) -> ObjectT:
+    """A copy of what a server sent, with the client's secrets struck out."""
+    return type(value).from_dict(client._secrets.redacted(value.to_dict()))
 
 
 def added_usage(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from copy import copy
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -23,10 +22,17 @@ from ..chat import (
     request_members,
 )
 from ..client import OpenAIClient
-from ..errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
+from ..errors import (
+    ConfigError,
+    DeserializeError,
+    OutputTruncatedError,
+    RefusalError,
+    excerpt,
+    hides_variables,
+)
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 from .partial import json_in, json_so_far
-from .results import ResultStream, added_usage, with_response
+from .results import ResultStream, about_response, added_usage
 from .schema import Hints
 from .shapes import Member, object_schema, object_shape
 
@@ -79,6 +85,7 @@ def parse_chat_completion(
 ) -> Any: ...
 
 
+@hides_variables
 def parse_chat_completion(
     client: OpenAIClient,
     request: ChatRequest,
@@ -104,7 +111,7 @@ def parse_chat_completion(
     """
     if type(attempts) is not int or attempts < 1:
         raise ConfigError(f"attempts must be 1 or more, not {attempts!r}")
-    form = _Form(into)
+    form = _Form(client, into)
     body = form.body(request)
     usage: ChatCompletionUsage | None = None
     while True:
@@ -151,7 +158,7 @@ def stream_parsed(client: OpenAIClient, request: ChatRequest, into: Any) -> Resu
     The request is sent at the first item. Iterating raises what parse_chat_completion
     raises, and what a ChatCompletionStream does.
     """
-    form = _Form(into)
+    form = _Form(client, into)
     return ResultStream(_parsed_parts(client, form.body(request), form))
 
 
@@ -178,13 +185,14 @@ def _parsed_parts(
 class _Form:
     """What an answer has to look like."""
 
-    def __init__(self, into: Any) -> None:
+    def __init__(self, client: OpenAIClient, into: Any) -> None:
+        self._client = client
         title = re.sub("[^a-zA-Z0-9_-]", "_", getattr(into, "__name__", ""))[:64] or "answer"
         hints = Hints({})
         self._shape = self._bare = hints.shape(into, title)
         if "properties" not in hints.schema(self._shape, title, strict=False):
             members = {"value": Member("value", self._bare)}
-            self._shape = object_shape(members, _alone, object_schema(members))
+            self._shape = object_shape(members, _unwrapped, object_schema(members))
         schema = hints.schema(self._shape, title, strict=True)
         named = {"name": title, "schema": schema, "strict": True}
         self._response_format = {"type": "json_schema", "json_schema": named}
@@ -205,13 +213,12 @@ class _Form:
             text = _whole_text(response)
             return self._found_in(text, response)
         except (DeserializeError, RefusalError, OutputTruncatedError) as error:
-            whole = copy(response)
-            whole.usage = usage
             if isinstance(error, DeserializeError):
                 error.body = text
-            else:
-                error.response = whole
-            raise with_response(error, whole) from error.__cause__
+            response.usage = usage
+            is_safe = not self._client._secrets.found_in(text)
+            cause = error.__cause__ if is_safe else None
+            raise about_response(error, response, self._client) from cause
 
     def _found_in(self, text: str, response: CreateChatCompletionResponse) -> Any:
         misfit: DeserializeError | None = None
@@ -226,10 +233,11 @@ class _Form:
                 return self._bare.read(text.strip() or None)
             except DeserializeError:
                 pass
+        text = self._client._secrets.redacted(text)  # before an excerpt cuts a secret
         raise misfit or DeserializeError(f"$: {_not_said(response, text)}")
 
 
-def _alone(value: Any) -> Any:
+def _unwrapped(value: Any) -> Any:
     return value
 
 

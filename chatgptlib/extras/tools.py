@@ -18,7 +18,8 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -43,7 +44,7 @@ from ..models import (
 )
 from ..replies import parsed
 from .docstrings import parameter_notes, prose_of
-from .results import ResultStream, added_usage, json_form, with_response
+from .results import ResultStream, about_response, added_usage, json_form, without_secrets
 from .schema import Hints
 from .shapes import Member, object_schema, object_shape
 
@@ -195,6 +196,7 @@ class _Exchange:
         if described:  # an empty list is refused by some servers
             body["tools"] = [*(body.get("tools") or ()), *described]
         self._messages: list[ChatMessage | Mapping[str, Any]] = list(body.get("messages") or ())
+        self._given = len(self._messages)
         self._ids = _ids_in(self._messages)
         self._numbers = count()
 
@@ -219,16 +221,24 @@ class _Exchange:
                 if not calls or stopped or any(_name_called(call) in self._own for call in calls):
                     return ToolRun(response, messages, usage, number)
                 yield from calls
-                for call, text in zip(calls, self._results(calls), strict=True):
-                    messages.append(ChatMessage.tool(str(call.id), text))
+                self._carry_out(calls)
                 if body.get("tool_choice") is not None:
                     body["tool_choice"] = _without_demand(body["tool_choice"])
             raise ToolError(f"the model still calls tools after {most} answers", calls[0])
         except GeneratorExit:
             raise
         except BaseException as error:  # also Ctrl-C: what was done is not to be lost
-            error.messages = messages  # type: ignore[attr-defined]
+            if isinstance(error, ToolError):
+                error.call = without_secrets(error.call, self._client)
+            with suppress(Exception):  # an exception of the user's may be frozen
+                error.messages = self._safe_messages()  # type: ignore[attr-defined]
             raise
+
+    def _safe_messages(self) -> list[ChatMessage | Mapping[str, Any]]:
+        """The exchange for an error to carry."""
+        new = self._messages[self._given :]
+        safe = (without_secrets(one, self._client) for one in new if isinstance(one, ChatMessage))
+        return [*self._messages[: self._given], *safe]
 
     def _answer(
         self, body: dict[str, Any], on_chunk: OnChunk | None
@@ -249,7 +259,7 @@ class _Exchange:
         calls = choice.message.tool_calls or []
         if choice.finish_reason == "length" and any(map(_is_cut, calls)):
             words = "the answer was cut off in a tool call: raise max_completion_tokens"
-            raise with_response(OutputTruncatedError(words, response), response)
+            raise about_response(OutputTruncatedError(words), response, self._client)
         for call in calls:
             while not call.id or call.id in self._ids:
                 call.id = f"call_{next(self._numbers)}"
@@ -258,22 +268,32 @@ class _Exchange:
                 call.function.arguments = "{}"
         return calls
 
-    def _results(self, calls: list[ToolCall]) -> Iterator[str]:
-        """What to tell the model that its calls came to, in their order."""
+    def _carry_out(self, calls: list[ToolCall]) -> None:
+        """Add the results of the calls to the messages, in their order: of those that are done
+        when one of them fails, too."""
         if self._settings.jobs == 1:
             for call in calls:
-                yield self._prepared(call)()
+                self._add_result(call, self._prepared(call)())
             return
-        from concurrent.futures import ThreadPoolExecutor
+        from concurrent.futures import Future, ThreadPoolExecutor
         from contextvars import copy_context
 
         prepared = [self._prepared(call) for call in calls]
         threads = ThreadPoolExecutor(self._settings.jobs)
+        futures: list[Future[str]] = []
         try:
-            for future in [threads.submit(copy_context().run, one) for one in prepared]:
-                yield future.result()
+            for one in prepared:
+                futures.append(threads.submit(copy_context().run, one))
+            for future in futures:
+                future.result()
         finally:
             threads.shutdown(cancel_futures=True)
+            for call, future in zip(calls, futures, strict=False):
+                if not future.cancelled() and not future.exception():
+                    self._add_result(call, future.result())
+
+    def _add_result(self, call: ToolCall, text: str) -> None:
+        self._messages.append(ChatMessage.tool(str(call.id), text))
 
     def _prepared(self, call: ToolCall) -> Callable[[], str]:
         """What carries out a call that fits, and that `before_call` lets go on; and returns
@@ -303,7 +323,9 @@ class _Exchange:
             words = f"{type(error).__name__}: {error}"
             if not self._settings.raise_errors:
                 return _told(words)
-            raise ToolError(f"{tool.name}() raised {words}", call) from error
+            secrets = self._client._secrets
+            cause = None if secrets.found_in(repr(call)) else error
+            raise ToolError(secrets.redacted(f"{tool.name}() raised {words}"), call) from cause
         return _result_text(result, tool.name, call)
 
 
@@ -389,7 +411,7 @@ class _Tool:
         members = _parameters(self._hints, self.name, self.signature, parameter_notes(doc))
         self._shape = object_shape(members, dict, object_schema(members))
 
-    def described(self, strict: bool = False) -> dict[str, Any]:
+    def described(self, strict: bool) -> dict[str, Any]:
         function: dict[str, Any] = {"name": self.name}
         if self._about:
             function["description"] = self._about
