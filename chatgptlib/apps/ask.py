@@ -27,7 +27,7 @@ from ..errors import ConfigError, DeserializeError, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
 from ..extras.partial import first_block_in
 from ..extras.stores import MemoryStore, SQLiteStore
-from ..extras.strict import misfit_of
+from ..extras.strict import schema_mismatch
 from ..models import ChatMessage, Model
 from ..replies import parsed
 from .chat import (
@@ -290,7 +290,7 @@ def _told_of_misfit(answer: str, options: argparse.Namespace) -> int:
         misfit = f"fit -x: it holds no code block and no JSON: {excerpt(answer)}"
     elif options.schema:
         try:
-            misfit = misfit_of(json.loads(text), options.schema["json_schema"]["schema"])
+            misfit = schema_mismatch(json.loads(text), options.schema["json_schema"]["schema"])
         except (ValueError, RecursionError) as error:
             misfit = f"it is no JSON: {error}"
         except (AttributeError, TypeError) as error:

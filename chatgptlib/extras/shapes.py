@@ -18,7 +18,7 @@ from ..codec import is_dict, is_list, prefixed, type_mismatch
 from ..errors import DeserializeError, JSONValue, excerpt
 from ..replies import parsed
 from .everyday import EverydayType, Limit, everyday
-from .strict import SCALARS, cannot_describe, either, enum_schema, with_notes
+from .strict import SCALARS, cannot_describe, either, enum_schema, is_same_json, with_notes
 
 Seen = dict[tuple[int, int], tuple[JSONValue, Any, DeserializeError | None]]
 """What came of reading a list or an object as a shape, by the ids of both. It holds the value,
@@ -148,22 +148,19 @@ def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
         raise cannot_describe(where, "it has no members")
     name = f"one of {', '.join(json.dumps(known) for known, _ in pairs)}"
 
-    def found(value: Any) -> list[Any]:
-        """The members that a value stands for. As JSON has it, 1 is 1.0, and True is not 1."""
-        is_bool = isinstance(value, bool)
-        return [
-            one for known, one in pairs if known == value and isinstance(known, bool) is is_bool
-        ]
-
     def convert(value: Any, seen: Seen) -> Any:
-        for one in found(value):
-            return one
+        for known, one in pairs:
+            if is_same_json(known, value):
+                return one
         if type(value) in SCALARS:
             raise DeserializeError(f"$: expected {name}, got {excerpt(json.dumps(value))}")
         raise type_mismatch(name, value)
 
+    def is_exactly(value: Any) -> bool:
+        return any(is_same_json(known, value) for known, _ in pairs)
+
     schema = enum_schema(known for known, _ in pairs)
-    return Shape(name, schema, convert, lambda value: bool(found(value)), is_tag=True)
+    return Shape(name, schema, convert, is_exactly, is_tag=True)
 
 
 # Lists and objects

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..codec import is_dict, is_list
@@ -151,35 +151,44 @@ _TYPES_OF_JSON: dict[type, set[str]] = {
 }  # fmt: skip
 
 
-def misfit_of(value: Any, schema: Any, root: Any = None, at: str = "$") -> str:
-    """Why parsed JSON does not fit a schema, by the keywords of structured output; "" if it does.
+def is_same_json(one: Any, other: Any) -> bool:
+    """Whether two values are equal in JSON, where True is not 1."""
+    return one == other and isinstance(one, bool) is isinstance(other, bool)
 
-    `root` is the schema that references are into, if that is another; `at` the place of the value.
-    """
-    root = schema if root is None else root
+
+def schema_mismatch(value: Any, schema: Any) -> str:
+    """Why parsed JSON does not fit a schema, by the keywords of structured output; or ""."""
+    return next(_mismatches(value, schema, schema, "$"), "")
+
+
+def _mismatches(value: Any, schema: Any, root: Any, at: str) -> Iterator[str]:
+    """The mismatches of the value at a place. References point into `root`."""
+    if schema is False:
+        yield f"{at} is not in the schema"
     if not is_dict(schema):
-        return f"{at} is not in the schema" if schema is False else ""
+        return
     if "$ref" in schema:
         target: Any = root
         for step in str(schema["$ref"]).split("/")[1:]:
             target = target.get(step) if is_dict(target) else None
-        return misfit_of(value, target, root, at)
-    if options := schema.get("anyOf"):
-        found = [misfit_of(value, option, root, at) for option in options]
-        return "" if "" in found else found[0]
+        yield from _mismatches(value, target, root, at)
+    options = [next(_mismatches(value, one, root, at), "") for one in schema.get("anyOf", ())]
+    if "" not in options:
+        yield from options[:1]
     types = schema.get("type", ())
     wanted = {types} if isinstance(types, str) else set(types)
-    if wanted and not wanted & _TYPES_OF_JSON[type(value)]:
-        return f"{at} is not of type {' or '.join(sorted(wanted))}"
-    if value not in schema.get("enum", [schema.get("const", value)]):
-        return f"{at} is not one of the values allowed"
-    parts: list[tuple[str, Any, Any]] = []  # of the value: the way to each, and its schema
+    is_whole = isinstance(value, float) and value.is_integer() and "integer" in wanted
+    if wanted and not wanted & _TYPES_OF_JSON[type(value)] and not is_whole:
+        yield f"{at} is not of type {' or '.join(sorted(wanted))}"
+    allowed = schema.get("enum", [schema.get("const", value)])
+    if not any(is_same_json(value, one) for one in allowed):
+        yield f"{at} is not one of the values allowed"
     if is_list(value):
-        parts = [(f"[{place}]", item, schema.get("items")) for place, item in enumerate(value)]
-    elif is_dict(value):
-        if missing := [name for name in schema.get("required", ()) if name not in value]:
-            return f"{at} lacks {missing[0]!r}"
+        for place, item in enumerate(value):
+            yield from _mismatches(item, schema.get("items"), root, f"{at}[{place}]")
+    if is_dict(value):
+        missing = (name for name in schema.get("required", ()) if name not in value)
+        yield from (f"{at} lacks {name!r}" for name in missing)
         known, others = schema.get("properties", {}), schema.get("additionalProperties")
-        parts = [(f".{name}", item, known.get(name, others)) for name, item in value.items()]
-    misfits = (misfit_of(item, of_item, root, at + step) for step, item, of_item in parts)
-    return next(filter(None, misfits), "")
+        for name, item in value.items():
+            yield from _mismatches(item, known.get(name, others), root, f"{at}.{name}")
