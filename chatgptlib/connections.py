@@ -46,15 +46,6 @@ _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # 101 is final
 _TUNNEL = re.compile("(?i)(http://(.*@)?)?[^/@]+/?")
 _IDLE_SECONDS = 30.0  # after which servers and routers may have forgotten a connection
 
-# The private names that this module uses. A test says which a release has dropped.
-PRIVATE_NAMES = {
-    "urllib3.connectionpool.HTTPConnectionPool": ["_new_conn", "_prepare_proxy", "_validate_conn"],
-    "urllib3._collections": ["HTTPHeaderDict"],  # urllib3 1.26 has it nowhere else
-    "urllib3.HTTPResponse()": ["_fp"],  # http.client's response, whose `fp` reads the socket
-    "requests.adapters.HTTPAdapter": ["cert_verify"],
-    "requests.Response()": ["_content"],  # False until somebody has read the body
-}
-
 # What `requests` looks at for proxies and CA bundles.
 _ENVIRONMENT = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),

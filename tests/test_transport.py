@@ -1126,10 +1126,18 @@ def test_a_stream_that_ends_after_the_close_of_its_client_leaves_no_connection_o
     assert client.wire.closed_by_client.wait(5)
 
 
-def test_every_private_name_that_is_used_is_still_there():
-    missing = []
-    for owner, names in lib.PRIVATE_NAMES.items():
-        found = pydoc.locate(owner.removesuffix("()"))
-        found = found() if owner.endswith("()") else found
-        missing += [f"{owner}.{name}" for name in names if not hasattr(found, name)]
-    assert missing == []
+# By the classes, functions and objects that have them.
+PRIVATE_NAMES = {
+    "urllib3.connectionpool.HTTPConnectionPool": ["_new_conn", "_prepare_proxy", "_validate_conn"],
+    "urllib3._collections": ["HTTPHeaderDict"],  # urllib3 1.26 has it nowhere else
+    "urllib3.HTTPResponse()": ["_fp"],
+    "requests.adapters.HTTPAdapter": ["cert_verify"],
+    "requests.Response()": ["_content"],
+}
+
+
+@pytest.mark.parametrize("owner", PRIVATE_NAMES)
+def test_every_private_name_that_is_used_is_still_there(owner):
+    found = pydoc.locate(owner.removesuffix("()"))
+    found = found() if owner.endswith("()") else found
+    assert [name for name in PRIVATE_NAMES[owner] if not hasattr(found, name)] == []
