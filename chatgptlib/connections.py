@@ -113,9 +113,8 @@ class Connections:
         pid, routes = self._routes
         if pid != os.getpid():
             pid, routes = self._routes = os.getpid(), {}
-        there = [name for name in _ENVIRONMENT if name in os.environ]
         origin = (request.url or "").split("/", 3)[:3]
-        key = (*origin, *there, *map(os.environ.get, there))
+        key = (*origin, *map(os.environ.get, _ENVIRONMENT))
         if key not in routes:
             # If several threads get here at once, they share the first one's route.
             routes.setdefault(key, Route(request.url or "", self._settings))
@@ -153,9 +152,9 @@ class Connections:
         from requests.utils import default_user_agent
 
         def note(response: requests.Response, **_: Any) -> None:
-            came.append(response)
+            came.add(response)
 
-        came: list[requests.Response] = []
+        came: weakref.WeakSet[requests.Response] = weakref.WeakSet()
         session, headers, settings = self.session, dict(request.headers), dict(self._settings)
         session = session or requests.Session()
         if session.headers.get("User-Agent") not in (None, default_user_agent()):
@@ -181,7 +180,6 @@ class Connections:
                 response.close()
             raise
         finally:
-            came.clear()  # the response holds `note`
             if session is not self.session:
                 session.close()
 
@@ -237,7 +235,6 @@ class Route:
             pool = self._pool()
             conn = pool._new_conn()
             conn.timeout = limits.left(limits.connect)
-            made.append(conn)
             try:
                 if self.proxied:
                     pool._prepare_proxy(conn)  # makes a tunnel
@@ -249,13 +246,7 @@ class Route:
                 raise
             return Connection(conn.sock, self)
 
-        def abandon(future: Future[Connection]) -> None:
-            for conn in made:
-                shut_down(conn.sock)
-            close_abandoned(future)
-
-        made: list[Any] = []
-        return with_deadline(limits, connect, abandon)
+        return with_deadline(limits, connect)
 
     def _pool(self) -> Any:
         """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
@@ -304,14 +295,14 @@ class Connection:
         self._limits = limits
         self._unread = b""  # received, and not taken yet
         self.received_any = self.may_keep = False
-        head = self._head_of(request)
-        body: Any = request.body or b""
+        content: Any = request.body or b""
+        body = memoryview(content)
+        begin = memoryview(self._head_of(request) + body[:_WRITE_SIZE])
         try:
-            for data in (head + body,) if len(body) < _WRITE_SIZE else (head, body):
-                at, view = 0, memoryview(data)
-                while at < len(view):
+            for unsent in (begin, body[_WRITE_SIZE:]):
+                while unsent:
                     self._sock.settimeout(limits.left(limits.read))
-                    at += self._sock.send(view[at : at + _WRITE_SIZE])
+                    unsent = unsent[self._sock.send(unsent[:_WRITE_SIZE]) :]
             self.may_keep = True
         except (BrokenPipeError, ConnectionResetError):
             pass  # the server may have answered without reading the full request
@@ -394,9 +385,8 @@ class SessionResponse:
     received_any = False  # not known
 
     def __init__(self, response: requests.Response, limits: Limits) -> None:
-        self._response: requests.Response | None = response
+        self._response = response
         self._limits = limits
-        self._has_deadline = limits.due is not None
         self.headers: Mapping[str, str] = response.headers  # of what is read here
         self._raw: Any = response.raw
         file: Any = getattr(getattr(self._raw, "_fp", None), "fp", None)
@@ -413,13 +403,9 @@ class SessionResponse:
 
     def receive(self) -> bytes:
         """The next bytes; b"" at the end."""
-        if not self._has_deadline:
-            return self._receive()
-        return with_deadline(self._limits, self._receive, self._abandon)
-
-    def _receive(self) -> bytes:
-        if self._limits.due is not None and self._sock is not None:
-            self._sock.settimeout(self._limits.left(self._limits.read))
+        limit = self._limits.left(self._limits.read)
+        if self._sock is not None:
+            self._sock.settimeout(limit)
         # Without `read1`, as in an old urllib3, the only prompt read is one byte.
         read1 = getattr(self._file, "read1", None)
         data: bytes = self._file.read(1) if read1 is None else read1(_READ_SIZE)
@@ -436,21 +422,11 @@ class SessionResponse:
     def shut_down(self) -> None:
         shut_down(self._sock)
 
-    def _abandon(self, future: Future[bytes]) -> None:
-        self.shut_down()
-        response, self._response = self._response, None  # to close it now can be to wait for ever
-        future.add_done_callback(lambda _: close_quietly(response))
-
     def close(self) -> None:
-        if self._response is not None:
-            close_quietly(self._response)
-
-
-def close_quietly(response: Any) -> None:
-    try:
-        response.close()
-    except Exception:
-        pass  # closing what is broken
+        try:
+            self._response.close()
+        except Exception:
+            pass  # closing what is broken
 
 
 def shut_down(sock: Any) -> None:
@@ -460,23 +436,17 @@ def shut_down(sock: Any) -> None:
     """
     import _socket
 
-    sock = getattr(sock, "socket", sock)  # inside of urllib3's TLS in TLS
-    try:
-        if isinstance(sock, _socket.socket):
-            _socket.socket.shutdown(sock, _socket.SHUT_RDWR)
-        elif sock is not None:  # one of gevent's or eventlet's
-            twin = _socket.socket(fileno=os.dup(sock.fileno()))
-            twin.shutdown(_socket.SHUT_RDWR)
-            twin.close()
-    except (OSError, ValueError):
+    try:  # by another object, whatever the class of this one: of gevent, or of TLS in TLS
+        twin = _socket.socket(fileno=_socket.dup(sock.fileno()))
+        twin.shutdown(_socket.SHUT_RDWR)
+        twin.close()
+    except (AttributeError, OSError, ValueError):
         pass  # it is gone already
 
 
-def with_deadline(
-    limits: Limits, step: Callable[[], R], abandon: Callable[[Future[R]], object]
-) -> R:
+def with_deadline(limits: Limits, step: Callable[[], R]) -> R:
     """What `step` returns. If there is a deadline, it runs in a thread that can be left, since
-    no timeout of a socket bounds it in all; `abandon` then gets what will come of it."""
+    no timeout of a socket bounds it in all; what comes of it later is closed."""
     if limits.due is None:
         return step()
     from concurrent.futures import Future, wait
@@ -491,29 +461,14 @@ def with_deadline(
     context, seconds = contextvars.copy_context(), limits.left()
     try:
         threading.Thread(target=work, daemon=True).start()
-    except RuntimeError:  # the interpreter is ending
-        return step()
-    in_time = False
-    try:
-        in_time = bool(wait([future], seconds).done)
-    finally:
-        if not in_time:
-            abandon(future)
-    if not in_time:
-        raise TimeoutError
-    return future.result()
+        if wait([future], seconds).not_done:
+            raise TimeoutError
+        return future.result()
+    except BaseException:
+        future.add_done_callback(_close_result)
+        raise
 
 
-def close_abandoned(future: Future[Any]) -> None:
-    """Close what comes of an abandoned step, or what its error holds open."""
-    import traceback
-
-    def close(done: Future[Any]) -> None:
-        error = done.exception()
-        if error is None:
-            done.result().close()
-        while error is not None:
-            traceback.clear_frames(error.__traceback__)
-            error = error.__context__
-
-    future.add_done_callback(close)
+def _close_result(future: Future[Any]) -> None:
+    if future.exception() is None:
+        future.result().close()

@@ -31,7 +31,6 @@ from .connections import (
     Limits,
     Route,
     SessionResponse,
-    close_abandoned,
     with_deadline,
 )
 from .errors import (
@@ -109,17 +108,12 @@ class Exchange:
             if connections.needs_session(route):
                 self._move("sent")
                 ask = functools.partial(connections.ask_session, request, limits)
-                self._use(
-                    ask() if limits.due is None else with_deadline(limits, ask, close_abandoned)
-                )
+                self._use(ask() if limits.due is None else with_deadline(limits, ask))
             else:
                 self._send_over(route, fresh)
             return
         except BaseException as error:
-            try:
-                made = self._ended_by(error, HTTPError, handled)
-            finally:
-                self._close_channel()  # though another interruption comes meanwhile
+            made = self._ended_by(error, HTTPError, handled)
             if made is error:
                 raise
         raise made
@@ -188,10 +182,7 @@ class Exchange:
         try:
             return self._next()
         except BaseException as error:
-            try:
-                made = self._ended_by(error, kind, handled)
-            finally:
-                self._close_channel()
+            made = self._ended_by(error, kind, handled)
             if made is error:
                 raise
         raise made
