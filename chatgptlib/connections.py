@@ -255,8 +255,8 @@ class Route:
         adapter: Any = HTTPAdapter()
         manager: Any = adapter.poolmanager
         if self.proxied:
-            named = "//" in self._proxy
-            manager = adapter.proxy_manager_for(self._proxy if named else f"http://{self._proxy}")
+            scheme = "" if "//" in self._proxy else "http://"
+            manager = adapter.proxy_manager_for(scheme + self._proxy)
         pool: Any = manager.connection_from_url(self._url)
         adapter.cert_verify(pool, self._url, self._verify, self._cert)
         return pool
@@ -339,6 +339,7 @@ class Connection:
         response = HTTPResponse(source, method=method)
         response.begin()
         response.close()  # its finalizer would swallow a Ctrl-C
+        self.may_keep &= response.version == 11
         return response
 
     def receive(self) -> bytes:

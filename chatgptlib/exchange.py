@@ -88,7 +88,6 @@ class Exchange:
         self._lock = threading.RLock()  # a signal handler may close what its thread is reading
         self._channel: Connection | SessionResponse | None = None
         self._route: Route | None = None
-        self._sent_at = 0.0
         self._pid = os.getpid()
 
     # Sending
@@ -134,7 +133,6 @@ class Exchange:
         self.status_code, self.reason = head.status, head.reason
         self.headers = HTTPHeaderDict(head.headers.items())
         self._body = Body(head.status, self.headers, limit=self._body_limit)
-        connection.may_keep &= head.version == 11 and self._body.may_keep
         self._move("head")
 
     def _use(self, response: requests.Response) -> None:
@@ -198,7 +196,7 @@ class Exchange:
             raise Incomplete("closed by another thread")
         if body.ended:
             self._channel = None
-            channel.give_back(clean=not body.left_over)
+            channel.give_back(clean=body.may_keep and not body.left_over)
         return data
 
     def finish(self) -> None:
@@ -263,11 +261,11 @@ class Exchange:
         self._close_channel()
         links = _chain(error, handled)
         _clear_frames(links)
-        passing = next(filter(_raised_by_user, reversed(links)), None)
-        if passing is None and not _is_of_network(error):
-            passing = error
-        if passing is not None:
-            return passing
+        for link in reversed(links):
+            if _raised_by_user(link):
+                return link
+        if not _is_of_network(error):
+            return error
         if before in ("connecting", "sent"):
             made = self._no_answer(links, before, channel is None or not channel.received_any)
         else:
@@ -299,19 +297,19 @@ class Exchange:
     def _no_answer(self, links: list[BaseException], before: str, untouched: bool) -> OpenAIError:
         """The error of ours for a request that got no answer; not a byte if `untouched`."""
         error = links[0]
-        names, is_timeout, lost = _names_of(links), _is_timeout(links), _is_lost(links)
+        names, lost = _names_of(links), _is_lost(links)
         where, reason = f"[{self.where}]", self._reason(links)
         connecting = before == "connecting" or "NewConnectionError" in names
         tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
-        proxied = tunnel or "ProxyError" in names
-        if before == "connecting" and self._route is not None:
-            proxied = tunnel or self._route.proxied
+        proxied = "ProxyError" in names or (
+            before == "connecting" and self._route is not None and self._route.proxied
+        )
         if self.state == "expired":
             return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
-        if is_timeout and (connecting or "ConnectTimeout" in names):
-            text = f"no connection within {self._limits.connect:g} s {where}"
-            return RequestTimeoutError(text, may_retry=True)
-        if is_timeout:
+        if _is_timeout(links):
+            if connecting or "ConnectTimeout" in names:
+                text = f"no connection within {self._limits.connect:g} s {where}"
+                return RequestTimeoutError(text, may_retry=True)
             return RequestTimeoutError(f"no answer within {self._limits.read:g} s {where}")
         # urllib3 1.26 has a class of its own for a wrong name in a certificate.
         if not names.isdisjoint({"SSLCertVerificationError", "CertificateError"}):
@@ -327,10 +325,8 @@ class Exchange:
             may_retry = not tunnel or is_passing(int(tunnel[1]))
             text = f"no connection through the proxy: {reason} {where}"
             return HTTPError(text, may_retry=may_retry)
-        if "SSLError" in names and not lost:
-            return HTTPError(f"no TLS connection: {reason} {where}", may_retry=connecting)
-        if connecting:
-            return HTTPError(f"no connection: {reason} {where}", may_retry=True)
+        if connecting or ("SSLError" in names and not lost):
+            return HTTPError(f"no connection: {reason} {where}", may_retry=connecting)
         if lost:
             quick = time.monotonic() - self._sent_at < _LOST_SECONDS
             text = f"the connection was lost before an answer came: {reason} {where}"
@@ -367,11 +363,9 @@ class Exchange:
         """What was behind it all, to be shown alone; None if it would show a secret."""
         link: Any = _innermost(links)
         known = isinstance(link, (Incomplete, Undecodable))  # our text says it all
-        if known or self._secrets.found_in(f"{link} {link!r}"):
+        holds_key = hasattr(link, "request") or self._secrets.found_in(f"{link} {link!r}")
+        if known or holds_key:
             return None
-        for name in ("request", "response"):  # their headers hold the key
-            if getattr(link, name, None) is not None:
-                setattr(link, name, None)
         link.__cause__ = link.__context__ = link.__traceback__ = None
         cause: BaseException = link
         return cause
