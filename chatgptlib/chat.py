@@ -86,9 +86,6 @@ def create_chat_completion(
 
     def read_answer(value: JSONValue) -> Any:
         answer = _with_messages(value)
-        choices: Any = answer.get("choices") if is_dict(answer) else None
-        if not choices or not isinstance(choices, list):
-            raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
         return read(value if into is dict else answer)
 
     try:
@@ -150,18 +147,22 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
-def _with_messages(value: JSONValue) -> Any:
-    """An answer's JSON, with each choice's message and the usage where they belong: some servers
-    have them elsewhere. A choice that says nothing is left out."""
-    if not isinstance(value, dict) or not isinstance(choices := value.get("choices"), list):
-        return value
+def _with_messages(value: JSONValue) -> dict[str, Any]:
+    """The JSON of a response with each choice's message and the usage in the API's own places.
+
+    A choice that says nothing is left out. Raises DeserializeError if no choice is left.
+    """
+    data = value if isinstance(value, dict) else {}
+    choices = data.get("choices")
     found: list[Any] = []
-    for choice in choices:
+    for choice in choices if isinstance(choices, list) else ():
         if _says_something(choice):
             reason = choice.get("finish_reason")
             reason = None if reason == "null" else reason  # which some servers send as text
             found.append(in_form({**choice, "finish_reason": reason}, "message", "delta"))
-    return {**value, "choices": found, "usage": find_usage(value)}
+    if not found:
+        raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
+    return {**data, "choices": found, "usage": find_usage(data)}
 
 
 def _says_something(choice: Any) -> TypeGuard[dict[str, Any]]:
