@@ -190,46 +190,29 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # else checkers would take any name for one of ours
-    # Imported when somebody asks for them, since most programs never do.
+    # Imported at first use, since most programs need none of them.
     _LATER = {
-        "ChatCompletionDeleted": "extras.stored",
-        "ChatCompletionList": "extras.stored",
-        "ChatCompletionMessageList": "extras.stored",
-        "delete_chat_completion": "extras.stored",
-        "iterate_chat_completions": "extras.stored",
-        "list_chat_completion_messages": "extras.stored",
-        "list_chat_completions": "extras.stored",
-        "retrieve_chat_completion": "extras.stored",
-        "update_chat_completion": "extras.stored",
-        "ChatCompletionStream": "stream",
-        "ChatOptions": "extras.conversations",
-        "ChatResponse": "extras.conversations",
-        "ConversationStore": "extras.stores",
-        "ConversationStream": "extras.conversations",
-        "Conversations": "extras.conversations",
-        "Cut": "extras.offline_replies",
-        "EventDecoder": "sse",
-        "EventStream": "extras.rest",
-        "Inject": "extras.offline_replies",
-        "MemoryStore": "extras.stores",
-        "OfflineRequest": "extras.offline",
-        "OfflineServer": "extras.offline",
-        "ParsedCompletion": "extras.structured",
-        "Pieces": "extras.offline_replies",
-        "ResponseAccumulator": "accumulate",
-        "ResultStream": "extras.results",
-        "SQLiteStore": "extras.stores",
-        "ServerSentEvent": "extras.rest",
-        "Stall": "extras.offline_replies",
-        "ToolRun": "extras.tools",
-        "function_tool": "extras.tools",
-        "json_schema": "extras.schema",
-        "parse_chat_completion": "extras.structured",
-        "parse_via_chat_gpt": "extras.glific",
-        "run_tools": "extras.tools",
-        "stream_parsed": "extras.structured",
-        "stream_tools": "extras.tools",
-        "verify_webhook": "extras.webhooks",
+        name: module
+        for module, names in {
+            "accumulate": "ResponseAccumulator",
+            "sse": "EventDecoder",
+            "stream": "ChatCompletionStream",
+            "extras.conversations": "ChatOptions ChatResponse ConversationStream Conversations",
+            "extras.glific": "parse_via_chat_gpt",
+            "extras.offline": "OfflineRequest OfflineServer",
+            "extras.offline_replies": "Cut Inject Pieces Stall",
+            "extras.rest": "EventStream ServerSentEvent",
+            "extras.results": "ResultStream",
+            "extras.schema": "json_schema",
+            "extras.stored": "ChatCompletionDeleted ChatCompletionList ChatCompletionMessageList "
+            "delete_chat_completion iterate_chat_completions list_chat_completion_messages "
+            "list_chat_completions retrieve_chat_completion update_chat_completion",
+            "extras.stores": "ConversationStore MemoryStore SQLiteStore",
+            "extras.structured": "ParsedCompletion parse_chat_completion stream_parsed",
+            "extras.tools": "ToolRun function_tool run_tools stream_tools",
+            "extras.webhooks": "verify_webhook",
+        }.items()
+        for name in names.split()
     }
 
     def __getattr__(name: str) -> Any:
