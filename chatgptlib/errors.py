@@ -1,24 +1,25 @@
-"""Everything this library raises, and what each error carries.
+"""Every error that this library raises, and what each one carries.
 
     OpenAIError
-    ├── ConfigError               set up or asked wrongly; what is wrong was not sent
-    ├── HTTPError                 no complete answer arrived: connect, TLS, reset
-    │   ├── RequestTimeoutError       a connect, read or deadline limit ran out
+    ├── ConfigError               a setting or a request is wrong; nothing was sent
+    ├── HTTPError                 no complete reply arrived: connection, TLS, reset
+    │   ├── RequestTimeoutError       a connect, read or total time limit ran out
     │   └── StreamInterruptedError    the stream ended early: .partial
-    ├── APIError                  the server refused: .status_code .message .code .body
+    ├── APIError                  the server reported an error: .status_code .message .code .body
     │   ├── BadRequestError 400, AuthenticationError 401, PermissionDeniedError 403,
     │   │   NotFoundError 404, ConflictError 409, UnprocessableEntityError 422,
     │   │   InternalServerError 5xx
     │   └── RateLimitError 429        .retry_after
-    │       └── QuotaExceededError 402    the account is out of money: never retried
-    ├── DeserializeError          the answer was not what the API promises: .body .path
-    ├── RefusalError              the model refused a structured answer: .response
+    │       └── QuotaExceededError 402    the account has no quota left: never retried
+    ├── DeserializeError          the reply was not what the API documents: .body .path
+    ├── RefusalError              the model refused to give a structured answer: .response
     ├── OutputTruncatedError      a structured answer or a tool call was cut off: .response
     ├── ToolError                 a tool call could not be carried out: .call
-    └── WebhookError              a webhook's signature or time does not hold
+    └── WebhookError              the signature or the time of a webhook is not valid
 
-What the network or a server does raises one of these, and each pickles. What a user's hook,
-signal handler, job runner or callback raises passes as it is.
+Whatever the network or a server does raises one of these errors, and each can be pickled.
+An exception of the user's own code (a hook, signal handler, job runner or callback) is
+raised unchanged.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 JSONValue: TypeAlias = "dict[str, JSONValue] | list[JSONValue] | str | int | float | bool | None"
-"""What `json.loads` gives: declared where a value is then looked into with `isinstance`."""
+"""What `json.loads` returns. Code that takes one checks its type with `isinstance`."""
 
 
 class OpenAIError(Exception):
-    """The base of every error here.
+    """The base class of every error that this library raises.
 
-    `partial` is the answer, or as much of it as came, if any did; `messages` the exchange so
-    far when the error ended run_tools() or stream_tools().
-    `request_id` and `headers` are the server's, where it had answered.
+    partial: the response as far as it arrived, or None
+    messages: the conversation so far, if the error ended run_tools() or stream_tools()
+    request_id, headers: those of the HTTP response, if there was one
     """
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text)
-        # On the instance: frameworks that wrap an error copy its `__dict__`.
+        # Set on the instance, since frameworks that wrap an error copy its `__dict__`.
         self.partial: CreateChatCompletionResponse | None = None
         self.messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None
         self.request_id: str | None = None
@@ -56,16 +57,15 @@ class OpenAIError(Exception):
 
 
 class ConfigError(OpenAIError):
-    """The client was set up, or a request put together, wrongly: it was not sent. Or a file that
-    was given can't be used."""
+    """A setting, a request or a file cannot be used. The request was not sent."""
 
 
 class HTTPError(OpenAIError):
-    """No complete answer arrived: the connection failed, or was lost on the way.
+    """No complete reply arrived: the connection failed, or was lost.
 
-    `may_retry` is True where the server can hardly have done the work: no connection was
-    made, or it was lost within a second of the request. The client has then asked again,
-    `max_retries` times.
+    may_retry: True if the server has very likely not processed the request, because no
+        connection was made, or it was lost within a second. The client has already retried
+        such a request `max_retries` times.
     """
 
     def __init__(self, text: str = "", *, may_retry: bool = False) -> None:
@@ -74,19 +74,19 @@ class HTTPError(OpenAIError):
 
 
 class RequestTimeoutError(HTTPError, TimeoutError):
-    """A connect, read or deadline limit ran out. The server may have done the work, unless
-    `may_retry` says that there was no connection."""
+    """A connect or read timeout or the deadline ran out. The server may have processed the
+    request, unless `may_retry` is True."""
 
 
 class StreamInterruptedError(HTTPError):
-    """A stream ended before its answer did. What had arrived of a chat completion is in
-    `partial`."""
+    """A stream ended before it was complete. `partial` has what arrived of a chat completion."""
 
 
 class DeserializeError(OpenAIError):
-    """The server's answer was not what the API promises.
+    """The reply was not what the API documents.
 
-    `body` is the text that came; `path` says where in it, as `$.choices[0].message`.
+    body: the text of the reply, or None
+    path: where in it the fault is, as `$.choices[0].message`
     """
 
     def __init__(self, message: str, *, body: str | None = None, path: str = "$") -> None:
@@ -96,10 +96,9 @@ class DeserializeError(OpenAIError):
 
 
 class RefusalError(OpenAIError):
-    """The model refused to give a structured answer, in the words of the message; or a content
-    filter stopped it.
+    """The model refused to give a structured answer, or a content filter stopped it.
 
-    `response` is the whole answer.
+    The message is the model's refusal. `response` is the complete response.
     """
 
     def __init__(self, text: str = "", response: Any = None) -> None:
@@ -108,9 +107,9 @@ class RefusalError(OpenAIError):
 
 
 class OutputTruncatedError(OpenAIError):
-    """A structured answer, or a tool call, reached a limit on tokens before its end.
+    """A structured answer or a tool call was cut off by a token limit.
 
-    `response` is the whole answer, with the beginning of the text and the usage.
+    `response` is the response, with the beginning of the text and the usage.
     """
 
     def __init__(self, text: str = "", response: Any = None) -> None:
@@ -121,8 +120,9 @@ class OutputTruncatedError(OpenAIError):
 class ToolError(OpenAIError):
     """A tool call could not be carried out.
 
-    `call` is the call; `messages` is the exchange up to it, which can be taken up again once the
-    calls that have no answer in it are answered.
+    call: the tool call
+    messages: the conversation up to the call. It can be continued once each of its tool
+        calls has a result.
     """
 
     def __init__(self, text: str = "", call: Any = None) -> None:
@@ -131,16 +131,17 @@ class ToolError(OpenAIError):
 
 
 class WebhookError(OpenAIError):
-    """A webhook was not signed with the secret, or not now: do not act on it."""
+    """A webhook has a wrong signature, or is too old: do not act on it."""
 
 
 class APIError(OpenAIError):
-    """The server refused, in words of its own.
+    """The server reported an error.
 
-    `status_code` is the HTTP status: 200 when the refusal came inside a good answer or
-    a stream. `message`, `type`, `param` and `code` are what the server said, in
-    whatever JSON type it said it; `body` is all of it, parsed where it was JSON.
-    `retry_after` is how many seconds the server asks to wait, if it does.
+    status_code: the HTTP status; 200 if the error came in a 2xx reply or in a stream
+    message: the text of the error
+    type, param, code: as the server sent them, of any JSON type; None if it sent none
+    body: the complete error: parsed if it was JSON, else text
+    retry_after: seconds to wait before the next try, if the server named a time
     https://platform.openai.com/docs/guides/error-codes
     """
 
@@ -179,35 +180,35 @@ class AuthenticationError(APIError):
 
 
 class PermissionDeniedError(APIError):
-    """403: the key may not do this, or not from here."""
+    """403: the key has no permission for this, or not from this place."""
 
 
 class NotFoundError(APIError):
-    """404: no such model, completion or path."""
+    """404: there is no such model, completion or path."""
 
 
 class ConflictError(APIError):
-    """409: the request conflicts with another."""
+    """409: the request conflicts with another one."""
 
 
 class UnprocessableEntityError(APIError):
-    """422: well-formed, but refused by the server's own checks."""
+    """422: the request is well-formed, but a value in it is not valid."""
 
 
 class RateLimitError(APIError):
-    """429: too many requests or tokens; `retry_after` says how long to wait, if told."""
+    """429: too many requests or tokens. `retry_after` may say how long to wait."""
 
 
 class QuotaExceededError(RateLimitError):
-    """402, or another status because the account has no quota left. Waiting does not help."""
+    """The account has no quota left, whatever the status. Waiting does not help."""
 
 
 class InternalServerError(APIError):
-    """5xx: the server, or a gateway before it, failed."""
+    """5xx: the server, or a gateway in front of it, failed."""
 
 
-# What tells the class: the status, or what servers write into `code` or `type`.
-_SIGNS: dict[tuple[int | str, ...], type[APIError]] = {
+# The class by the status, or by a word that servers send as `code` or `type`.
+_CLASSES: dict[tuple[int | str, ...], type[APIError]] = {
     (400, "invalid_request_error", "context_length_exceeded"): BadRequestError,
     (401, "invalid_api_key", "authentication_error"): AuthenticationError,
     (402,): QuotaExceededError,
@@ -220,15 +221,23 @@ _SIGNS: dict[tuple[int | str, ...], type[APIError]] = {
     ("overloaded_error", "service_unavailable"): InternalServerError,
 }
 _CLASS_OF: dict[Any, type[APIError]] = {
-    sign: kind for signs, kind in _SIGNS.items() for sign in signs
+    status_or_word: kind for group, kind in _CLASSES.items() for status_or_word in group
 }
-_NO_MONEY = re.compile("(?i)insufficient_?(user_)?(quota|balance|credit|fund)|billing_hard_limit")
+_NO_QUOTA = re.compile("(?i)insufficient_?(user_)?(quota|balance|credit|fund)|billing_hard_limit")
 
-# How servers call the parts of an error, in lower case.
+# The keys that servers use for the code and the message of an error, in lower case.
 CODE_KEYS = ("code", "error_code", "errorcode", "errcode", "__type", "status_code")
-TEXT_KEYS = ("message", "msg", "error_msg", "errmsg", "error_message", "errormessage", "status_msg")
+MESSAGE_KEYS = (
+    "message",
+    "msg",
+    "error_msg",
+    "errmsg",
+    "error_message",
+    "errormessage",
+    "status_msg",
+)
 
-_EXCERPT = 1000  # characters of a body quoted in a message; the whole is in `.body`
+_EXCERPT = 1000  # characters of a body in a message; `.body` has all of it
 
 
 def excerpt(text: str) -> str:
@@ -238,41 +247,42 @@ def excerpt(text: str) -> str:
     return line if len(line) <= _EXCERPT and begin == text else line[:_EXCERPT] + "..."
 
 
-def api_error(body: JSONValue, *, where: str = "", hint: str = "", **evidence: Any) -> APIError:
-    """The error that `body` tells of: parsed JSON of any shape, or text.
+def api_error(body: JSONValue, *, where: str = "", hint: str = "", **attributes: Any) -> APIError:
+    """Make the error that `body` reports: parsed JSON of any shape, or text.
 
-    `evidence` is what else the error carries, by the names that APIError has for it. Never
-    raises, whatever is in `body`: servers differ, and proxies more so.
+    `where` is the request, as "POST URL"; `attributes` are other arguments of APIError.
+    Never raises, whatever `body` holds.
     """
-    status_code, request_id = evidence.get("status_code", 200), evidence.get("request_id")
+    status_code, request_id = attributes.get("status_code", 200), attributes.get("request_id")
     detail = _error_object(body)
-    message = _words(body) or "no reason given"
+    message = _message_in(body) or "no reason given"
     kind, code = detail.get("type"), _code_in(detail)
     at = f" [{where}]" if where else ""
     named = f" (request {request_id})" if request_id else ""
     text = f"{status_code}: {message}{at}{named}" + (f". {hint}" if hint else "")
     param = detail.get("param")
     return _class_for(status_code, code, kind)(
-        text, message=message, type=kind, param=param, code=code, body=body, **evidence
+        text, message=message, type=kind, param=param, code=code, body=body, **attributes
     )
 
 
 def is_passing(status_code: int) -> bool:
-    """Whether a status tells of a failure that may be over when the request is made again."""
+    """Whether a request with this status may succeed when it is sent again."""
     return status_code in (408, 409, 429) or (status_code >= 500 and status_code != 501)
 
 
-def _class_for(status_code: int, *told: Any) -> type[APIError]:
-    """The class by the status; but by what the body tells inside a good answer, or of a quota."""
-    if any(isinstance(word, str) and _NO_MONEY.match(word) for word in told):
+def _class_for(status_code: int, code: JSONValue, kind: JSONValue) -> type[APIError]:
+    """The class for a status; in a 2xx reply, the class for the `code` or `type` of the error."""
+    if any(isinstance(word, str) and _NO_QUOTA.match(word) for word in (code, kind)):
         return QuotaExceededError
-    by_body = [kind for value in told if (kind := _CLASS_OF.get(_sign(value)))]
-    by_status = _CLASS_OF.get(_sign(status_code), APIError)
-    return by_body[0] if by_body and status_code < 400 else by_status
+    if status_code < 400:
+        named = (_CLASS_OF.get(_table_key(word)) for word in (code, kind))
+        return next(filter(None, named), APIError)
+    return _CLASS_OF.get(_table_key(status_code), APIError)
 
 
-def _sign(value: Any) -> int | str | None:
-    """`value` as the table has it: a status may be text, and one of 5xx stands for all."""
+def _table_key(value: JSONValue) -> int | str | None:
+    """The key of `_CLASS_OF` for a status or a word: "429" stands for 429, and 5xx for 500."""
     if isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value):
         value = int(value)
     if isinstance(value, int) and 500 <= value < 600:
@@ -281,9 +291,9 @@ def _sign(value: Any) -> int | str | None:
 
 
 def _error_object(body: JSONValue) -> dict[str, JSONValue]:
-    """The object in `body` that holds message, type, param and code."""
+    """The innermost object in `body` that has the type, param and code of the error."""
     found: dict[str, JSONValue] = {}
-    for _ in range(8):  # deeper wrapping than this is nobody's error format
+    for _ in range(8):  # no server nests an error more deeply
         if isinstance(body, list):
             body = next((item for item in body if isinstance(item, dict)), None)
         if not isinstance(body, dict):
@@ -293,38 +303,38 @@ def _error_object(body: JSONValue) -> dict[str, JSONValue]:
 
 
 def _code_in(detail: dict[str, JSONValue]) -> JSONValue:
-    """The code in an error object, or in the list or object of errors that it holds."""
+    """The code in an error object, or in an object or list of errors inside it."""
     errors = detail.get("errors")
     places = [detail, detail.get("base_resp"), *(errors if isinstance(errors, list) else ())]
-    found = [folded(place) for place in places if isinstance(place, dict)]
-    codes = (place.get(key) for key in CODE_KEYS for place in found)
+    objects = [lower_keys(place) for place in places if isinstance(place, dict)]
+    codes = (place.get(key) for key in CODE_KEYS for place in objects)
     return next((code for code in codes if code not in (None, "")), None)
 
 
-def folded(value: dict[str, JSONValue]) -> dict[str, JSONValue]:
+def lower_keys(value: dict[str, JSONValue]) -> dict[str, JSONValue]:
     """`value` with its keys in lower case."""
     return {key.lower(): item for key, item in value.items()}
 
 
-def _words(value: JSONValue, depth: int = 0) -> str:
-    """What `value` says, for people: the message in it, or its text."""
+def _message_in(value: JSONValue, depth: int = 0) -> str:
+    """The message for people in `value`: the texts under the usual keys, or all of it."""
     if not value or value is True:
         return ""
     if isinstance(value, str):
         return _text_of_page(value) if value.lstrip()[:1] == "<" else excerpt(value)
     if isinstance(value, list) and depth < 4:
-        return excerpt("; ".join(filter(None, (_words(item, depth + 1) for item in value))))
+        return excerpt("; ".join(filter(None, (_message_in(item, depth + 1) for item in value))))
     if isinstance(value, dict) and depth < 4:
-        # FastAPI's validation report: where, and what.
+        # FastAPI reports a validation error as its place and a message.
         if isinstance(text := value.get("msg"), str) and isinstance(at := value.get("loc"), list):
             return f"{'.'.join(map(str, at))}: {text}"
-        named = folded(value)
+        named = lower_keys(value)
         if isinstance(metadata := value.get("metadata"), dict):
-            named["raw"] = metadata.get("raw")  # OpenRouter keeps the provider's own words here
-        keys = ("error", "message", "detail", "title", "errors", "base_resp", *TEXT_KEYS, "raw")
-        found = filter(None, (_words(named.get(key), depth + 1) for key in keys))
-        if words := ": ".join(dict.fromkeys(found)):
-            return excerpt(words)
+            named["raw"] = metadata.get("raw")  # where OpenRouter puts the provider's message
+        keys = ("error", "message", "detail", "title", "errors", "base_resp", *MESSAGE_KEYS, "raw")
+        texts = filter(None, (_message_in(named.get(key), depth + 1) for key in keys))
+        if message := ": ".join(dict.fromkeys(texts)):
+            return excerpt(message)
     try:
         return excerpt(json.dumps(value, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError):
@@ -332,19 +342,21 @@ def _words(value: JSONValue, depth: int = 0) -> str:
 
 
 def _text_of_page(page: str) -> str:
-    """The text of an HTML page, its tags, styles and scripts left out."""
+    """The text of an HTML page without tags, styles and scripts."""
     page = re.sub(r"(?i)<(?:script|style)[^<>]*>[^<]*", " ", page[:100_000])
     return excerpt(re.sub(r"<[^<>]*>", " ", page)) or excerpt(page)
 
 
 def shown_url(url: str) -> str:
-    """`url` as messages show it: without query, fragment and user, which may hold a key."""
+    """`url` for a message: without query, fragment and user, since each may hold a key."""
     return re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
 
 
 def hides_variables(function: F) -> F:
-    """Let the errors of a function show neither its variables nor those of what it calls: the
-    settings of a client are among them, and what a server sent, which may repeat the key."""
+    """Remove the function's frames from the traceback of an error of ours.
+
+    Their variables hold the key, and tools that print a traceback may show variables.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
@@ -359,13 +371,13 @@ def hides_variables(function: F) -> F:
 
 
 def without_traceback(error: OpenAIError) -> OpenAIError:
-    """`error` without the frames that it came through."""
+    """Return `error` without its traceback, whose frames' variables may hold the key."""
     error.__context__ = error.__traceback__ = None
     return error
 
 
 class Secret:
-    """The key, out of sight of whoever prints the variables of a traceback."""
+    """The key, in an object whose repr hides it from tools that print variables."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -375,10 +387,10 @@ class Secret:
 
 
 class Secrets:
-    """The texts that no error may show: the key, and what works like one."""
+    """The texts that no error may show: the key, and other credentials."""
 
     def __init__(self, *texts: str) -> None:
-        # A local server's stand-in key, such as "none", is a word that a message may need.
+        # A short key is a placeholder for a local server, such as "none", and an ordinary word.
         self._texts = frozenset(t for t in texts if len(t) >= 8 or t.startswith("sk-"))
 
     def __or__(self, other: Secrets) -> Secrets:
@@ -388,7 +400,7 @@ class Secrets:
         return _pattern_of(self._texts).search(text) is not None
 
     def redacted(self, value: JSONValue) -> Any:
-        """Text, or JSON with texts in it, with each secret struck out."""
+        """Text, or JSON that holds texts, with `***` in place of each secret."""
         if isinstance(value, str):
             return _pattern_of(self._texts).sub("***", value)
         if isinstance(value, list):
@@ -401,4 +413,4 @@ class Secrets:
 @functools.lru_cache(maxsize=8)
 def _pattern_of(texts: frozenset[str]) -> re.Pattern[str]:
     longest_first = sorted(map(re.escape, texts), key=len, reverse=True)
-    return re.compile("|".join(longest_first) or "(?!)", re.IGNORECASE)  # "(?!)" is nowhere
+    return re.compile("|".join(longest_first) or "(?!)", re.IGNORECASE)  # "(?!)" matches nothing

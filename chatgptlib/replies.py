@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 from .errors import (
     CODE_KEYS,
-    TEXT_KEYS,
+    MESSAGE_KEYS,
     APIError,
     DeserializeError,
     JSONValue,
     OpenAIError,
     api_error,
     excerpt,
-    folded,
+    lower_keys,
 )
 from .exchange import Exchange
 
@@ -66,7 +66,7 @@ def _has_content(value: JSONValue) -> bool:
 
 def _tells_of_error(data: dict[str, JSONValue]) -> bool:
     """Whether an object without choices has a key that only errors have."""
-    named = folded(data)
+    named = lower_keys(data)
     if named.get("success") is False or any(
         _names_failure(named.get(key)) for key in ("type", "object", "status")
     ):
@@ -74,7 +74,7 @@ def _tells_of_error(data: dict[str, JSONValue]) -> bool:
     codes = [str(named[key]).lower() for key in CODE_KEYS if named.get(key) is not None]
     if any(codes):
         return not _SUCCESS_CODES.issuperset(codes)
-    texts = (named.get(key) for key in TEXT_KEYS)  # an object is a message of the model
+    texts = (named.get(key) for key in MESSAGE_KEYS)  # an object is a message of the model
     return bool(
         any(isinstance(text, str) and text for text in texts)
         or named.get("detail")
