@@ -1,6 +1,6 @@
-"""From the server's answer to JSON, or to the error that it is. No I/O of its own.
+"""Turns an HTTP reply into JSON, or into the error that it reports.
 
-An answer may refuse by its status, tell of an error in a good answer, or be no JSON.
+A reply may report an error by its status, or inside a 2xx reply, or may not be JSON at all.
 """
 
 from __future__ import annotations
@@ -27,45 +27,47 @@ from .exchange import Exchange
 
 E = TypeVar("E", bound=OpenAIError)
 
-_DEEPEST = 100  # levels of nesting in an answer
+_DEEPEST = 100  # levels of nesting that a reply may have
 
 
-# What counts as a failure
+# Errors in 2xx replies
 
 _FAILURE = re.compile("(?i)error|abort|fail|insufficient_system")
-_SUCCESS_CODES = {"none", "", "false", "0", "200", "ok", "success", "[]", "{}"}
+# Values in lower case that mean "no error" as a code, or under `error`.
+_NO_ERROR = {"none", "", "false", "0", "200", "ok", "success", "[]", "{}"}
 
 
 def find_error(data: JSONValue) -> dict[str, Any] | None:
-    """The failure that the JSON of a 2xx reply to chat tells of, or of one event of its stream;
-    None if there is none. What is found is for `api_error`, which reads its words and code.
+    """Find the error in the JSON of a 2xx reply to chat, or in one event of its stream.
 
-    A failure is, anywhere, an `error` that is not empty, a `base_resp` with a code that is not
-    a success, a choice with an `error` or with a finish reason that names a failure. In an
-    object without choices it is also a type or status that names one, `success: false`, and
-    any other key under which servers tell of an error, unless a code says that all is well.
+    Returns the object that reports the error, for `api_error`, or None if there is no error.
+
+    These are errors: an `error` that is not empty, a `base_resp` whose code is not a success,
+    a choice that has an `error` or whose finish reason names a failure. If the object has no
+    choices, these are errors too: a type or status that names a failure, `success: false`,
+    and the keys of CODE_KEYS and MESSAGE_KEYS, unless a code means success.
     """
-    if isinstance(data, list):  # some gateways wrap the one error in a list
+    if isinstance(data, list):  # some gateways send a list that holds the error
         return next((found for item in data if (found := find_error(item))), None)
     if not isinstance(data, dict):
         return None
     base, choices = data.get("base_resp"), data.get("choices")
-    if _has_content(data.get("error")) or (isinstance(base, dict) and _tells_of_error(base)):
+    if _is_error_value(data.get("error")) or (isinstance(base, dict) and _is_error_object(base)):
         return data
     if not choices or not isinstance(choices, list):
-        return data if _tells_of_error(data) else None
+        return data if _is_error_object(data) else None
     failed = next((found for choice in choices if (found := _failed_choice(choice))), None)
     return data if data.get("errors") else failed
 
 
-def _has_content(value: JSONValue) -> bool:
-    """Whether what stands under `error` is one: not empty, and no words or codes of success."""
-    words = value.values() if isinstance(value, dict) else [value]
-    return not _SUCCESS_CODES.issuperset(str(word).lower() for word in words)
+def _is_error_value(value: JSONValue) -> bool:
+    """Whether the value of a key `error` reports one: it is not empty, and no success."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return not _NO_ERROR.issuperset(str(item).lower() for item in values)
 
 
-def _tells_of_error(data: dict[str, JSONValue]) -> bool:
-    """Whether an object without choices has a key that only errors have."""
+def _is_error_object(data: dict[str, JSONValue]) -> bool:
+    """Whether an object without choices has the keys of an error."""
     named = lower_keys(data)
     if named.get("success") is False or any(
         _names_failure(named.get(key)) for key in ("type", "object", "status")
@@ -73,8 +75,8 @@ def _tells_of_error(data: dict[str, JSONValue]) -> bool:
         return True
     codes = [str(named[key]).lower() for key in CODE_KEYS if named.get(key) is not None]
     if any(codes):
-        return not _SUCCESS_CODES.issuperset(codes)
-    texts = (named.get(key) for key in MESSAGE_KEYS)  # an object is a message of the model
+        return not _NO_ERROR.issuperset(codes)
+    texts = (named.get(key) for key in MESSAGE_KEYS)  # one that is an object is the model's message
     return bool(
         any(isinstance(text, str) and text for text in texts)
         or named.get("detail")
@@ -82,15 +84,16 @@ def _tells_of_error(data: dict[str, JSONValue]) -> bool:
     )
 
 
-def _names_failure(word: JSONValue) -> bool:
-    return isinstance(word, str) and _FAILURE.search(word) is not None
+def _names_failure(value: JSONValue) -> bool:
+    return isinstance(value, str) and _FAILURE.search(value) is not None
 
 
 def _failed_choice(choice: JSONValue) -> dict[str, Any] | None:
+    """The error that a choice reports, as an object for `api_error`."""
     if not isinstance(choice, dict):
         return None
     for place in (choice, choice.get("message"), choice.get("delta")):
-        if isinstance(place, dict) and _has_content(place.get("error")):
+        if isinstance(place, dict) and _is_error_value(place.get("error")):
             return place
     reasons = (choice.get("finish_reason"), choice.get("native_finish_reason"))
     reason = next(filter(_names_failure, reasons), None)
@@ -103,13 +106,13 @@ def _failed_choice(choice: JSONValue) -> dict[str, Any] | None:
     return {"error": {"message": text}, "choice": choice}
 
 
-# The JSON of a whole answer
+# The JSON of a reply
 
 
 def answer_json(exchange: Exchange, content: bytes) -> Any:
-    """The JSON of a whole reply."""
+    """The JSON of a reply. Raises DeserializeError if it is not JSON."""
     value, broken = parsed(content)
-    if broken is not None:  # perhaps by no more than its charset, or one bad character
+    if broken is not None:  # it may be JSON in another charset, or with a bad character
         value, broken = parsed(body_text(exchange, content))
     if broken is not None:
         raise not_json(exchange, content)
@@ -117,8 +120,10 @@ def answer_json(exchange: Exchange, content: bytes) -> Any:
 
 
 def body_text(exchange: Exchange, content: bytes) -> str:
-    """The text of a body: UTF-8, else UTF-16 with its mark, else in the charset that the
-    server declares. What can't be read is replaced, and the key struck out."""
+    """The text of a body, without the key.
+
+    It is UTF-8, or else UTF-16 with a byte order mark, or in the charset of the header.
+    """
     charsets = re.findall(r'charset="?([\w.:-]+)', exchange.headers.get("content-type", ""), re.I)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         charsets = ["utf-16"]
@@ -128,12 +133,12 @@ def body_text(exchange: Exchange, content: bytes) -> str:
             text = content.decode(charset)
             break
         except (LookupError, ValueError):
-            pass  # not these bytes, or no charset at all
+            pass  # another charset, or an unknown one
     return str(exchange.redacted(text))
 
 
 def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
-    """The JSON in `text`, or None and why there is none."""
+    """The JSON in `text` and None; or None and the exception, if it is not JSON."""
     try:
         value = json.loads(text)
         check_depth(text, value)
@@ -143,32 +148,31 @@ def parsed(text: str | bytes) -> tuple[JSONValue, Exception | None]:
 
 
 def check_depth(text: str | bytes, value: Any) -> None:
-    """Raise ValueError if `value`, which `text` held, is nested deeper than any answer is,
-    and than the recursion that walks it may go."""
+    """Raise ValueError if `value`, the JSON of `text`, is nested too deeply for recursion."""
     opened: tuple[Any, Any] = (b"{", b"[") if isinstance(text, bytes) else ("{", "[")
     if text.count(opened[0]) + text.count(opened[1]) <= _DEEPEST:
-        return  # before the costly walk
+        return  # it cannot be that deep, and the walk below is slow
     level = [value]
     for _ in range(_DEEPEST):
         level = [
             item
-            for one in level
-            if isinstance(one, (dict, list))
-            for item in (one.values() if isinstance(one, dict) else one)
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
         ]
     if level:
         raise ValueError("nested too deeply")
 
 
-# What an answer that is no answer raises
+# The error for a reply
 
 
 def error_in_reply(
-    told: Any, exchange: Exchange, *, hint: str = "", retry_after: float | None = None
+    body: Any, exchange: Exchange, *, hint: str = "", retry_after: float | None = None
 ) -> APIError:
-    """The error that an answer tells of, with the key struck out."""
+    """The error that a reply reports in `body`, without the key."""
     return api_error(
-        exchange.redacted(told),
+        exchange.redacted(body),
         status_code=exchange.status_code,
         where=exchange.where,
         hint=hint,
@@ -179,42 +183,42 @@ def error_in_reply(
 
 
 def error_event(value: JSONValue, text: str, exchange: Exchange) -> APIError:
-    """The error in an event named "error": `value` is its JSON, `text` what came."""
+    """The error in an event named "error": `text` is its data, `value` the JSON of that."""
     return error_in_reply(value if find_error(value) else {"error": value or text}, exchange)
 
 
 def error_of_status(exchange: Exchange, base_url: str) -> APIError:
-    """The error for an answer whose status is not 2xx."""
+    """The error for a reply whose status is not 2xx."""
     text = body_text(exchange, exchange.read_error())
-    body, broken = parsed(text)
+    value, broken = parsed(text)
     status, hint = exchange.status_code, ""
     if 300 <= status < 400:
         hint = (
-            f"It points to {exchange.safe_headers.get('location')!r}; redirects are not followed, "
-            "so set base_url to where the API is"
+            f"The server redirects to {exchange.safe_headers.get('location')!r}. Redirects are "
+            "not followed: set base_url to the address of the API"
         )
     elif status in (404, 405) and "/v1" not in base_url and "/deployments/" not in base_url:
         hint = "Does base_url lack its /v1?"
-    told = text if broken else body
+    body = (text if broken else value) or exchange.reason
     wait = retry_after(exchange.headers, time.time(), text=text, status_code=status)
-    return error_in_reply(told or exchange.reason, exchange, hint=hint, retry_after=wait)
+    return error_in_reply(body, exchange, hint=hint, retry_after=wait)
 
 
 def not_json(exchange: Exchange, content: bytes) -> DeserializeError:
-    """The error for a body that should have been JSON."""
+    """The error for a body that is not JSON."""
     begin = body_text(exchange, content).lstrip()[:1]
     broken = "is broken or cut JSON"
     found = {"": "is empty", "<": "is HTML", "{": broken, "[": broken}.get(begin, "is not JSON")
     hint = ". Does base_url end in /v1?" if begin == "<" else ""
     kind = exchange.redacted(exchange.headers.get("content-type"))
-    what = f"the answer ({exchange.status_code}, {kind}) {found}"
+    what = f"the reply ({exchange.status_code}, {kind}) {found}"
     return unusable(exchange, content, what, hint=hint)
 
 
 def unusable(
     exchange: Exchange, content: bytes, what: str, *, hint: str = "", path: str = "$"
 ) -> DeserializeError:
-    """The error for a good status with a body that is no good; `what` says why."""
+    """The error for a 2xx reply whose body cannot be used; `what` is the reason."""
     text = body_text(exchange, content)
     quoted = f": {excerpt(text)}" if text.strip() else ""
     request = f" (request {exchange.request_id})" if exchange.request_id else ""
@@ -223,12 +227,12 @@ def unusable(
 
 
 def with_answer(error: E, exchange: Exchange) -> E:
-    """`error` with what is known of the answer it was found in."""
+    """Return `error` with the headers and the request id of the reply."""
     error.headers, error.request_id = exchange.safe_headers, exchange.request_id
     return error
 
 
-# How long the server asks to wait
+# How long to wait before a retry
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m|h|d)\s*")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -239,11 +243,11 @@ _RESET = re.compile("(?i).*rate-?limit.*reset.*")
 def retry_after(
     headers: Mapping[str, str], now: float, *, text: str = "", status_code: int = 429
 ) -> float | None:
-    """Seconds the server asks to wait; None where it does not say, or nothing sensible.
+    """Seconds that the server asks to wait; None if it names no time that can be read.
 
-    They are read from `retry-after-ms`, `retry-after`, the RetryInfo in the body `text`, and
-    for a 429 from when a rate limit is reset, of a limit that is used up rather than of
-    others. `now` is Unix time.
+    The first of these counts: the headers `retry-after-ms` and `retry-after`, a RetryInfo in
+    the body `text`, and for a 429 the headers that say when a rate limit is reset. A limit
+    with 0 remaining goes before other limits. `now` is Unix time.
     """
     places = [
         re.sub("[^ ,]+", r"\g<0>ms", headers.get("retry-after-ms", "")),
@@ -261,15 +265,15 @@ def retry_after(
 
 
 def _longest_wait(text: str, now: float) -> float | None:
-    """The longest wait in a header, which may have come several times."""
-    # The comma in a date only cuts off the day of the week, which says nothing.
+    """The longest wait in a header that may hold several, separated by commas."""
+    # A comma in a date only separates the day of the week, which is not needed.
     parts = text.split(",") if len(text) < 500 else []
     waits = [_seconds(part.strip(), now) for part in parts]
     return max((wait for wait in waits if wait is not None), default=None)
 
 
 def _seconds(text: str, now: float) -> float | None:
-    """Seconds from `now`: `text` is a number of seconds, a duration, or a point in time."""
+    """Seconds from `now`; `text` is a number of seconds, a duration, or a point in time."""
     try:
         number = float(text)
     except ValueError:
@@ -281,11 +285,11 @@ def _seconds(text: str, now: float) -> float | None:
         return None
     if number < 1e9:
         return number
-    return max(0.0, (number / 1000 if number > 1e11 else number) - now)  # since 1970, in s or ms
+    return max(0.0, (number / 1000 if number > 1e11 else number) - now)  # Unix time in s or ms
 
 
 def _unix_time(text: str) -> float | None:
-    """The time that a date of HTTP or ISO 8601 means; without a zone it is UTC."""
+    """The Unix time of a date in the form of HTTP or ISO 8601; without a zone it is UTC."""
     from datetime import datetime, timezone
     from email.utils import parsedate_to_datetime
 
