@@ -1,18 +1,18 @@
-"""One walk over type hints: dataclass to JSON, JSON to dataclass.
+"""Converts dataclasses to JSON and JSON to dataclasses, by their type hints.
 
-    body = encode(request)                      # bytes, strict
-    answer = decode(SomeDataclass, json_value)  # lenient
+    body = encode(request)                     # bytes, strict
+    reply = decode(SomeDataclass, json_value)  # lenient
 
-Writing is strict: what JSON has no word for is a `ConfigError` with the path to it.
-A field at None is not written. A field called `extra` is written last, key by key; a field that
-is set wins over it.
+Writing is strict: a value that JSON cannot represent is a `ConfigError` with its path.
+A field at None is left out. The keys of a field called `extra` are written last, each unless
+a field of that name is set.
 
-Reading is lenient: unknown keys go to `extra`, values are kept as they came, null is
-the field's default. Two things are errors: a required key that is missing, and a value
-that is not the object (or list of objects) its hint names. Where the hint also says
-`| None`, such a value goes to `extra` as it came.
+Reading is lenient: unknown keys go to `extra`, values are not converted or checked, and null
+means the default of the field. There are two errors: a required key is missing, or a value is
+not the object, or list of objects, that the hint requires. If the hint also allows None, such
+a value goes to `extra` instead.
 
-What a class needs is worked out once, when the first object of it is read.
+The function that reads a class is made once, when it is first needed.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ T = TypeVar("T")
 
 
 class JSONObject:
-    """What the objects of the API share. Each is a dataclass, and a JSON object on the wire."""
+    """The base class of the API's objects: dataclasses that are sent and received as JSON."""
 
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object as plain dicts and lists: what was set or came, nothing else.
+        """Return the JSON object as plain dicts and lists, with the fields that are not None.
 
         Raises ConfigError for a value that JSON cannot represent.
         """
@@ -46,10 +46,10 @@ class JSONObject:
 
     @classmethod
     def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
-        """The object that `data` holds. Raises DeserializeError if it cannot."""
+        """Read the object from its JSON. Raises DeserializeError for JSON of another form."""
         return decode(cls, data)
 
-    def __repr__(self) -> str:  # without the fields at None, of which a request has thirty
+    def __repr__(self) -> str:  # leaves out the fields at None: a request has thirty of them
         cls: Any = type(self)
         shown = (
             f"{name}={value!r}"
@@ -58,28 +58,28 @@ class JSONObject:
         )
         return f"{cls.__name__}({', '.join(shown)})"
 
-    def __eq__(self, other: object) -> bool:  # one for all: to make each takes time at import
+    def __eq__(self, other: object) -> bool:  # not made by `dataclass`, which takes time at import
         if type(self) is not type(other):
             return NotImplemented
         return members(self) == members(other)
 
 
-# What a user gives may hold anything, which `isinstance` alone does not tell a checker.
-# A value that came as JSON is a `JSONValue`, and needs none of these.
+# Type guards for values from users. `isinstance` alone would leave the type of the items
+# unknown to a type checker. A value from JSON is a `JSONValue` and needs no guard.
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
-    """Any mapping, whatever its keys."""
+    """Whether `value` is a mapping."""
     return isinstance(value, Mapping)
 
 
 def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
-    """A dict, whatever its keys."""
+    """Whether `value` is a dict."""
     return isinstance(value, dict)
 
 
 def is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
-    """A list or a tuple: what JSON has an array for."""
+    """Whether `value` is a list or a tuple: both are arrays in JSON."""
     return isinstance(value, (list, tuple))
 
 
@@ -87,23 +87,24 @@ def is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
 
 
 def encode(value: Any) -> bytes:
-    """`value` as ASCII JSON: dataclasses, mappings, sequences, enums and JSON's own types.
+    """Write `value` as JSON in ASCII.
 
-    Raises ConfigError, with the path, for anything else.
+    It may consist of dataclasses, mappings, lists, tuples, enums and JSON's own types. Raises
+    ConfigError with the path of any other value.
     """
     return _dump(value, _STRICT).encode("ascii")
 
 
 def members(value: Any) -> dict[str, Any]:
-    """The keys that a dataclass instance puts on the wire, values as they are: the fields that
-    are set, then the keys of `extra` that no field has set."""
+    """The JSON members of a dataclass instance, not yet converted: the fields that are not
+    None, then the keys of `extra` that no field has set."""
     cls = value.__class__
     found = {name: item for name in _field_names(cls) if (item := getattr(value, name)) is not None}
     extra = found.pop("extra", None)
     if is_mapping(extra):
-        never_extra = getattr(cls, "_never_extra", ())
+        dropped = getattr(cls, "_dropped_keys", ())
         for key, item in extra.items():
-            if key not in found and key not in never_extra:
+            if key not in found and key not in dropped:
                 found[key] = item
     elif extra is not None:
         found["extra"] = extra
@@ -113,14 +114,14 @@ def members(value: Any) -> dict[str, Any]:
 
 
 def object_members(value: Any) -> dict[str, Any] | None:
-    """The keys of a dataclass instance or a mapping, values as they are; else None."""
+    """The JSON members of a dataclass instance or a mapping; None for any other value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return members(value)
     return dict(value) if is_mapping(value) else None
 
 
 def as_json(value: Any) -> Any:
-    """What `json` should write for a value of a type it does not know."""
+    """Convert a value for `json`, which calls this for each type that it does not know."""
     found = object_members(value)
     if found is not None:
         return found
@@ -130,13 +131,13 @@ def as_json(value: Any) -> Any:
 
 
 def _as_sent(value: Any) -> Any:
-    """What to write for a value in a request, where a message differs from what came."""
+    """Like `as_json`, for a request: a class may write there what the API accepts."""
     own = getattr(value, "_as_sent", None)
     return as_json(value) if own is None else own()
 
 
 _STRICT = json.JSONEncoder(default=_as_sent, allow_nan=False, separators=(",", ":"))
-_LENIENT = json.JSONEncoder(default=as_json)  # what a server sent may hold -Infinity
+_LENIENT = json.JSONEncoder(default=as_json)  # allows NaN and Infinity, which servers send
 
 
 def _dump(value: Any, encoder: json.JSONEncoder) -> str:
@@ -145,37 +146,37 @@ def _dump(value: Any, encoder: json.JSONEncoder) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error)
     try:
-        path, reason = _fault(value, "$") or ("$", reason)
+        path, reason = _find_fault(value, "$") or ("$", reason)
     except RecursionError:
         path, reason = "$", "nested too deeply, or inside itself"
     raise ConfigError(f"cannot be sent as JSON: {path}: {reason}")
 
 
-def _fault(value: Any, path: str) -> tuple[str, str] | None:
-    """Where `value` is not JSON, and why. The slow walk, for the message only."""
+def _find_fault(value: Any, path: str) -> tuple[str, str] | None:
+    """The path of the first value that is not JSON, and the reason, for an error message."""
     if value is None or isinstance(value, (str, bool, int)):
         return None
     if isinstance(value, float):
         return None if math.isfinite(value) else (path, f"{value} is not a JSON number")
     if is_list(value):
-        faults = (_fault(item, f"{path}[{i}]") for i, item in enumerate(value))
+        faults = (_find_fault(item, f"{path}[{i}]") for i, item in enumerate(value))
         return next(filter(None, faults), None)
     if is_dict(value):
         for key, item in value.items():
             if not isinstance(key, (str, int, float)) and key is not None:
                 return path, f"a key of type {type(key).__name__}; JSON keys are strings"
-            if fault := _fault(item, f"{path}.{key}"):
+            if fault := _find_fault(item, f"{path}.{key}"):
                 return fault
         return None
     try:
-        return _fault(as_json(value), path)
+        return _find_fault(as_json(value), path)
     except TypeError as error:
         return path, str(error)
 
 
 @functools.cache
 def _field_names(cls: Any) -> tuple[str, ...]:
-    """The fields that are part of the JSON: those that the constructor takes."""
+    """The fields that the constructor takes: only these are part of the JSON."""
     return tuple(field.name for field in dataclasses.fields(cls) if field.init)
 
 
@@ -183,10 +184,10 @@ def _field_names(cls: Any) -> tuple[str, ...]:
 
 
 def decode(into: type[T], value: Any) -> T:
-    """`value`, as `json.loads` gives it, as an instance of `into`.
+    """Read a JSON value, as `json.loads` returns it, into a class.
 
-    `into` is a dataclass, or `dict` for the value as it is. Raises DeserializeError
-    with the path to what does not fit.
+    `into` is a dataclass, a TypedDict, or `dict`; the last two return the value as it is.
+    Raises DeserializeError with the path of the value that does not fit.
     """
     read: Callable[[Any], T] = decoder(into)
     try:
@@ -196,7 +197,7 @@ def decode(into: type[T], value: Any) -> T:
 
 
 def decoder(into: Any) -> Callable[[Any], Any]:
-    """The function that makes an `into` of a JSON value; made once per class."""
+    """The function that reads a JSON value into `into`. Raises ConfigError for another type."""
     into = get_origin(into) or into
     if into is dict or hasattr(into, "__required_keys__"):  # a TypedDict
         return _read_dict
@@ -210,13 +211,13 @@ _JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "boolean", typ
 
 
 def type_mismatch(expected: str, value: Any) -> DeserializeError:
-    """The error for a value of another JSON type than the expected one."""
+    """The error for a value that is not of the expected JSON type."""
     found = _JSON_NAMES.get(value.__class__, "number")
     return DeserializeError(f"$: expected {expected}, got {found}")
 
 
 def prefixed(error: DeserializeError, step: str) -> DeserializeError:
-    """The error with `step` put before its path."""
+    """The error with `step` added at the front of its path."""
     path = "$" + step + error.path[1:]
     return DeserializeError(path + str(error)[len(error.path) :], path=path)
 
@@ -231,14 +232,16 @@ def _read_dict(value: JSONValue) -> Any:
     return value
 
 
-def _read_needed(read: _Reader, value: Any, step: str) -> Any:
+def _read_strictly(read: _Reader, value: Any, step: str) -> Any:
+    """Read a field. An error gets the path of the field."""
     try:
         return read(value)
     except DeserializeError as error:
         raise prefixed(error, step) from None
 
 
-def _read_wanted(read: _Reader, value: Any, name: str, extra: dict[str, Any]) -> Any:
+def _read_or_keep(read: _Reader, value: Any, name: str, extra: dict[str, Any]) -> Any:
+    """Read a field; a value that does not fit goes to `extra` as it is."""
     try:
         return read(value)
     except DeserializeError:
@@ -259,7 +262,7 @@ def _read_list(read_item: _Reader, value: JSONValue) -> list[Any]:
 
 
 def _read_union(options: list[tuple[Any, _Reader | None]], value: JSONValue) -> Any:
-    """Read by JSON type: an object by a dataclass of the union, a list by its list."""
+    """Read a union: an object as its dataclass, a list as its list, the rest as it is."""
     failed = None
     for kind, read in options:
         if isinstance(value, kind):
@@ -273,7 +276,7 @@ def _read_union(options: list[tuple[Any, _Reader | None]], value: JSONValue) -> 
 
 
 def _json_type(hint: Any) -> type:
-    """What `json.loads` gives for a value of type `hint`: a class for `isinstance`."""
+    """The type that `json.loads` returns for a hint, for use with `isinstance`."""
     kind = get_origin(hint) or hint
     if dataclasses.is_dataclass(kind):
         return dict
@@ -283,10 +286,11 @@ def _json_type(hint: Any) -> type:
 
 
 def _reader(hint: Any) -> _Reader | None:
-    """The function that reads a value of type `hint`; None where it is kept as it came."""
+    """The function that reads a value with this hint; None if the value is kept as it is."""
     origin, args = get_origin(hint), get_args(hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return lambda value: _object_reader(hint)(value)  # later: a class may hold itself
+        # Not called before a value is read, since a class may have fields of its own type.
+        return lambda value: _object_reader(hint)(value)
     if origin in (list, Sequence) and args and (read_item := _reader(args[0])):
         return functools.partial(_read_list, read_item)
     if origin in (Union, types.UnionType):
@@ -300,47 +304,47 @@ def _reader(hint: Any) -> _Reader | None:
 
 
 FILLED_DIRECTLY: set[str] = set()
-"""The modules whose constructors reading skips, which is faster: they set the fields, and check
-only what people write. Any other class may be frozen, or have a `__post_init__` to be run."""
+"""The modules whose classes are read without a call of `__init__`, which is faster. Other classes
+may be frozen, or may have a `__post_init__` that has to run."""
 
 WHEN_MISSING = "when_missing"
-"""The key of a field's metadata for its value where the JSON lacks it, if not the default."""
+"""The key in a field's metadata for the value of a missing key, if it is not the default."""
 
 
 @functools.cache
 def _object_reader(cls: Any) -> _Reader:
-    """Write and compile the reader of one dataclass, the way `dataclass` makes `__init__`.
+    """Generate the function that reads a dataclass, as `dataclass` generates `__init__`.
 
-    A loop over the fields needs fewer lines and more than twice the time (measured), and three
-    objects are made for each chunk of a stream.
+    A loop over the fields takes more than twice the time (measured), and each chunk of a stream
+    is three objects.
 
-    `cls._never_extra` names keys to pass over. `cls._known_form(data)` gives data that has keys
-    of other names in the form that has those of the fields.
+    A class may have `_dropped_keys`, names of keys that are not kept in `extra`, and a function
+    `_normalize` that turns JSON with unknown keys into the form that the API documents.
     """
     hints = _hints_of(cls)
     fields = [field for field in dataclasses.fields(cls) if field.init]
     keeps_extra = "extra" in hints
-    direct = getattr(cls.__init__, "__module__", None) in FILLED_DIRECTLY
+    filled_directly = getattr(cls.__init__, "__module__", None) in FILLED_DIRECTLY
     known = frozenset(field.name for field in fields) - {"extra"}
     names: dict[str, Any] = {
         "cls": cls,
-        "known_form": getattr(cls, "_known_form", dict),
-        "never_extra": known.union(getattr(cls, "_never_extra", ())),
+        "normalize": getattr(cls, "_normalize", dict),
+        "not_extra": known.union(getattr(cls, "_dropped_keys", ())),
         "new": object.__new__,
         "known": known,
         "type_mismatch": type_mismatch,
         "missing": _missing,
-        "needed": _read_needed,
-        "wanted": _read_wanted,
+        "strictly": _read_strictly,
+        "or_keep": _read_or_keep,
     }
     lines = [
         "def read(data):",
         " if not isinstance(data, dict): raise type_mismatch('object', data)",
-        " self = new(cls)" if direct else " made = {}",
+        " self = new(cls)" if filled_directly else " made = {}",
         " if known.issuperset(data): extra = {}",
         " else:",
-        "  data = known_form(data)",
-        "  extra = {key: data[key] for key in data if key not in never_extra}",
+        "  data = normalize(data)",
+        "  extra = {key: data[key] for key in data if key not in not_extra}",
         " get = data.get",
     ]
     for field in fields:
@@ -352,23 +356,26 @@ def _object_reader(cls: Any) -> _Reader:
             if not default:
                 lines.append(f" if {name!r} not in data: raise missing(cls, {name!r})")
             code = _field_code(name, default, hints[name], names, keeps_extra)
-        lines.append(f" self.{name} = {code}" if direct else f" made[{name!r}] = {code}")
-    lines.append(" return self" if direct else " return cls(**made)")
-    exec("\n".join(lines), names)  # all that is filled in is names of fields
+        lines.append(f" self.{name} = {code}" if filled_directly else f" made[{name!r}] = {code}")
+    lines.append(" return self" if filled_directly else " return cls(**made)")
+    exec("\n".join(lines), names)  # safe: only names of fields are filled in
     read: _Reader = names["read"]
     return read
 
 
 def _hints_of(cls: Any) -> dict[str, Any]:
     try:
-        # A class that is defined in a function may still hold itself.
+        # `localns` is for a class that is defined in a function and has fields of its own type.
         return get_type_hints(cls, localns={cls.__name__: cls})
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
         raise ConfigError(f"cannot decode into {cls!r}: its type hints: {error}") from None
 
 
 def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:
-    """What a missing field is, and the code that gives it; no code if it may not be missing."""
+    """The default of a field, or its factory, and the code that returns the default.
+
+    The code is empty if the field is required.
+    """
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory, f"default_{field.name}()"
     default = field.metadata.get(WHEN_MISSING, field.default)
@@ -380,18 +387,18 @@ def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:
 def _field_code(
     name: str, default: str, hint: Any, names: dict[str, Any], keeps_extra: bool
 ) -> str:
-    """The code that reads one field: missing, null, read as its hint says, or as it came."""
+    """The code that reads one field, also if its value is missing or null."""
     optional = type(None) in get_args(hint)
     names[f"read_{name}"] = reader = _reader(hint)
     if not reader and default in ("", "None"):
         return f"get({name!r})"
     if not optional and not default:
-        return f"needed(read_{name}, get({name!r}), '.{name}')"
+        return f"strictly(read_{name}, get({name!r}), '.{name}')"
     read = "value"
     if reader and optional and keeps_extra:
-        read = f"wanted(read_{name}, value, {name!r}, extra)"
+        read = f"or_keep(read_{name}, value, {name!r}, extra)"
     elif reader:
-        read = f"needed(read_{name}, value, '.{name}')"
+        read = f"strictly(read_{name}, value, '.{name}')"
     null = default
     if optional:
         null = "None" if default in ("", "None") else f"(None if {name!r} in data else {default})"

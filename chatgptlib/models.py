@@ -433,8 +433,8 @@ class ChatCompletionChoice(JSONObject):
     logprobs: ChatCompletionLogprobs | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    _never_extra = ("delta",)
-    _known_form = staticmethod(partial(in_form, form="message", other="delta"))
+    _dropped_keys = ("delta",)
+    _normalize = staticmethod(partial(in_form, form="message", other="delta"))
 
 
 class _FromHTTP:
@@ -464,7 +464,7 @@ class CreateChatCompletionResponse(JSONObject, _FromHTTP):
     moderation: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    _known_form = staticmethod(with_usage)
+    _normalize = staticmethod(with_usage)
 
     @property
     def text(self) -> str:
@@ -504,8 +504,8 @@ class ChatCompletionChunkChoice(JSONObject):
     logprobs: ChatCompletionLogprobs | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    _never_extra = ("message",)
-    _known_form = staticmethod(partial(in_form, form="delta", other="message"))
+    _dropped_keys = ("message",)
+    _normalize = staticmethod(partial(in_form, form="delta", other="message"))
 
 
 @dataclass(repr=False, eq=False, slots=True)
@@ -526,7 +526,7 @@ class CreateChatCompletionChunk(JSONObject):
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
-    def _known_form(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _normalize(data: Mapping[str, Any]) -> Mapping[str, Any]:
         if data.get("object") == "chat.completion":  # a whole answer where a stream was asked for
             data = {**data, "object": "chat.completion.chunk"}
         return with_usage(data)
