@@ -399,7 +399,4 @@ def _field_code(
         read = f"or_keep(read_{name}, value, {name!r}, extra)"
     elif reader:
         read = f"strictly(read_{name}, value, '.{name}')"
-    null = default
-    if optional:
-        null = "None" if default in ("", "None") else f"(None if {name!r} in data else {default})"
-    return f"{null} if (value := get({name!r})) is None else {read}"
+    return f"{default or None} if (value := get({name!r})) is None else {read}"
