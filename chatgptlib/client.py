@@ -29,9 +29,7 @@ from .errors import (
 from .exchange import Exchange
 from .replies import error_of_status
 from .settings import (
-    all_headers,
-    all_query,
-    changed,
+    changed_settings,
     check_types,
     checked_base_url,
     checked_count,
@@ -39,11 +37,13 @@ from .settings import (
     checked_path,
     checked_seconds,
     checked_timeout,
-    completed,
+    client_headers,
+    client_query,
     key_to_send,
-    needed,
     path_step,
+    required_setting,
     secrets_in,
+    with_environment,
     with_headers,
     with_query,
 )
@@ -123,15 +123,15 @@ class OpenAIClient:
         given = dict(locals())
         del given["self"]
         check_types(given)
-        self._settings = settings = completed(cast("ClientSettings", given))
+        self._settings = settings = with_environment(cast("ClientSettings", given))
         self.base_url: str
         self.base_url, in_url = checked_base_url(settings.get("base_url"))
         self.timeout: tuple[float | None, float | None] = checked_timeout(timeout)
         self.deadline: float | None = checked_seconds("deadline", deadline)
         self.max_retries: int = checked_count("max_retries", max_retries)
         self.max_response_bytes: int = checked_count("max_response_bytes", max_response_bytes)
-        self._query = all_query(query or {}, in_url)
-        self._headers = all_headers(settings, f"chatgptlib/{__version__}")
+        self._query = client_query(query or {}, in_url)
+        self._headers = client_headers(settings, f"chatgptlib/{__version__}")
         self._api_key = key_to_send(settings, self._headers, self.base_url)
         if self._api_key is None:
             settings["api_key"] = ""  # for copies, which may find another in their environment
@@ -173,13 +173,13 @@ class OpenAIClient:
         check_types(settings)
         if "base_url" in settings:
             raise TypeError("azure() takes an endpoint, not a base_url")
-        endpoint = needed("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
+        endpoint = required_setting("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
         if "?" in endpoint or "#" in endpoint:
             raise ConfigError(f"endpoint has neither query nor fragment: {shown_url(endpoint)!r}")
-        version = needed("api_version", api_version, "OPENAI_API_VERSION")
+        version = required_setting("api_version", api_version, "OPENAI_API_VERSION")
         headers = settings.get("headers") or {}
         if not callable(api_key):
-            key = checked_key(needed("api_key", api_key, "AZURE_OPENAI_API_KEY"))
+            key = checked_key(required_setting("api_key", api_key, "AZURE_OPENAI_API_KEY"))
             headers, api_key = with_headers(headers, {"api-key": key}), ""
         whole: ClientSettings = {
             "organization": "",
@@ -208,7 +208,7 @@ class OpenAIClient:
         if unknown:
             changes = {}  # no traceback shows them
             raise TypeError(f"with_options() got unknown settings: {', '.join(sorted(unknown))}")
-        other = type(self)(**changed(self._settings, changes))
+        other = type(self)(**changed_settings(self._settings, changes))
         other._path = self._path if path is None else checked_path(path)
         if not changes.keys() & {"session", "verify", "cert", "proxies"}:
             other._connections = self._connections

@@ -1,6 +1,6 @@
-"""What a user gives a client, checked before anything is sent: its settings, and paths.
+"""Completes and checks the settings of a client and the paths of requests before sending.
 
-No message shows the key, nor the value of a header.
+No error message shows the key or the value of a header.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from .codec import is_list, is_mapping
 from .errors import ConfigError, shown_url
 
-if TYPE_CHECKING:  # to make these classes takes longer than the rest of the module
+if TYPE_CHECKING:  # creating these classes takes longer than the rest of the module
     from typing import TypedDict
 
     import requests
 
     class SharedSettings(TypedDict, total=False):
-        """What OpenAIClient() and OpenAIClient.azure() both take, as OpenAIClient says."""
+        """The settings of both OpenAIClient() and OpenAIClient.azure(); see OpenAIClient."""
 
         organization: str | None
         project: str | None
@@ -36,13 +36,13 @@ if TYPE_CHECKING:  # to make these classes takes longer than the rest of the mod
         max_response_bytes: int
 
     class ClientSettings(SharedSettings, total=False):
-        """All that OpenAIClient takes."""
+        """All settings of OpenAIClient."""
 
         api_key: str | Callable[[], str] | None
         base_url: str | None
 
 
-# The types of the settings that are used as they are, and what to write.
+# Settings that are used without a conversion: their types, and how an error describes these.
 _TYPES: dict[str, tuple[Any, str]] = {
     "headers": (Mapping, "map names to text"),
     "query": (Mapping, "map names to text"),
@@ -61,35 +61,36 @@ _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 600.0
 
 
-def completed(settings: ClientSettings) -> ClientSettings:
-    """The settings, with what is None taken from the environment where it says something."""
+def with_environment(settings: ClientSettings) -> ClientSettings:
+    """The settings, with values from the environment in place of None."""
     key, url = settings.get("api_key"), settings.get("base_url")
     organization, project = settings.get("organization"), settings.get("project")
     if key is None:
-        key = variable("OPENAI_API_KEY") or variable("OPENAI_ADMIN_KEY")
+        key = from_env("OPENAI_API_KEY") or from_env("OPENAI_ADMIN_KEY")
     return {
         **settings,
         "api_key": key,
-        "base_url": url or variable("OPENAI_BASE_URL") or "https://api.openai.com/v1",
-        "organization": variable("OPENAI_ORG_ID") if organization is None else organization,
-        "project": variable("OPENAI_PROJECT_ID") if project is None else project,
+        "base_url": url or from_env("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+        "organization": from_env("OPENAI_ORG_ID") if organization is None else organization,
+        "project": from_env("OPENAI_PROJECT_ID") if project is None else project,
     }
 
 
-def needed(name: str, value: str | None, name_of_variable: str) -> str:
-    """A setting that is needed, else the variable of the environment."""
-    found = checked_text(name, value or "").strip() or variable(name_of_variable)
+def required_setting(name: str, value: str | None, variable: str) -> str:
+    """A setting, or the environment variable for it. Raises ConfigError if both are empty."""
+    found = checked_text(name, value or "").strip() or from_env(variable)
     if not found:
-        raise ConfigError(f"no {name}: pass {name}=..., or set {name_of_variable}")
+        raise ConfigError(f"no {name}: pass {name}=..., or set {variable}")
     return found
 
 
-def variable(name: str) -> str:
+def from_env(name: str) -> str:
+    """The value of an environment variable; "" if it is not set."""
     return os.environ.get(name, "").strip()
 
 
-def all_headers(settings: ClientSettings, user_agent: str) -> dict[str, str]:
-    """The headers of every request, of which the user's own win."""
+def client_headers(settings: ClientSettings, user_agent: str) -> dict[str, str]:
+    """The headers of every request. The user's own replace those of the same name."""
     found = {"User-Agent": user_agent}
     if organization := _checked_value("organization", settings.get("organization")):
         found["OpenAI-Organization"] = organization
@@ -100,20 +101,20 @@ def all_headers(settings: ClientSettings, user_agent: str) -> dict[str, str]:
     return with_headers(found, own)
 
 
-def all_query(own: Mapping[str, str], in_url: Mapping[str, str]) -> dict[str, str]:
-    """The query of every request. Raises ConfigError for what no URL can hold."""
+def client_query(own: Mapping[str, str], in_url: Mapping[str, str]) -> dict[str, str]:
+    """The query of every request. Raises ConfigError for text that no URL can hold."""
     from urllib.parse import urlencode
 
     found = {**in_url, **own}
     try:
         urlencode(found)
     except UnicodeEncodeError as error:
-        raise ConfigError(f"query cannot be sent: {error}") from None  # it holds the value
+        raise ConfigError(f"query cannot be sent: {error}") from None  # `error` has the value
     return found
 
 
 def with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """Headers, of which the later win; names are the same in upper and lower case."""
+    """`own` headers and `added` ones, which replace those of the same name in any case."""
     named = {str(name).lower() for name in added}
     return {name: own[name] for name in own if str(name).lower() not in named} | dict(added)
 
@@ -121,7 +122,7 @@ def with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, 
 def key_to_send(
     settings: ClientSettings, headers: Mapping[str, str], base_url: str
 ) -> str | Callable[[], str] | None:
-    """The key, or what gives it; None where a header has one, or none is needed."""
+    """The key, or the function that returns it; None if a header has it or none is needed."""
     key = settings.get("api_key")
     found = key if callable(key) else checked_key(key)
     if not _KEY_HEADERS.isdisjoint(map(str.lower, headers)):
@@ -131,11 +132,11 @@ def key_to_send(
     return found
 
 
-def changed(settings: ClientSettings, changes: ClientSettings) -> ClientSettings:
-    """The settings of a copy, as OpenAIClient.with_options says."""
+def changed_settings(settings: ClientSettings, changes: ClientSettings) -> ClientSettings:
+    """The settings for a copy of a client; see OpenAIClient.with_options."""
     check_types(changes)
     headers: Mapping[str, Any] = settings.get("headers") or {}
-    if (key := changes.get("api_key")) is not None:  # it goes where the old one went
+    if (key := changes.get("api_key")) is not None:  # takes the place of the old one
         in_header = "api-key" in map(str.lower, headers) and isinstance(key, str) and key.strip()
         kept = {name: headers[name] for name in headers if name.lower() not in _KEY_HEADERS}
         headers = {**kept, "api-key": key} if in_header else kept
@@ -148,36 +149,36 @@ def changed(settings: ClientSettings, changes: ClientSettings) -> ClientSettings
 
 
 def secrets_in(key: object, query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[str]:
-    """What works like a key: no message may show it."""
+    """The texts that no message may show: the key, and values that may be credentials."""
     from urllib.parse import quote, quote_plus
 
     if isinstance(key, str):
         yield key
-    # A parameter in a query may be a key however it is called.
+    # Any parameter of a query may be a key, whatever its name.
     found = [value for name, value in query.items() if name != "api-version"]
     secret = re.compile("(?i)auth|key|token|secret|password|cookie|sig")
     found += [value for name, value in headers.items() if secret.search(name)]
     for value in found:
         yield from (value, quote(value, safe=""), quote_plus(value))
-        yield value.rpartition(" ")[2]  # what follows "Bearer" or "Basic"
+        yield value.rpartition(" ")[2]  # the part after "Bearer" or "Basic"
 
 
-# Checked
+# Checks
 
 
 def check_types(settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a setting of a wrong type, of those that are used as they are."""
+    """Raise ConfigError if one of the settings in `_TYPES` has another type."""
     for name, (types, meaning) in _TYPES.items():
         value = settings.get(name)
         parts = value.values() if is_mapping(value) else value if is_list(value) else ()
-        # all_headers() checks each header, and names the one that is wrong.
+        # client_headers() checks each header, and its errors name the header.
         fits = name == "headers" or all(isinstance(part, str) for part in parts)
         if value is not None and not (isinstance(value, types) and fits):
             raise ConfigError(f"{name} must {meaning}")
 
 
 def checked_base_url(url: object) -> tuple[str, dict[str, str]]:
-    """The base URL without its tail, and the query that stood in it."""
+    """The base URL without `/chat/completions` at its end, and the query in it."""
     from urllib.parse import parse_qsl
 
     url, _, query = checked_text("base_url", url).partition("#")[0].strip().partition("?")
@@ -198,7 +199,7 @@ def checked_text(name: str, value: object) -> str:
 
 
 def checked_key(key: object) -> str | None:
-    """The key; None for none."""
+    """The key; None if it is None or blank."""
     if key is None:
         return None
     return _sendable("api_key", checked_text("api_key", key).strip(), "[^!-~]") or None
@@ -217,20 +218,20 @@ def _checked_value(name: str, value: object) -> str:
 
 
 def _sendable(name: str, text: str, refused: str) -> str:
-    """`text`, in which nothing matches `refused`."""
+    """Return `text`. Raises ConfigError if it has a character that matches `refused`."""
     if found := re.search(refused, text):
         import unicodedata
 
         which = f"U+{ord(found[0]):04X} ({unicodedata.name(found[0], 'a control character')})"
         raise ConfigError(
-            f"{name}: the character at position {found.start()} is {which}, which can't be sent: "
-            "copy it again"
+            f"{name}: the character at position {found.start()} is {which}, which cannot be sent. "
+            "Copy the value again"
         )
     return text
 
 
 def checked_timeout(timeout: object) -> tuple[float | None, float | None]:
-    """The limits on connecting, and between two reads, in seconds; None for no limit."""
+    """The seconds to wait for a connection, and between two reads; None for no limit."""
     pair = timeout if is_list(timeout) else (timeout, timeout)
     if len(pair) != 2:
         raise ConfigError(f"timeout must be seconds, or (connect, read), not {timeout!r}")
@@ -247,7 +248,7 @@ def checked_seconds(name: str, value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigError(f"{name} must be seconds, more than 0, not {value!r}")
-    return None if value > threading.TIMEOUT_MAX else value  # more no system can count
+    return None if value > threading.TIMEOUT_MAX else value  # no system can wait for longer
 
 
 def checked_count(name: str, value: object) -> int:
@@ -256,11 +257,11 @@ def checked_count(name: str, value: object) -> int:
     return value
 
 
-# Paths: whatever is in one, the request goes to the host that the key is for
+# Paths. Whatever a path holds, the request goes to the host of base_url, which gets the key.
 
 
 def checked_path(path: object) -> str:
-    """A path as it can be sent. Raises ConfigError for one that leads anywhere else."""
+    """A path, quoted. Raises ConfigError if it could lead outside of base_url."""
     from urllib.parse import quote, unquote
 
     path = checked_text("path", path)
@@ -275,17 +276,17 @@ def checked_path(path: object) -> str:
 
 
 def path_step(name: str, value: object) -> str:
-    """A value as one step of a path, whatever is in it. Raises ConfigError for what can't be."""
+    """A value, quoted as one step of a path. Raises ConfigError if that is not possible."""
     from urllib.parse import quote
 
     if isinstance(value, str) and value not in ("", ".", ".."):
         try:
             return quote(value, safe="")
         except UnicodeEncodeError:
-            pass  # half a character
+            pass  # a lone surrogate
     raise ConfigError(f"not a usable {name}: {value!r}")
 
 
 def with_query(path: str, query: str) -> str:
-    """`path`, which may have a query already, with this one too."""
+    """Add a query to `path`, which may have one already."""
     return f"{path}{'&' if '?' in path else '?'}{query}" if query else path
