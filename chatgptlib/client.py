@@ -1,6 +1,6 @@
-"""`OpenAIClient`: the settings, the key, any endpoint, and when to try again.
+"""`OpenAIClient`: settings, key, and requests to any endpoint, with retries.
 
-Every request goes through `send`, which returns an answer with a good status or raises.
+Every request goes through `send`, which returns a reply with a 2xx status or raises.
 https://platform.openai.com/docs/api-reference/introduction
 """
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
+_LONGEST_WAIT = 60.0  # seconds; if a server asks for more, the error is raised instead
 
 _JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -69,37 +69,41 @@ _log = logging.getLogger(__name__)
 
 
 class OpenAIClient:
-    """Where requests go, with which key, and how long to wait.
+    """A connection to an API: its address, the key, and how long to wait for it.
 
-    One client serves any number of threads, and survives a fork. It keeps connections
-    open between calls; `close()`, or a `with` block, closes them. Its repr and its
-    errors never show the key, but a pickled client holds it.
+    One client serves any number of threads, and can be used after a fork. It keeps
+    connections open between calls; `close()` or the end of a `with` block closes them. Its
+    repr and its errors never show the key. A pickled client contains the key.
 
-    api_key: the key, or a function that returns it, called once for each call, not again
-        for its retries. Given neither it nor OPENAI_API_KEY nor OPENAI_ADMIN_KEY, no key
-        is sent, which is an error for api.openai.com alone.
-    base_url: where the API is, up to and with `/v1`; else OPENAI_BASE_URL, else OpenAI.
-    organization, project: else OPENAI_ORG_ID, OPENAI_PROJECT_ID; "" for none.
-    timeout: seconds to wait for a connection, and between two reads or writes: one
-        number for both, or a pair; 10 and 600 if None, no limit if `math.inf`.
-    deadline: seconds a call may take in all: name lookup, tries, waits and the stream; None
-        for no limit.
-    max_retries: how often a call is tried again where that is safe: no connection, or one
-        lost within a second of the request, 408, 409, 429, 5xx but 501, after the wait the
-        server asks for, up to 60 s.
+    api_key: the key, or a function that returns it, which is called once for each call and
+        not for its retries. The default is OPENAI_API_KEY, then OPENAI_ADMIN_KEY. Only
+        api.openai.com needs a key; without one, none is sent.
+    base_url: the address of the API, with its `/v1`. The default is OPENAI_BASE_URL, then
+        https://api.openai.com/v1.
+    organization, project: sent to OpenAI. The default is OPENAI_ORG_ID and OPENAI_PROJECT_ID;
+        "" sends none.
+    timeout: seconds to wait for a connection, and between two reads or writes: a number for
+        both, or a pair. None means (10, 600), `math.inf` no limit.
+    deadline: seconds for a complete call: name lookup, retries, waits and the stream. None
+        means no limit.
+    max_retries: how often a call is repeated where that is safe: if no connection was made, if
+        it was lost within a second, and for the statuses 408, 409, 429 and 5xx except 501.
+        The wait is the one that the server asks for, or else 0.5 s, doubled each time up to
+        8 s. If the server asks for more than 60 s, the error is raised at once.
     headers, query: sent with every request. A header `Authorization` or `api-key` (Azure)
         replaces the key.
-    verify, cert, proxies: as in `requests`: a CA bundle, or False for none; a client
-        certificate, or it and its key; proxies by scheme. They win over the environment.
-    session: a `requests.Session` to send through, with all its own settings.
-    max_response_bytes: how many bytes a compressed answer may have when it is decompressed.
+    verify, cert, proxies: as in `requests`: a CA bundle, or False for no check; a client
+        certificate, or a pair of it and its key; proxies by scheme. They replace the
+        settings of the environment.
+    session: a `requests.Session` to send requests with, and its own settings.
+    max_response_bytes: the limit in bytes for a compressed reply after decompression.
 
-    A subclass takes the same settings: copies of it are made with them.
+    A subclass has to accept the same settings, since copies of a client are made with them.
 
-    Raises ConfigError for settings that can't work.
+    Raises ConfigError for settings that cannot work.
     """
 
-    _sleep: Callable[[float], object] = staticmethod(time.sleep)  # tests wait for nothing
+    _sleep: Callable[[float], object] = staticmethod(time.sleep)  # replaced in tests
 
     @hides_variables
     def __init__(
@@ -134,7 +138,7 @@ class OpenAIClient:
         self._headers = client_headers(settings, f"chatgptlib/{__version__}")
         self._api_key = key_to_send(settings, self._headers, self.base_url)
         if self._api_key is None:
-            settings["api_key"] = ""  # for copies, which may find another in their environment
+            settings["api_key"] = ""  # so that a copy takes none from its environment
         self._secrets = Secrets(
             *secrets_in(self._api_key, self._query, self._headers),
             *credentials_in((proxies or {}).values()),
@@ -156,18 +160,19 @@ class OpenAIClient:
     ) -> Self:
         """A client for one deployment of Azure OpenAI.
 
-        endpoint: `https://NAME.openai.azure.com`; else AZURE_OPENAI_ENDPOINT.
-        api_version: as `2024-10-21`; else OPENAI_API_VERSION.
-        api_key: the key, else AZURE_OPENAI_API_KEY; or a function that returns a token of
-            Entra ID, called once for each call, not again for its retries.
+        endpoint: `https://NAME.openai.azure.com`. The default is AZURE_OPENAI_ENDPOINT.
+        deployment: the name of the deployment.
+        api_version: as `2024-10-21`. The default is OPENAI_API_VERSION.
+        api_key: the key, or a function that returns a token of Entra ID, which is called once
+            for each call and not for its retries. The default is AZURE_OPENAI_API_KEY.
         settings: any other setting of OpenAIClient.
 
-        Nothing that is meant for OpenAI is sent: not OPENAI_API_KEY, nor the organization
-        and project of the environment. What Azure's content filter says is in `.extra` of
-        the response, its choices and chunks. The endpoints without deployments and
-        versions need no more than `OpenAIClient(key, base_url=f"{endpoint}/openai/v1")`.
+        OPENAI_API_KEY and the organization and project of the environment are not sent. The
+        results of Azure's content filter are in `.extra` of the response, its choices and
+        chunks. For Azure's newer API without deployments and versions, use
+        `OpenAIClient(key, base_url=f"{endpoint}/openai/v1")`.
 
-        Raises ConfigError for settings that are missing, or can't work.
+        Raises ConfigError for settings that are missing or cannot work.
         https://learn.microsoft.com/azure/ai-services/openai/reference
         """
         check_types(settings)
@@ -175,13 +180,13 @@ class OpenAIClient:
             raise TypeError("azure() takes an endpoint, not a base_url")
         endpoint = required_setting("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
         if "?" in endpoint or "#" in endpoint:
-            raise ConfigError(f"endpoint has neither query nor fragment: {shown_url(endpoint)!r}")
+            raise ConfigError(f"endpoint must have no query or fragment: {shown_url(endpoint)!r}")
         version = required_setting("api_version", api_version, "OPENAI_API_VERSION")
         headers = settings.get("headers") or {}
         if not callable(api_key):
             key = checked_key(required_setting("api_key", api_key, "AZURE_OPENAI_API_KEY"))
             headers, api_key = with_headers(headers, {"api-key": key}), ""
-        whole: ClientSettings = {
+        all_settings: ClientSettings = {
             "organization": "",
             "project": "",
             **settings,
@@ -190,23 +195,27 @@ class OpenAIClient:
             "headers": headers,
             "query": {**(settings.get("query") or {}), "api-version": version},
         }
-        return cls(**whole)
+        return cls(**all_settings)
 
     @hides_variables
     def with_options(self, *, path: str | None = None, **changes: Unpack[ClientSettings]) -> Self:
-        """A client that differs in these settings, and shares the connections unless `session`,
-        `verify`, `cert` or `proxies` is among them.
+        """A copy of the client with other settings, for one call or many.
 
-        For one call or many: `create_chat_completion(client.with_options(timeout=5), ...)`.
-        `headers` and `query` are added to the client's own, in place of those of the same
-        name; any other setting is replaced. A new `api_key` goes where the old one went.
-        `path`, under the base URL, takes the place of a function's own path.
+            create_chat_completion(client.with_options(timeout=5), request)
 
-        Raises TypeError for what is no setting, ConfigError for what can't work.
+        path: replaces the path of every request; relative to the base URL.
+        changes: settings of OpenAIClient. `headers` and `query` are added to those of the
+            client, and replace those of the same name. A new `api_key` is sent where the old
+            one was. Any other setting is replaced.
+
+        The copy shares the client's connections, unless `session`, `verify`, `cert` or
+        `proxies` is changed.
+
+        Raises TypeError for an unknown setting, ConfigError for one that cannot work.
         """
         unknown = changes.keys() - self._settings.keys()
         if unknown:
-            changes = {}  # no traceback shows them
+            changes = {}  # so that no traceback shows them
             raise TypeError(f"with_options() got unknown settings: {', '.join(sorted(unknown))}")
         other = type(self)(**changed_settings(self._settings, changes))
         other._path = self._path if path is None else checked_path(path)
@@ -214,7 +223,7 @@ class OpenAIClient:
             other._connections = self._connections
         return other
 
-    # Every other endpoint
+    # Endpoints without a function of their own
 
     def get(
         self,
@@ -223,17 +232,17 @@ class OpenAIClient:
         *,
         into: type[AnswerT] | None = None,
     ) -> AnswerT:
-        """Ask any endpoint of the API with GET: `client.get("models")`.
+        """Send a GET request to any endpoint: `client.get("models")`.
 
-        path: under the base URL, as the API's pages have it: `"files/file-1/content"`.
-        query: None is left out of it, a list repeats its key, and a mapping is sent as
+        path: relative to the base URL, as in the API reference: `"files/file-1/content"`.
+        query: a value of None is left out, a list repeats its key, and a mapping is sent as
             `key[name]=value`.
-        into: a dataclass to read an answer in JSON into.
+        into: a dataclass to read a JSON reply into.
 
-        Returns JSON as dicts and lists, anything else (audio, the content of a file) as
-        bytes, an empty answer as None. Raises ConfigError for what can't be sent, HTTPError
-        when no whole answer came, APIError when the server refused, DeserializeError for an
-        answer that should be JSON and is not.
+        Returns JSON as dicts and lists, any other content (such as audio or a file) as bytes,
+        and an empty reply as None. Raises ConfigError for a request that cannot be sent,
+        HTTPError if no complete reply arrived, APIError if the server reported an error,
+        DeserializeError for a reply that should be JSON and is not.
         https://platform.openai.com/docs/api-reference
         """
         from .extras.rest import asked
@@ -249,16 +258,18 @@ class OpenAIClient:
         query: Mapping[str, Any] | None = None,
         into: type[AnswerT] | None = None,
     ) -> AnswerT:
-        """Ask any endpoint of the API with POST; arguments, answer and errors as for `get`.
+        """Send a POST request to any endpoint. Results and errors are those of `get`.
 
             client.post("embeddings", {"model": "text-embedding-3-small", "input": "Hi"})
             client.post("files", {"purpose": "batch"}, files={"file": "batch.jsonl"})
 
-        body: a mapping, a dataclass, or anything that JSON can say.
-        files: sent as a form with the members of `body`, whose objects are fields `name[key]`
-            and whose lists `name[]`. A file is a path, bytes, a file open in binary mode, or
-            a tuple of file name, one of those, and perhaps a media type; or a list of such.
-            It is read into memory. One that can't be read is a ConfigError.
+        path, query, into: as for `get`.
+        body: a mapping, a dataclass, or any other value that JSON can represent.
+        files: sent as a form together with the members of `body`; an object in it becomes
+            fields `name[key]`, a list `name[]`. A file is a path, bytes, a file open in
+            binary mode, or a tuple of a file name, one of these and, if needed, a media type;
+            or it is a list of files. Files are read into memory. One that cannot be read is
+            a ConfigError.
         https://platform.openai.com/docs/api-reference
         """
         from .extras.rest import asked
@@ -272,7 +283,7 @@ class OpenAIClient:
         *,
         into: type[AnswerT] | None = None,
     ) -> AnswerT:
-        """Ask any endpoint of the API with DELETE; arguments, answer and errors as for `get`.
+        """Send a DELETE request to any endpoint. Arguments, results and errors as for `get`.
 
         https://platform.openai.com/docs/api-reference
         """
@@ -283,13 +294,14 @@ class OpenAIClient:
     def stream(
         self, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None
     ) -> EventStream:
-        """Ask any endpoint of the API with POST, and return its answer as a stream of events.
+        """Send a POST request to any endpoint, and return the reply as a stream of events.
 
             with client.stream("responses", {"model": "gpt-4o-mini", "input": "Hi"}) as events:
                 for event in events: ...
 
-        The arguments are those of `post`; `"stream": true` is sent unless the body says
-        otherwise. A refusal is raised here; see EventStream for what iterating raises.
+        The arguments are those of `post`. `"stream": true` is added to the body, unless it has
+        another value. An error status is raised here; see EventStream for errors while
+        iterating.
         https://platform.openai.com/docs/api-reference/responses-streaming
         """
         from .extras.rest import streamed
@@ -297,7 +309,7 @@ class OpenAIClient:
         return streamed(self, path, query, body)
 
     def close(self) -> None:
-        """Close the connections that are kept open. The client can still be used."""
+        """Close the idle connections. The client can still be used."""
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -316,26 +328,25 @@ class OpenAIClient:
         self.__init__(**state["settings"])  # type: ignore[misc]
         self._path = state["path"]
 
-    # What `send` needs of a client; not for users.
+    # For `send`
 
     def _template(self, method: str, path: str, accept: str) -> tuple[Any, Secrets]:
-        """The part of a request that is the same every time, made at the first; and the secrets
-        of it."""
+        """The part of a request that is the same for each body, and the secrets in it."""
         template = self._templates.get((method, path, accept))
         if template is not None:
             return template
         from urllib.parse import parse_qsl, urlencode
 
-        asked = path
-        if self._path is not None:  # in place of the function's own, whose query stays
-            asked = with_query(self._path, path.partition("?")[2])
-        query = dict(parse_qsl(asked.partition("?")[2], keep_blank_values=True))
+        target = path
+        if self._path is not None:  # replaces the path, but not the query
+            target = with_query(self._path, path.partition("?")[2])
+        query = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True))
         rest = {name: value for name, value in self._query.items() if name not in query}
-        url = with_query(f"{self.base_url}/{asked.lstrip('/')}", urlencode(rest))
-        # A stream not compressed, unless wished: a proxy that compresses holds events back.
+        url = with_query(f"{self.base_url}/{target.lstrip('/')}", urlencode(rest))
+        # A proxy that compresses a stream delays its events.
         encoding = "identity" if accept == EVENT_STREAM else "gzip, deflate"
         headers = with_headers({"Accept": accept, "Accept-Encoding": encoding}, self._headers)
-        if len(self._templates) > 100:  # paths with ids in them
+        if len(self._templates) > 100:  # many paths have an id in them
             self._templates.clear()
         secrets = self._secrets | Secrets(*secrets_in(None, {}, query))
         template = self._connections.prepare(method, url, headers), secrets
@@ -343,12 +354,12 @@ class OpenAIClient:
         return template
 
     def _key(self) -> Secret | None:
-        """The key, for all tries of one call."""
+        """The key for one call and its retries."""
         if self._api_key is None:
             return None
         key = checked_key(self._api_key() if callable(self._api_key) else self._api_key)
         if key is None:
-            raise ConfigError("api_key() returned no key")
+            raise ConfigError("the function given as api_key returned no key")
         return Secret(key)
 
     def _request(
@@ -365,7 +376,7 @@ class OpenAIClient:
         return request
 
 
-# The one door to the network
+# Sending
 
 
 def send(
@@ -377,10 +388,10 @@ def send(
     accept: str = _JSON,
     content_type: str | None = None,
 ) -> Exchange:
-    """Send a request, and again where that is safe; an answer whose status is good.
+    """Send a request, retry it where that is safe, and return a reply with a 2xx status.
 
-    `content_type` is that of a body that is not JSON.
-    Raises APIError for a refusal, HTTPError where no answer came.
+    All traffic of the library goes through here. `content_type` is for a body that is not
+    JSON. Raises APIError for any other status, HTTPError if no complete reply arrived.
     """
     started = time.monotonic()
     due = None if client.deadline is None else started + client.deadline
@@ -388,7 +399,7 @@ def send(
     key = client._key()
     template, secrets = client._template(method, path, accept)
     secrets = secrets if key is None else secrets | Secrets(key.text)
-    if client._connections.session is not None:  # which may have changed since the last call
+    if client._connections.session is not None:  # its own may change between calls
         secrets |= _secrets_of(client._connections.session)
     attempt, fresh = 0, False
     while True:
@@ -396,11 +407,11 @@ def send(
         exchange = Exchange(client._connections, request, limits, secrets=secrets, body_limit=limit)
         try:
             exchange.open(fresh=fresh)
-            error: OpenAIError | None = _judged(client, exchange, started)
-        except HTTPError as no_answer:
-            error = no_answer
-            if exchange.reused and no_answer.may_retry and not fresh:
-                # A kept-alive connection was dead: not the server, and nothing to wait for.
+            error: OpenAIError | None = _status_error(client, exchange, started)
+        except HTTPError as failure:
+            error = failure
+            if exchange.reused and failure.may_retry and not fresh:
+                # The server had closed the idle connection: use a new one at once.
                 attempt, fresh = attempt + 1, True
                 continue
         if error is None:
@@ -411,13 +422,13 @@ def send(
             raise error
         attempt += 1
         why = f"status {error.status_code}" if isinstance(error, APIError) else error
-        said = (attempt, client.max_retries, delay, why, error.request_id)
-        _log.info("retry %d of %d in %.2f s after %s (request %s)", *said)
+        details = (attempt, client.max_retries, delay, why, error.request_id)
+        _log.info("retry %d of %d in %.2f s after %s (request %s)", *details)
         client._sleep(delay)
 
 
 def _secrets_of(session: requests.Session) -> Secrets:
-    """What a session of the user's sends of its own that works like a key."""
+    """The credentials that a user's session adds to a request."""
     auth: Any = session.auth
     user = auth if is_list(auth) else [getattr(auth, key, "") for key in ("username", "password")]
     urls = [*session.proxies.values(), f"//{':'.join(map(str, user))}@"]
@@ -428,28 +439,28 @@ def _secrets_of(session: requests.Session) -> Secrets:
     return Secrets(*secrets_in(None, query, headers), *credentials_in(urls))
 
 
-def _judged(client: OpenAIClient, exchange: Exchange, started: float) -> APIError | None:
-    """The error that an answer's status tells of; None if it is good."""
+def _status_error(client: OpenAIClient, exchange: Exchange, started: float) -> APIError | None:
+    """The error for the status of a reply; None for 2xx."""
     if _log.isEnabledFor(logging.DEBUG):
         seconds = time.monotonic() - started
-        said = (exchange.where, exchange.status_code, seconds, exchange.request_id)
-        _log.debug("%s -> %d in %.3f s (request %s)", *said)
+        details = (exchange.where, exchange.status_code, seconds, exchange.request_id)
+        _log.debug("%s -> %d in %.3f s (request %s)", *details)
     if 200 <= exchange.status_code < 300:
         return None
     if exchange.status_code < 200:
-        exchange.close()  # the real answer may follow, and is no other call's
+        exchange.close()  # the final reply may follow, and must not reach another call
     return error_of_status(exchange, client.base_url)
 
 
-# When to try again
+# Retries
 
 
 def retry_delay(error: OpenAIError, attempt: int, jitter: float) -> float | None:
-    """Seconds to wait before trying again after `error`; None for not at all.
+    """Seconds to wait before a retry after `error`; None if it must not be retried.
 
-    `attempt` counts the retries so far. What the server asks for is obeyed, up to a
-    minute; else it is 0.5 s, doubling up to 8 s, of which `jitter` (0 to 1) takes off
-    up to a quarter, so that many clients do not come back as one.
+    `attempt` is the number of retries so far. The wait is what the server asks for, up to a
+    minute, or else 0.5 s, doubled each time up to 8 s. `jitter` (0 to 1) shortens the latter
+    by up to a quarter, so that many clients do not retry at the same time.
     """
     backoff = min(0.5 * 2.0 ** min(attempt, 10), 8.0) * (1 - jitter / 4)
     if isinstance(error, HTTPError):
