@@ -1,28 +1,30 @@
-"""JSON objects that come in pieces, added up. No I/O, and nothing is guessed.
+"""JSON objects that come in pieces, added up by rule. No I/O.
 
     total: dict[str, Any] = {}
     for delta in deltas:
         merge(total, delta, "message")      # never changes `delta`
     message = plain(total)
 
-Null and what is empty change nothing, nor does what is no list where a list has come. Objects
-are merged key by key. For the rest, the first of these rules that fits holds:
+The first rule that fits a value decides:
 
-    key                                          rule
-    a key of RUNNING_TEXT, in its place          text is appended
-    name, in CALLED                              text is appended, until arguments have come
-    TOKENS, and every list in `logprobs`         lists are extended
-    SOURCES                                      lists are extended by what is not in them yet
-    content, tool_calls, and lists whose         an item is joined to the one that it is a piece
-    objects have an index, type or id            of, or appended
-    role                                         the first holds
-    everything else                              the last holds
+    value                                           what it does
+    null, or empty                                  nothing
+    of another type than what came before           nothing
+    an object                                       is merged key by key
+    a list under a key of TOKENS, or in `logprobs`  extends the list
+    a list under a key of SOURCES                   adds the items that are new
+    tool_calls, content, a list of objects that     each item is joined to the one that it
+      have an index, type or id                       continues, or appended
+    text under a key of RUNNING_TEXT, in its place  is appended
+    the name of a called function                   is appended, until arguments come
+    the role of a message, the id of an item        is set once
+    anything else                                   replaces what came before
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from typing import Any
 
@@ -30,13 +32,8 @@ from .codec import is_dict, is_list
 from .dialects import index_of, whole_characters
 
 _MESSAGE_TEXT = {
-    "content",
-    "refusal",
-    "reasoning_content",
-    "reasoning",
-    "reasoning_text",
-    "thinking",
-}
+    "content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking",
+}  # fmt: skip
 RUNNING_TEXT: dict[str, set[str]] = {  # by the key of the object that it stands in
     "message": _MESSAGE_TEXT,
     "provider_specific_fields": _MESSAGE_TEXT,
@@ -48,10 +45,12 @@ RUNNING_TEXT: dict[str, set[str]] = {  # by the key of the object that it stands
     "custom": {"input"},
     "item": _MESSAGE_TEXT | {"text", "summary", "arguments", "input", "transcript"},  # of any list
 }
-CALLED = frozenset({"function", "custom", "function_call"})
+CALLED = {"function", "custom", "function_call"}
 TOKENS = frozenset({"token_ids", "output_token_ids", "completion_token_ids", "output_ids"})
 SOURCES = frozenset({"annotations", "citations"})
-_IDENTITY = ("index", "type", "id")
+_IDENTITY = frozenset({"index", "type", "id"})
+_SET_ONCE = {("message", "role"), ("item", "id")}
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
@@ -65,106 +64,153 @@ def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
 
 
 def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
-    """Add what came under one key to the sum."""
+    """Add the value that came under one key to the sum."""
+    if key == "content":
+        value = _in_parts(total, value)
     so_far: Any = total.get(key)
-    if key == "content" and is_dict(value):
-        value = [value]
-    if value in (None, "", [], {}) or (is_list(so_far) and not is_list(value)):
+    if value in _EMPTY or (so_far and _is_of_other_type(value, so_far)):
         if so_far is None:
             total[key] = plain(value)
+    elif is_dict(value):
+        so_far = total[key] = so_far if is_dict(so_far) else {}
+        merge(so_far, _news_of_call(value, so_far) if key in CALLED else value, key)
+    elif is_list(value) and (kind := _kind_of_list(key, value, place)):
+        if not isinstance(so_far, kind):
+            total[key] = kind()
+        total[key].extend(plain(value))
     elif isinstance(value, str) and key in RUNNING_TEXT.get(place, ()):
-        if isinstance(so_far, _Items):
-            so_far.extend([_text_part(value)])
-            return
-        if not isinstance(so_far, StringIO):  # a list of the pieces takes ten times as much
+        if not isinstance(so_far, StringIO):  # a list of the pieces takes ten times the memory
             so_far = total[key] = StringIO()
         so_far.write(value)
-    elif is_dict(value):
-        if not is_dict(so_far):
-            so_far = total[key] = dict[str, Any]()
-        merge(so_far, _news_of_call(value, so_far) if key in CALLED else value, key)
-    elif not is_list(value):
-        if key != "role" or not so_far:
-            total[key] = value
-    elif key in TOKENS or place == "logprobs":
-        extended: list[Any] = total[key] if is_list(so_far) else []
-        extended.extend(plain(value))
-        total[key] = extended
-    elif key in _IS_PIECE or any(map(_is_item, value)):
-        if not isinstance(so_far, _Items):
-            before, so_far = so_far, _Items(_IS_PIECE.get(key, _is_piece))
-            total[key] = so_far
-            so_far.extend([_text_part(before.getvalue())] if isinstance(before, StringIO) else [])
-        so_far.extend(
-            [_text_part(i) for i in value if i is not None] if key == "content" else value
-        )
-    else:
+    elif (place, key) not in _SET_ONCE or not so_far:
         total[key] = plain(value)
+
+
+def _in_parts(total: dict[str, Any], content: Any) -> Any:
+    """Content as a list of parts if a part came now or before, and else as it is."""
+    so_far = total.get("content")
+    if isinstance(so_far, StringIO) and (is_dict(content) or is_list(content)) and content:
+        total["content"] = _Parts()
+        total["content"].extend([so_far.getvalue()])
+    is_text = isinstance(so_far, _Parts) and isinstance(content, str)
+    return [content] if content and (is_text or is_dict(content)) else content
+
+
+def _is_of_other_type(value: Any, so_far: Any) -> bool:
+    """Whether text, a list or an object has come, and the value is none."""
+    types: tuple[tuple[type, Any], ...] = ((StringIO, str), (list, (list, tuple)), (dict, dict))
+    return any(isinstance(so_far, came) and not isinstance(value, kind) for came, kind in types)
 
 
 def plain(value: Any) -> Any:
     """A sum as JSON that shares nothing with it."""
     if isinstance(value, StringIO):
         return whole_characters(value.getvalue())
-    if isinstance(value, _Items):
-        return [plain(item) for item in value.items]
     if is_dict(value):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if is_list(value) else value
 
 
-# Lists
+# Lists, by how their pieces add up
 
 
-class _Items:
-    """A list of items that may come in pieces; `is_piece` says which belongs to which."""
+class _Sources(list[Any]):
+    """A list that holds each item once."""
 
-    def __init__(self, is_piece: Callable[[dict[str, Any], dict[str, Any]], bool]) -> None:
-        self.items: list[Any] = []
-        self._is_piece = is_piece
-        self._latest: dict[Any, dict[str, Any]] = {}  # by id, by all of _IDENTITY, by index
-        self._seen: set[str] = set()  # sources, as JSON
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()  # as JSON
 
     def extend(self, added: Iterable[Any]) -> None:
-        last = self.items[-1] if self.items else None
         for item in added:
-            if self._is_piece is _never:
-                text = json.dumps(item, sort_keys=True)
-                if text not in self._seen:
-                    self._seen.add(text)
-                    self.items.append(plain(item))
-            elif is_dict(item):
+            text = json.dumps(item, sort_keys=True)
+            if text not in self._seen:
+                self._seen.add(text)
+                self.append(item)
+
+
+class _Items(list[Any]):
+    """A list of objects, each of which may come in pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._latest: dict[Any, dict[str, Any]] = {}  # by id, by all of _IDENTITY, by index
+
+    def extend(self, added: Iterable[Any]) -> None:
+        last = self[-1] if self else None
+        for item in added:
+            if is_dict(item):
                 self._join(item, last)
             else:
-                self.items.append(plain(item))
+                self.append(item)
             last = None  # two items that come together are two
 
-    def _join(self, item: dict[str, Any], last: Any) -> None:
-        keys: list[Any] = [("id", str(item["id"]))] if item.get("id") else []
-        if (index := index_of(item.get("index"))) is not None:
-            keys += [(index, str(item.get("type")), str(item.get("id"))), index]
-            last = None
-        known = [*map(self._latest.get, keys), last]
-        total = next((x for x in known if is_dict(x) and self._is_piece(item, x)), None)
-        if total is None:
-            total = {}
-            self.items.append(total)
-        merge(total, item, "item")
-        self._latest.update(dict.fromkeys(keys, total))
+    def _join(self, piece: dict[str, Any], last: Any) -> None:
+        known = [*map(self._latest.get, _names(piece))]
+        if index_of(piece.get("index")) is None:
+            known.append(last)
+        item = next((x for x in known if is_dict(x) and self.continues(piece, x)), None)
+        if item is None:
+            item = {}
+            self.append(item)
+        merge(item, _news_of_call(piece, item) if "arguments" in piece else piece, "item")
+        self._latest.update(dict.fromkeys(_names(item), item))
+
+    def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
+        """Whether a piece agrees with an item in index, type and id, and adds text to it, unless
+        that is signed and thereby complete; or has its id; or contradicts it in nothing."""
+        if not _agree(piece, item, _IDENTITY):
+            return False
+        if _has_text(piece):
+            is_signed = item.get("signature") not in (None, "", piece.get("signature"))
+            return not (is_signed and any(map(piece.get, RUNNING_TEXT["item"])))
+        return bool(piece.get("id")) or _agree(piece, item, piece)
 
 
-def _is_item(value: Any) -> bool:
-    return is_dict(value) and bool(value.keys() & set(_IDENTITY))
+class _Parts(_Items):
+    """The parts of a message's content."""
+
+    def extend(self, added: Iterable[Any]) -> None:
+        parts = (item for item in added if item is not None)
+        super().extend({"type": "text", "text": x} if isinstance(x, str) else x for x in parts)
 
 
-def _has_text(item: dict[str, Any]) -> bool:
-    if item.keys() & RUNNING_TEXT["item"]:
-        return True
-    return any(is_dict(part) and part.keys() & RUNNING_TEXT["item"] for part in item.values())
+class _Calls(_Items):
+    """Tool calls, whose pieces servers number and name in many ways."""
+
+    def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
+        """Whether a piece that has the id or the index of a call, or follows it, belongs to it."""
+        new, old = _called(piece), _called(item)
+        id_, index, name = piece.get("id"), index_of(piece.get("index")), new.get("name")
+        its_id, its_index, its_name = item.get("id"), index_of(item.get("index")), old.get("name")
+        text, so_far = _arguments_in(new), old.get("arguments")
+        begun, has_index = isinstance(so_far, StringIO), index is not None
+        rules = (  # the first that fits decides
+            (has_index and its_index is not None and index != its_index, False),
+            (id_ and id_ == its_id, True),
+            (id_ and its_id, has_index and not name),
+            (name and its_name and name != its_name, has_index and not begun),
+            (id_ and not has_index, not begun),
+            (name and _is_restart(text, so_far), has_index and _is_again(text, so_far)),
+        )
+        return next((verdict for fits, verdict in rules if fits), True)
 
 
-def _text_part(value: Any) -> Any:
-    return {"type": "text", "text": value} if isinstance(value, str) else value
+def _kind_of_list(key: str, value: Iterable[Any], place: str) -> type[list[Any]] | None:
+    """How the pieces of a list add up; None if each replaces the one before."""
+    if key in TOKENS or place == "logprobs":
+        return list
+    if key in SOURCES:
+        return _Sources
+    has_identity = any(is_dict(item) and not _IDENTITY.isdisjoint(item) for item in value)
+    return {"content": _Parts, "tool_calls": _Calls}.get(key, _Items if has_identity else None)
+
+
+def _names(item: dict[str, Any]) -> list[Any]:
+    """What the pieces of an item may have in common with it, the surest first."""
+    id_, index = item.get("id"), index_of(item.get("index"))
+    names: list[Any] = [("id", str(id_))] if id_ else []
+    return names if index is None else [*names, (index, str(item.get("type")), str(id_)), index]
 
 
 def _agree(one: dict[str, Any], other: dict[str, Any], keys: Iterable[str]) -> bool:
@@ -174,90 +220,54 @@ def _agree(one: dict[str, Any], other: dict[str, Any], keys: Iterable[str]) -> b
     return all(one[key] == other[key] for key in both)
 
 
-def _is_piece(piece: dict[str, Any], item: dict[str, Any]) -> bool:
-    """A piece agrees with the item in index, type and id. It has text, unless the item is signed
-    and thereby complete; or it has the item's id; or it contradicts the item in nothing."""
-    if not _agree(piece, item, _IDENTITY):
-        return False
-    if _has_text(piece):
-        is_signed = item.get("signature") not in (None, "", piece.get("signature"))
-        return not (is_signed and any(map(piece.get, RUNNING_TEXT["item"])))
-    return bool(piece.get("id")) or _agree(piece, item, piece)
+def _has_text(item: dict[str, Any]) -> bool:
+    places = [item, *filter(is_dict, item.values())]
+    return any(not RUNNING_TEXT["item"].isdisjoint(place) for place in places)
 
 
-def _never(piece: dict[str, Any], item: dict[str, Any]) -> bool:
-    return False
-
-
-# Tool calls, whose pieces servers number and name in many ways
-
-
-def _is_piece_of_call(piece: dict[str, Any], call: dict[str, Any]) -> bool:
-    """Whether a piece with the id or the index of a call, or next to it, belongs to it."""
-    new, old = _called(piece), _called(call)
-    index, its_index = index_of(piece.get("index")), index_of(call.get("index"))
-    numbered = index is not None
-    begun = isinstance(old.get("arguments"), StringIO)
-    is_other_name = bool(new.get("name")) and new["name"] != (old.get("name") or new["name"])
-    if numbered and its_index is not None and index != its_index:
-        return False  # the name of the function, as the id of two calls
-    if piece.get("id") and call.get("id"):
-        # Without a name, another id at the same index is but another id of the same call.
-        return piece["id"] == call["id"] or (numbered and not new.get("name"))
-    if is_other_name or (piece.get("id") and not numbered):
-        # The name comes in pieces, or the id late; but not after the arguments.
-        return not begun and (numbered or not is_other_name)
-    is_another = new.get("name") and _is_restart(new, old)
-    return not is_another or (numbered and _is_again(new, old))
-
-
-_IS_PIECE = {
-    "content": _is_piece,
-    "tool_calls": _is_piece_of_call,
-    **dict.fromkeys(SOURCES, _never),
-}
+# A called function
 
 
 def _called(call: dict[str, Any]) -> dict[str, Any]:
-    for key in CALLED:
-        if is_dict(called := call.get(key)):
-            return called
-    return {}
+    found: Any = call.get("function") or call.get("custom")
+    return found if is_dict(found) else {}
 
 
-def _is_restart(new: dict[str, Any], old: dict[str, Any]) -> bool:
+def _arguments_in(called: dict[str, Any]) -> Any:
+    """The arguments in a piece, as text; some servers send an object."""
+    arguments = called.get("arguments")
+    return json.dumps(arguments) if is_dict(arguments) else arguments
+
+
+def _is_restart(text: Any, so_far: Any) -> bool:
     """Whether arguments begin anew: no JSON object goes on with another behind its end."""
-    text, so_far = new.get("arguments"), old.get("arguments")
     if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
-        return is_dict(text) and so_far is not None
+        return False
     so_far.seek(so_far.tell() - 1)
     return so_far.read() == "}"
 
 
-def _is_again(new: dict[str, Any], old: dict[str, Any]) -> bool:
+def _is_again(text: Any, so_far: Any) -> bool:
     """Whether arguments come again, or in place of empty ones that stood in for them."""
-    text, so_far = new.get("arguments"), old.get("arguments")
-    if is_dict(text):
-        text = json.dumps(text)
-    if not text or not isinstance(so_far, StringIO) or so_far.tell() > max(len(text), 4):
+    if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
         return False
+    if so_far.tell() > max(len(text), len("null")):
+        return False  # before the costly copy
     before = so_far.getvalue().strip()
-    if before == text.strip():
-        return text.startswith("{") and before.endswith("}")
-    return text.startswith("{") and before in ("{}", "{ }", "null")
+    return before in ("{}", "{ }", "null") or (before == text.strip() and before.endswith("}"))
 
 
 def _news_of_call(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, Any]:
-    """What a piece of a function adds: some servers repeat the name, send the arguments twice,
-    as an object, or after a `{}` that stood in for them."""
+    """What a piece adds to a called function: some servers repeat the name, or send the
+    arguments twice, as an object, or after a `{}` that stood in for them."""
     news = dict(called)
-    text: Any = news.get("arguments")
-    if is_dict(text):
-        news["arguments"] = json.dumps(text)
-    if news.get("name") and so_far.get("name"):
-        name = news.pop("name")
-        if name != so_far["name"] and not isinstance(so_far.get("arguments"), StringIO):
-            news["name"] = f"{so_far['name']}{name}"
-    if _is_again(news, so_far):
-        so_far["arguments"] = None  # and what comes takes their place
+    if "arguments" in news:
+        news["arguments"] = _arguments_in(called)
+    name, begin = news.get("name"), so_far.get("name")
+    if name and begin and not str(name).startswith(str(begin)):
+        arguments_came = isinstance(so_far.get("arguments"), StringIO)
+        news["name"] = begin if arguments_came else f"{begin}{name}"
+    is_whole = is_dict(called.get("arguments"))
+    if is_whole or _is_again(news.get("arguments"), so_far.get("arguments")):
+        so_far["arguments"] = None  # replaced by what comes
     return news

@@ -1,8 +1,10 @@
 """The sum of a stream's deltas is the message that the server could have sent whole."""
 
 import copy
+import gc
 import json
 import pickle
+import sys
 
 import pytest
 from hypothesis import given
@@ -82,6 +84,13 @@ SUMS = [
                  id="the-names-of-text-in-another-place"),
     pytest.param("steps", [[{"id": "s", "type": "search", "status": x}] for x in ("begun", "done")],
                  [{"id": "s", "type": "search", "status": "done"}], id="an-update-by-id"),
+    pytest.param("reasoning", ["Let ", {"text": "?"}, ["?"], False, "me"], "Let me", id="no-text-after-text"),
+    pytest.param("meta", [{"a": 1}, "?", [1], 0], {"a": 1}, id="no-object-after-an-object"),
+    pytest.param("tags", [["a"], "?", {"b": 1}, False], ["a"], id="no-list-after-a-list"),
+    pytest.param("executed_tools",
+                 [[{"index": 0, "type": "search", "arguments": '{"q":1}', **more}] for more in ({}, {"output": "o"})],
+                 [{"index": 0, "type": "search", "arguments": '{"q":1}', "output": "o"}],
+                 id="the-arguments-of-a-servers-own-tool-twice"),
     pytest.param("server_calls",
                  [[{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}],
                   [{"index": 0, "function": {"arguments": "}"}}]],
@@ -95,6 +104,13 @@ def test_each_key_adds_up_by_its_rule(key, values, expected):
     message = message_of(*({"content": "x", key: value} for value in values))
     assert message[key] == expected
     assert message["content"] == "x" * len(values)
+
+
+def test_content_that_is_no_text_does_not_replace_the_text():
+    assert (
+        message_of({"content": "a"}, {"content": False}, {"content": 5}, {"content": []})["content"]
+        == "a"
+    )
 
 
 def test_content_that_turns_into_parts_stays_in_order():
@@ -208,6 +224,8 @@ CALLS = [
                  [("f", "{"), (None, "}")], id="the-id-changes-without-an-index"),
     pytest.param([call(0, "1", "get_", ""), call(0, None, "weather", "{}"), call(0, None, "get_weather")],
                  [("get_weather", "{}")], id="the-name-in-pieces"),
+    pytest.param([call(0, "1", "get", ""), call(0, "1", "get_weather", ""), call(0, "1", "get_weather", "{}")],
+                 [("get_weather", "{}")], id="the-name-so-far-each-time"),
     pytest.param([call(0, "1", "get_", ""), call(0, "1", "weather", "{}"), call(0, "1", "other")],
                  [("get_weather", "{}")], id="the-name-in-pieces-with-the-id"),
     pytest.param([call(0, None, "f", '{"a":1}'), call(0, None, "g", '{"b":'), call(0, None, None, "2}")],
@@ -216,6 +234,8 @@ CALLS = [
                  [("f", '{"a":1}')], id="an-empty-object-first"),
     pytest.param([call(0, "1", "f", {}), call(0, None, None, '{"a":1}')],
                  [("f", '{"a":1}')], id="an-empty-object-as-an-object-first"),
+    pytest.param([call(0, "1", "f", []), call(0, None, None, '{"a":1}')],
+                 [("f", '{"a":1}')], id="an-empty-list-first"),
     pytest.param([call(0, "1", "f", "{}")], [("f", "{}")], id="an-empty-object-alone"),
     pytest.param([call(0, None, "f", "{}\n"), call(0, None, "f", '{"a":1}')],
                  [("f", '{"a":1}')], id="an-empty-object-first-and-the-name-again"),
@@ -223,6 +243,8 @@ CALLS = [
                  [("f", '{"a":1}')] * 2, id="the-name-of-the-function-as-the-id-of-two-calls"),
     pytest.param([call(0, "1", "f", '{"a":1}'), call(0, "1", "f", '{"a":1}')],
                  [("f", '{"a":1}')], id="the-arguments-twice"),
+    pytest.param([call(0, "1", "f", {"a": 1}), call(0, "1", "f", {"a": 1, "b": 2})],
+                 [("f", '{"a": 1, "b": 2}')], id="the-arguments-so-far-as-an-object-each-time"),
     pytest.param([call(0, "1", "f", '{"a":'), call(0, None, None, '{"a":'), call(0, None, None, "1}}")],
                  [("f", '{"a":{"a":1}}')], id="an-object-that-begins-like-its-outer-one"),
     pytest.param([call(0.0, "1", "f", "{"), call("1", "2", "g", "{"), call("0", None, None, "}"),
@@ -238,6 +260,19 @@ def test_the_pieces_of_tool_calls_find_each_other(pieces, expected):
     calls = message_of(*({"tool_calls": [piece]} for piece in pieces))["tool_calls"]
     found = [(one["function"].get("name"), one["function"]["arguments"]) for one in calls]
     assert found == expected
+
+
+def test_a_call_keeps_its_first_id_and_no_trace_of_the_others():
+    total = lib.ResponseAccumulator()
+    size = 0
+    for number in range(2000):
+        total.add(choice({"tool_calls": [call(0, f"call-{number}", "" if number else "f", " ")]}))
+        if number in (999, 1999):
+            gc.collect()
+            before, size = size, sys.getallocatedblocks()
+    assert size - before < 500, "a thousand more ids are not kept"
+    [only] = total.response().choices[0].message.tool_calls
+    assert (only.id, only.function.name, len(only.function.arguments)) == ("call-0", "f", 2000)
 
 
 # Any whole message, cut anywhere
