@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from io import StringIO
 from typing import Any
 
 from .codec import is_dict, is_list
-from .deltas import TOKENS, add, merge, plain
-from .dialects import find_usage, index_of
+from .deltas import TOKENS, add, lacking, merge, plain
+from .dialects import index_of, with_usage
 from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
 
 _OF_CHOICE = frozenset({"index", "delta", "finish_reason", "logprobs"})
@@ -28,11 +27,10 @@ class ResponseAccumulator:
 
     def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
-        self._beside: dict[str, Any] = {}  # what stood beside the choices of the last chunk
-        self._others: dict[str, Any] = {}  # what stood there in all
-        self._finished = 0  # choices that have a finish reason
-        self._has_tokens = False  # beside the choices, where each chunk may bring the same
-        self.may_have_failed = False  # the last chunk has what find_error() should look at
+        self._unfinished: set[int] = set()  # indexes of the choices without a finish reason
+        self._others: dict[str, Any] = {}  # the keys beside the choices
+        self._latest: dict[str, Any] = {}  # those of the last chunk, mostly the same as before
+        self.only_deltas = True  # the last chunk brought no more: neither a failure nor an end
 
     @property
     def has_choices(self) -> bool:
@@ -42,11 +40,11 @@ class ResponseAccumulator:
     @property
     def unfinished(self) -> list[int]:
         """The indexes of the choices that have no finish reason yet."""
-        return sorted(i for i, choice in self._choices.items() if not choice.finish_reason)
+        return sorted(self._unfinished)
 
     def is_complete(self, choices: int = 1) -> bool:
-        """Whether so many choices, and all that have begun, have a finish reason."""
-        return choices <= len(self._choices) == self._finished and self.has_choices
+        """Whether at least so many choices have come, and all of them have a finish reason."""
+        return len(self._choices) >= choices and not self._unfinished and self.has_choices
 
     def add(self, chunk: CreateChatCompletionChunk | Mapping[str, Any]) -> dict[str, Any]:
         """Add the next chunk, and return its JSON object. Raises DeserializeError for no chunk.
@@ -55,46 +53,46 @@ class ResponseAccumulator:
         delta of what is new: a message after its parts is the same message, not more of it.
         """
         if isinstance(chunk, CreateChatCompletionChunk):
-            return self.take(chunk.to_dict())
-        CreateChatCompletionChunk.from_dict(chunk)
-        return self.take(dict(chunk))
+            chunk = chunk.to_dict()
+        else:
+            CreateChatCompletionChunk.from_dict(chunk)
+        return dict(self.take(chunk))
 
-    def take(self, value: dict[str, Any]) -> dict[str, Any]:
-        """The same for an object that was read as a chunk already."""
+    def take(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Add a JSON object that was read as a chunk before, and return it as `add` does."""
         choices: list[dict[str, Any]] = value.get("choices") or []
-        self.may_have_failed = False
+        self.only_deltas = True
         shown = [self._take_choice(choice) for choice in choices]
-        beside = {**value, "choices": bool(choices)}
-        beside.pop("obfuscation", None)
-        if beside != self._beside or self._has_tokens:
-            self._beside = beside  # in most chunks it is what it was in the last
-            self._add_beside(beside)
-            self.may_have_failed = True
-        if self.may_have_failed and not value.get("usage") and (usage := find_usage(value)):
-            value = {**value, "usage": usage}
+        others = {**value, "choices": bool(choices), "obfuscation": None}
+        if others != self._latest:
+            self._take_others(others)
+        if not self.only_deltas:
+            value = with_usage(value)
         if shown == choices:
             return value
         return {**value, "object": "chat.completion.chunk", "choices": shown}
 
     def _take_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
-        index = choice.get("index")
-        so_far = self._choices.get(index) if type(index) is int else None
+        index = index_of(choice.get("index")) or 0
+        so_far = self._choices.get(index)
         if so_far is None:
-            so_far = self._choices.setdefault(index_of(index) or 0, _Choice())
-        had_finished = so_far.finish_reason
+            so_far = self._choices[index] = _Choice()
+            self._unfinished.add(index)
         shown = so_far.add(choice)
-        if so_far.finish_reason or so_far.others:
-            self._finished += bool(so_far.finish_reason and not had_finished)
-            self.may_have_failed = True
+        if not so_far.only_deltas:
+            self.only_deltas = False
+            if so_far.finish_reason:
+                self._unfinished.discard(index)
         return shown
 
-    def _add_beside(self, beside: dict[str, Any]) -> None:
-        self._has_tokens = not TOKENS.isdisjoint(beside)
-        for key, value in beside.items():
+    def _take_others(self, others: dict[str, Any]) -> None:
+        self.only_deltas = False
+        self._latest = others if TOKENS.isdisjoint(others) else {}
+        for key, value in others.items():
             if key in ("id", "created", "model"):
-                if beside["choices"]:  # else it may be of something else
+                if others["choices"]:  # else it may be of something else
                     self._others[key] = self._others.get(key) or value
-            elif key != "choices":
+            elif key not in ("choices", "obfuscation"):
                 add(self._others, key, value, "chunk")
 
     def response(self) -> CreateChatCompletionResponse:
@@ -110,77 +108,69 @@ class ResponseAccumulator:
 class _Choice:
     """One choice, as far as it has come."""
 
-    __slots__ = ("_message", "_parts_came", "finish_reason", "has_begun", "others")
+    __slots__ = ("_deltas_came", "_message", "_others", "finish_reason", "has_begun", "only_deltas")
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.has_begun = False
+        self.only_deltas = True  # nothing came that may be a failure or an end
+        self._others: dict[str, Any] = {}
         self._message: dict[str, Any] = {}
-        self.others: dict[str, Any] = {}
-        self._parts_came = False
+        self._deltas_came = False  # with more than a role
 
     def add(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """Add what came of it. Returns that, in the form with a delta."""
+        """Add a piece of the choice, and return it in the form that has a delta."""
         if "message" in choice or "text" in choice:
             choice = self._with_delta(choice)
-        elif not self._parts_came:
-            self._parts_came = _has_more_than_role(choice.get("delta"))
+        elif not self._deltas_came:
+            self._deltas_came = _has_more_than_role(choice.get("delta"))
         if (delta := choice.get("delta")) is not None:
             self.has_begun = True
             merge(self._message, delta, "message")
+            if "error" in delta:
+                self.only_deltas = False
         reason = choice.get("finish_reason")
         if reason and reason != "null" and not self.finish_reason:
             self.finish_reason = reason
+            self.only_deltas = False
         if logprobs := choice.get("logprobs"):
-            add(self.others, "logprobs", logprobs, "choice")
+            add(self._others, "logprobs", logprobs, "choice")
         if not _OF_CHOICE.issuperset(choice):
+            self.only_deltas = False
             for key, value in choice.items():
                 if key not in _OF_CHOICE:
-                    add(self.others, key, value, "choice")
+                    add(self._others, key, value, "choice")
         return choice
 
     def _with_delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         delta, message = _as_object(choice.get("delta")), choice.get("message")
         if _has_more_than_role(delta):
-            self._parts_came = True  # a message beside a delta is all that came so far
+            self._deltas_came = True  # a message beside a delta is all that came so far
         elif is_dict(message):
-            delta = {key: new for key in message if (new := self._new_in(key, message[key]))}
+            calls = _numbered(message.get("tool_calls"))
+            delta = lacking(self._message, {**message, "tool_calls": calls}, self._deltas_came)
         else:  # `text`, as in the older completions
             delta = {**delta, "content": choice.get("text")}
         others = {key: choice[key] for key in choice if key not in ("message", "text")}
         return {**others, "delta": delta}
 
-    def _new_in(self, key: str, value: Any) -> Any:
-        """What a whole message has under `key` that did not come before; "" if nothing."""
-        before = self._message.get(key)
-        if isinstance(before, StringIO) and isinstance(value, str):
-            size = before.tell()  # compared first, since it costs nothing
-            if len(value) >= size and value.startswith(before.getvalue()):
-                return value[size:]
-            return "" if self._parts_came else value
-        if before:
-            return ""
-        if key == "tool_calls":
-            return [{"index": index, **call} for index, call in enumerate(_objects(value))]
-        return value
-
     def whole(self, index: int) -> dict[str, Any]:
+        """The choice as it stands in a response."""
         message: dict[str, Any] = {"role": "assistant", **plain(self._message)}
-        calls = _objects(message.get("tool_calls"))
+        calls = _numbered(message.get("tool_calls"))
         if calls and len(calls) == len(message["tool_calls"]):
-            calls.sort(key=lambda call: index_of(call.get("index")) or 0)
-            message["tool_calls"] = calls
+            message["tool_calls"] = sorted(calls, key=lambda call: index_of(call["index"]) or 0)
         for call in calls:
-            call.pop("index", None)
             call.setdefault("type", "custom" if "custom" in call else "function")
             for kind, text in (("function", "arguments"), ("custom", "input")):
                 if is_dict(call.get(kind)):
                     call[kind][text] = call[kind].get(text) or ""
+            call.pop("index", None)
         message["refusal"] = message.get("refusal") or None
         if calls or "function_call" in message or message["refusal"]:
             message["content"] = message.get("content") or None  # as in a whole answer
         return {
-            **plain(self.others),
+            **plain(self._others),
             "index": index,
             "message": message,
             "finish_reason": self.finish_reason,
@@ -191,8 +181,10 @@ def _has_more_than_role(delta: Any) -> bool:
     return is_dict(delta) and any(delta[key] for key in delta if key != "role")
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if is_dict(item)] if is_list(value) else []
+def _numbered(calls: Any) -> list[dict[str, Any]]:
+    """The objects in a list of tool calls, each with an index."""
+    found = filter(is_dict, calls) if is_list(calls) else ()
+    return [{"index": index, **call} for index, call in enumerate(found)]
 
 
 def _as_object(value: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard, overload
 
 from .client import EVENT_STREAM, OpenAIClient, send
 from .codec import T, decode, decoder, encode, is_dict, object_members
-from .dialects import find_usage, in_form
+from .dialects import in_form, with_usage
 from .errors import (
     ConfigError,
     DeserializeError,
@@ -162,7 +162,7 @@ def _with_messages(value: JSONValue) -> dict[str, Any]:
             found.append(in_form({**choice, "finish_reason": reason}, "message", "delta"))
     if not found:
         raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
-    return {**data, "choices": found, "usage": find_usage(data)}
+    return with_usage({**data, "choices": found})
 
 
 def _says_something(choice: Any) -> TypeGuard[dict[str, Any]]:

@@ -111,6 +111,31 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if is_list(value) else value
 
 
+def lacking(so_far: Any, whole: Any, pieces_came: bool) -> Any:
+    """What a value that may be the whole of a sum has, and the sum lacks.
+
+    Text that does not begin with the text so far is one more piece, unless `pieces_came` in
+    another way: then it is the same text in other words, and passed over.
+    """
+    if isinstance(so_far, StringIO) and isinstance(whole, str):
+        size = so_far.tell()  # compared first, since it costs nothing
+        if len(whole) >= size and whole.startswith(so_far.getvalue()):
+            return whole[size:]
+        return "" if pieces_came else whole
+    if is_dict(so_far) and is_dict(whole):
+        news = {key: lacking(so_far.get(key), whole[key], pieces_came) for key in whole}
+        return {key: new for key, new in news.items() if new}
+    if isinstance(so_far, _Calls):
+        begun = {index_of(call.get("index")): call for call in filter(is_dict, so_far)}
+        pairs = [(call, begun.get(call["index"], {})) for call in whole]
+        return [
+            {**new, "index": call["index"]}
+            for call, call_so_far in pairs
+            if (new := lacking(call_so_far, call, pieces_came))
+        ]
+    return None if so_far else whole
+
+
 # Lists, by how their pieces add up
 
 

@@ -47,38 +47,26 @@ def _text_in(value: Any, depth: int = 0) -> str:
 
 
 def in_form(choice: Mapping[str, Any], form: str, other: str) -> Mapping[str, Any]:
-    """A choice with what it says under `form`: "message" or "delta".
+    """A choice with its message under the key `form`, which is "message" or "delta".
 
-    Some servers send the `other`, or `text`, in its place. Beside it the `other` says the same.
+    Some servers send it under the key `other`, or its text under `text`. Where `form` is
+    there too, the others repeat it, and are left out.
     """
-    if other not in choice and choice.get(form):
-        return choice
     found = {key: value for key, value in choice.items() if key != other}
-    said = choice.get(other)
-    if said and not found.get(form):
-        if is_mapping(said) and is_list(calls := said.get("tool_calls")):
-            # A delta numbers its calls, a message has them in their order.
-            pairs = enumerate(calls)
-            calls = [{"index": i, **call} if is_mapping(call) else call for i, call in pairs]
-            said = {**said, "tool_calls": calls}
-        found[form] = said
+    if not found.get(form) and choice.get(other):
+        found[form] = choice[other]
     elif found.get(form) is None and isinstance(found.get("text"), str):
         found[form] = {"content": found.pop("text")}
     return found
 
 
-def find_usage(data: Mapping[str, Any]) -> Any:
-    """The usage in a response or a chunk, which some servers put into a choice or `x_groq`."""
-    usage, choices = data.get("usage"), data.get("choices")
-    holders = [*(choices if is_list(choices) else ()), data.get("x_groq")]
-    others = (holder.get("usage") for holder in holders if is_mapping(holder))
-    return usage or next((other for other in others if other and is_mapping(other)), usage)
-
-
 def with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A response or a chunk with its usage in the place that the API has for it."""
-    usage = find_usage(data)
-    return data if usage is data.get("usage") else {**data, "usage": usage}
+    """A response or a chunk with its usage where the API has it, not in a choice or `x_groq`."""
+    choices = data.get("choices")
+    places = [*(choices if is_list(choices) else ()), data.get("x_groq")]
+    found = (place.get("usage") for place in places if is_mapping(place))
+    usage = next((usage for usage in found if usage and is_mapping(usage)), None)
+    return data if data.get("usage") or not usage else {**data, "usage": usage}
 
 
 def whole_characters(text: str) -> str:
@@ -105,7 +93,7 @@ def with_whole_characters(texts: Iterable[str]) -> Iterator[str]:
 
 
 def index_of(value: Any) -> int | None:
-    """An index as servers write it (1, 1.0 or "1"); None for what is none, or above 10,000."""
+    """The index from 0 to 10,000 that 1, 1.0 or "1" stands for; None for any other value."""
     if type(value) is not int:
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
             value = int(value)

@@ -193,13 +193,13 @@ def _chunks(
         for value in body.chunks(pieces):
             chunk: Any = read_chunk(value)
             shown = total.take(value)
-            if total.may_have_failed and (failure := find_error(value)):
+            if not total.only_deltas and (failure := find_error(value)):
                 raise error_in_reply(failure, exchange)
             exchange.check_deadline()
             if shown is not value or read is not read_chunk:
                 chunk = read(shown)
             yield chunk
-            if total.may_have_failed and value.get("choices"):
+            if not total.only_deltas and value.get("choices"):
                 # More of the answer may follow even on a finish reason: the time starts anew.
                 exchange.end_within(_AFTER_FINISH_SECONDS if total.is_complete(asked) else None)
         body.check_end(total)

@@ -169,6 +169,23 @@ def test_a_whole_message_brings_what_its_parts_lacked():
     assert again.choices[0].message.to_dict()["tool_calls"] == calls
 
 
+def test_a_whole_message_goes_on_where_its_parts_ended():
+    parts = {
+        "content": "The ",
+        "audio": {"id": "a", "data": "QUJD"},
+        "tool_calls": [call(0, "1", "f", '{"a"')],
+    }
+    calls = [
+        {"id": i, "type": "function", "function": {"name": n, "arguments": '{"a":1}'}}
+        for i, n in ("1f", "2g")
+    ]
+    audio = {"id": "a", "data": "QUJDREVG", "transcript": "Hey", "expires_at": 5}
+    whole = {"role": "assistant", "content": "The sky", "audio": audio, "tool_calls": calls}
+    for first in (choice(parts), choice(message=parts)):
+        response = added(first, choice(message=whole), choice(message=whole))
+        assert response.choices[0].message.to_dict() == whole
+
+
 # Usage, and what is beside the choices
 
 USAGE = [

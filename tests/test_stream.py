@@ -572,6 +572,9 @@ HALF = [
     pytest.param({"base_resp": {"status_code": 1002, "status_msg": "busy"}}, "busy", id="base-resp"),
     pytest.param({"message": "busy"}, "busy", id="message-alone"),
     pytest.param({"choices": [], "error": {"message": "busy"}}, "busy", id="beside-no-choices"),
+    pytest.param(chunk(error="busy"), "busy", id="in-a-delta"),
+    pytest.param(chunk(error={"message": "busy"}), "busy", id="an-object-in-a-delta"),
+    pytest.param({"choices": [{"index": 0, "message": {"error": "busy"}}]}, "busy", id="in-a-message"),
     *[pytest.param(chunk(finish_reason=reason), reason, id=reason)
       for reason in ("error", "abort", "network_error", "insufficient_system_resource")],
 ]  # fmt: skip
