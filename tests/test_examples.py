@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,6 @@ def labelled(body):
     return completion(json.dumps(LABEL))
 
 
-def forever(answer):
-    return iter(lambda: answer, None)
-
-
 def reviews(*texts):
     with open("reviews.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("id", "review"), *enumerate(texts, 1)])
@@ -100,7 +97,7 @@ def labels():
 
 def test_each_row_gets_the_fields_of_its_label(serve):
     reviews("Creamy ✓", 'Icy, and\n"hard"', "Creamy ✓")
-    server = serve(forever(labelled))
+    server = serve(repeat(labelled))
     done = label()
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(said(server)) == ["Creamy ✓", 'Icy, and\n"hard"']  # a text is asked about once
@@ -110,7 +107,7 @@ def test_each_row_gets_the_fields_of_its_label(serve):
 
 def test_the_end_tells_the_tokens_and_the_cost_of_all_runs(serve):
     reviews("One.", "Two.")
-    serve(forever(labelled))
+    serve(repeat(labelled))
     cost = "2000 tokens in, 200 out, in all runs: $0.000420"
     for _ in range(2):
         assert label().stdout.splitlines() == ["2 of 2 rows have a label.", cost]
@@ -124,7 +121,7 @@ def test_a_row_that_goes_wrong_is_told_and_the_others_go_on(serve):
         }.get(body["messages"][-1]["content"], labelled)
 
     reviews("Fine.", "Refused.", "Too long.", "Good.")
-    server = serve(forever(answer))
+    server = serve(repeat(answer))
     done = label()
     assert done.returncode == 1
     refused, too_long = sorted(done.stderr.splitlines())
@@ -153,6 +150,11 @@ def test_a_csv_without_the_column_is_told_in_a_line(serve):
     assert server.requests == []
 
 
+def test_a_csv_that_is_not_there_is_told_in_a_line(serve):
+    serve([])
+    assert label().stderr == "error: [Errno 2] No such file or directory: 'reviews.csv'\n"
+
+
 class Held:
     """Answers with labels, to the texts in `held` only when `release` is set."""
 
@@ -175,7 +177,7 @@ def test_what_was_kept_before_a_kill_is_not_asked_again(serve):
     texts = [*map(str, range(20))]
     reviews(*texts)
     answer = Held(["7", "19"])
-    server = serve(forever(answer))
+    server = serve(repeat(answer))
     process = start_labelling()
     kept = Path("labels.jsonl")
     wait_until(lambda: len(server.requests) == 20)
@@ -193,7 +195,7 @@ def test_what_was_kept_before_a_kill_is_not_asked_again(serve):
 
 def test_a_line_that_a_crash_cut_short_costs_that_row_alone(serve):
     reviews("One.", "Two.", "Three.")
-    server = serve(forever(labelled))
+    server = serve(repeat(labelled))
     label()
     kept = Path("labels.jsonl")
     kept.write_bytes(kept.read_bytes()[:-9])
@@ -209,7 +211,7 @@ def test_ctrl_c_keeps_the_answers_that_are_on_their_way(serve):
     texts = [*map(str, range(40))]
     reviews(*texts)
     answer = Held(texts)
-    server = serve(forever(answer))
+    server = serve(repeat(answer))
     process = start_labelling()
     wait_until(lambda: len(server.requests) == 8)
     process.send_signal(signal.SIGINT)
@@ -226,7 +228,7 @@ def test_an_error_that_every_row_would_meet_ends_the_run(serve):
     texts = [*map(str, range(40))]
     reviews(*texts)
     answer = Held(texts[1:], answer=401)
-    server = serve(forever(answer))
+    server = serve(repeat(answer))
     process = start_labelling()
     assert process.stderr.readline().startswith(b"stopping: 401: Incorrect API key")
     answer.release.set()

@@ -45,8 +45,7 @@ class Answers:
 
     def __init__(self, path: Path) -> None:
         self.by_text: dict[str, dict[str, Any]] = {}
-        self._path = path
-        self._lock = Lock()
+        self._path, self._lock = path, Lock()
         for line in path.read_text("ascii").splitlines() if path.exists() else []:
             with suppress(ValueError):  # a crash cut this line short
                 answer = json.loads(line)
@@ -54,7 +53,8 @@ class Answers:
 
     def keep(self, answer: dict[str, Any]) -> None:
         with self._lock, self._path.open("a", encoding="ascii") as file:
-            file.write("\n" + json.dumps(answer))  # the break comes first: it ends a cut line
+            # The line break comes first, to end a line that a crash cut short.
+            file.write("\n" + json.dumps(answer, default=str))  # str: for dates and the like
             self.by_text[answer["text"]] = answer
 
 
@@ -96,8 +96,7 @@ def main(source: str, target: str) -> int:
         sys.exit(f"{source} has no column {COLUMN!r}, only {', '.join(columns)}")
     answers = Answers(Path(target).with_suffix(".jsonl"))
     texts = dict.fromkeys(row[COLUMN] for row in rows if row[COLUMN])
-    client = OpenAIClient(timeout=60, max_retries=5)
-    with client, suppress(KeyboardInterrupt, *FATAL):  # the rows that have answers are written
+    with OpenAIClient(timeout=60, max_retries=5) as client, suppress(KeyboardInterrupt, *FATAL):
         ask_all(client, answers, [text for text in texts if text not in answers.by_text])
     labelled = 0
     with open(target, "w", encoding="utf-8", newline="") as file:
@@ -118,5 +117,5 @@ def main(source: str, target: str) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(*sys.argv[1:]) if len(sys.argv) == 3 else __doc__)
-    except OpenAIError as problem:
+    except (OpenAIError, OSError) as problem:
         sys.exit(f"error: {problem}")
