@@ -139,14 +139,21 @@ def test_a_row_that_goes_wrong_is_told_and_the_others_go_on(serve):
     assert said(server) == ["Too long."]  # which was not
 
 
-def test_a_csv_without_the_column_is_told_in_a_line(serve):
-    Path("reviews.csv").write_text("id,text\n1,Creamy\n")
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("id,text\n1,Creamy\n", id="no-such-column"),
+        pytest.param("id,review\n1,Creamy,and cold\n", id="a-row-too-long"),
+        pytest.param("", id="empty"),
+    ],
+)
+def test_a_csv_that_can_not_be_used_is_told_in_a_line_before_anything_is_asked(serve, text):
+    Path("reviews.csv").write_text(text)
     server = serve([])
     done = label()
-    assert (done.returncode, done.stderr) == (
-        1,
-        "reviews.csv has no column 'review', only id, text\n",
-    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("reviews.csv needs a column 'review', and no row longer")
+    assert done.stderr.count("\n") == 1
     assert server.requests == []
 
 

@@ -92,8 +92,8 @@ def main(source: str, target: str) -> int:
     with open(source, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         rows, columns = list(reader), reader.fieldnames or []
-    if COLUMN not in columns:
-        sys.exit(f"{source} has no column {COLUMN!r}, only {', '.join(columns)}")
+    if COLUMN not in columns or any(None in row for row in rows):
+        sys.exit(f"{source} needs a column {COLUMN!r}, and no row longer than its first: {columns}")
     answers = Answers(Path(target).with_suffix(".jsonl"))
     texts = dict.fromkeys(row[COLUMN] for row in rows if row[COLUMN])
     with OpenAIClient(timeout=60, max_retries=5) as client, suppress(KeyboardInterrupt, *FATAL):
