@@ -147,7 +147,7 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
-def _with_messages(value: JSONValue) -> dict[str, Any]:
+def _with_messages(value: JSONValue) -> Mapping[str, Any]:
     """The JSON of a response with each choice's message and the usage in the API's own places.
 
     A choice that says nothing is left out. Raises DeserializeError if no choice is left.
