@@ -595,15 +595,22 @@ class Run:
             pass
 
     def watch(self):
-        """Tell of a hang, and end this process: nothing else would."""
+        """End this process when a thread hangs, or when no interruption comes any more."""
+        hits, last_hit = 0, time.monotonic()
         while not self.over.wait(1):
             faulthandler.dump_traceback_later(2 * STILL_SECONDS, exit=True)
-            since = min(self.beats.values(), default=time.monotonic())
-            if time.monotonic() - since > STILL_SECONDS:
+            now = time.monotonic()
+            if len(self.hits) > hits:
+                hits, last_hit = len(self.hits), now
+            if now - min(self.beats.values(), default=now) > STILL_SECONDS:
                 faulthandler.dump_traceback(sys.stderr)
                 self.slow.append("a thread that is stuck, as it says above")
-                self.report()
-                os._exit(1)
+            elif now - last_hit > 4 * STILL_SECONDS:
+                self.slow.append(f"no interruption after the first {hits}")
+            else:
+                continue
+            self.report()
+            os._exit(1)
 
     def unraisable(self, told):
         """What a `__del__` raised counts if it is the library's.

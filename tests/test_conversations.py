@@ -1,5 +1,6 @@
 """Conversations: a turn is kept whole, with its answer, or not at all."""
 
+import functools
 import json
 import os
 import pickle
@@ -721,18 +722,23 @@ def test_the_file_is_a_wal_database_of_our_own(tmp_path):
     assert int.from_bytes(content[60:64], "big") > 0  # the version of its tables
 
 
-def test_loading_the_newest_does_not_read_the_rest(tmp_path):
-    path = tmp_path / "s.db"
-    lib.SQLiteStore(path)
-    db = sqlite3.connect(path)
-    plan = db.execute(
-        "EXPLAIN QUERY PLAN SELECT body FROM message WHERE conversation = 1 "
-        "ORDER BY number DESC LIMIT 5"
-    ).fetchall()
-    db.close()
-    assert [row[3] for row in plan] == [
-        "SEARCH message USING INDEX message_of_conversation (conversation=?)"
-    ]
+def test_loading_the_newest_does_not_read_the_rest(tmp_path, monkeypatch):
+    plans = []
+
+    class Explaining(sqlite3.Connection):
+        def execute(self, statement, *values):
+            if statement.startswith("SELECT") and " message " in statement:
+                assert statement.endswith("LIMIT ?")
+                plan = super().execute(f"EXPLAIN QUERY PLAN {statement}", *values).fetchall()
+                plans.append([str(row[3], "utf-8") for row in plan])
+            return super().execute(statement, *values)
+
+    connect = functools.partial(sqlite3.connect, factory=Explaining)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with lib.SQLiteStore(tmp_path / "s.db") as store:
+        store.append("a", [user("1"), user("2")], system_prompt=None, restart=False)
+        assert store.load("a", 1) == (None, [user("2")])
+    assert plans == [["SEARCH message USING INDEX message_of_conversation (conversation=?)"]]
 
 
 def foreign(path, *statements):

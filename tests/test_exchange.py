@@ -816,12 +816,10 @@ def test_a_deadline_bounds_a_tls_handshake(opened, client_of):
     assert_the_deadline_ends(client, "handshake")
 
 
-def test_a_deadline_bounds_the_work_on_one_event(client_of):
+def test_an_event_of_many_parts_is_read_in_time_that_grows_with_their_number_alone(client_of):
     details = [{"index": n} for n in range(20_000)]
     body = streamed(chunk("a", reasoning_details=details), chunk("b", finish_reason="stop"))
-    client = client_of(body, deadline=1.0, timeout=60)
-    result = outcome(text_of_stream, client, seconds=5)
-    assert result == "ab" or isinstance(result, lib.RequestTimeoutError)
+    assert outcome(text_of_stream, client_of(body), seconds=30) == "ab"
 
 
 def test_an_empty_page_ends_an_iteration_over_stored_completions(client_of):

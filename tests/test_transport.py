@@ -20,6 +20,7 @@ import requests
 import responses
 
 from . import lib, waits_of
+from .batches import wait_until
 from .conftest import QUESTION
 from .wire import CLOSE, RESET, SILENCE, Reply, Wire, chunk, completion, http, sse, streamed
 
@@ -983,8 +984,7 @@ def test_leaving_a_stream_does_not_cut_the_call_that_has_its_connection_now(ask,
     answers = []
     thread = threading.Thread(target=lambda: answers.append(call(client, question)))
     thread.start()
-    while len(client.wire.requests) < 2:
-        pass
+    wait_until(lambda: len(client.wire.requests) == 2)
     stream.close()
     del stream
     hold.set()
