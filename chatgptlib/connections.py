@@ -450,19 +450,23 @@ def with_deadline(limits: Limits, step: Callable[[], R]) -> R:
     no timeout of a socket bounds it in all; what comes of it later is closed."""
     if limits.due is None:
         return step()
-    from concurrent.futures import Future, wait
+    from concurrent.futures import Future
 
     def work() -> None:
         try:
             future.set_result(context.run(step))
         except BaseException as error:
             future.set_exception(error)
+        ended.release()
 
     future: Future[R] = Future()
+    # A plain lock: Ctrl-C in `concurrent.futures.wait` may unlock what the thread has locked.
+    ended = threading.Lock()
+    ended.acquire()
     context, seconds = contextvars.copy_context(), limits.left()
     try:
         threading.Thread(target=work, daemon=True).start()
-        if wait([future], seconds).not_done:
+        if not ended.acquire(timeout=seconds or -1):
             raise TimeoutError
         return future.result()
     except BaseException:
