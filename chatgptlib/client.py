@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     AnswerT = typing_extensions.TypeVar("AnswerT", default=Any)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LONGEST_WAIT = 60.0  # seconds; if a server asks for more, the error is raised instead
 

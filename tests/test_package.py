@@ -1,9 +1,10 @@
-"""The package as a whole: cheap to import, layered as it says, its names complete and told."""
+"""The package as a whole: cheap to import, in layers, its public names complete and documented."""
 
 import ast
+import functools
 import pydoc
 import re
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ LADDER = [*CORE, *EXTRAS, *APPS]
 DOORS = {("models", "extras.media"), ("client", "extras.rest")}  # of the core, to an extra each
 
 
+@functools.cache
 def trees():
+    """The syntax trees of the modules, by name."""
     return {
         ".".join(path.relative_to(FOLDER).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
         for path in FOLDER.rglob("*.py")
@@ -81,7 +84,7 @@ def test_help_shows_every_public_name():
 
 
 def test_every_public_error_is_raised_somewhere():
-    """Made in an expression, given to what makes it, or named in a table that is looked up."""
+    """Called, passed to a function, or a value of a table."""
     made = set()
     for tree in trees().values():
         for node in ast.walk(tree):
@@ -151,25 +154,30 @@ def test_no_two_modules_have_a_top_level_name_in_common():
                 assert owners.setdefault(name, module) == module, name
 
 
-def test_the_version_is_told_once():
-    try:
-        assert version("chatgptlib") == lib.__version__
-    except PackageNotFoundError:
-        pytest.skip("the package is not installed")
+def test_the_changelog_begins_with_this_version():
     changelog = FOLDER.parent / "CHANGELOG.md"
-    if changelog.exists():
-        assert f"## {lib.__version__} " in changelog.read_text("utf-8")
+    if not changelog.exists():
+        pytest.skip("the package is installed, without its changelog")
+    newest = re.search(r"(?m)^## (\S+)", changelog.read_text("utf-8"))
+    assert newest[1] == lib.__version__
 
 
-# Sizes: what is reached, which is to become less and never more
+def test_an_installed_package_has_this_version():
+    found = [*distributions(name="chatgptlib", path=[str(FOLDER.parent)])]
+    if not found:
+        pytest.skip("the package is not installed here")
+    assert [one.version for one in found] == [lib.__version__]
+
+
+# Sizes, rounded up; they are lowered when the code gets shorter, and never raised
 
 
 def lines_of(name):
     return (FOLDER / f"{name.replace('.', '/')}.py").read_text("utf-8").splitlines()
 
 
-CORE_LINES = 4_910  # 3,200 are the aim
-ALL_LINES = 12_000  # 9,000 are the aim
+CORE_LINES = 4_910  # the aim is 3,200
+ALL_LINES = 12_000  # the aim is 9,000
 MODULE_LINES = 600
 FUNCTION_LINES = 50  # with its docstring
 
@@ -185,7 +193,7 @@ def test_each_function_fits_on_a_screen():
     functions = [
         (name, node.name, node.end_lineno - node.lineno + 1)
         for name in LADDER
-        for node in ast.walk(ast.parse("\n".join(lines_of(name))))
+        for node in ast.walk(trees()[name])
         if isinstance(node, ast.FunctionDef)
     ]
     assert functions
