@@ -147,7 +147,7 @@ class _Choice:
         if _has_more_than_role(delta):
             self._deltas_came = True  # a message beside a delta is all that came so far
         elif is_dict(message):
-            calls = _numbered(message.get("tool_calls"))
+            calls = _numbered_calls(message.get("tool_calls"))
             delta = lacking(self._message, {**message, "tool_calls": calls}, self._deltas_came)
         else:  # `text`, as in the older completions
             delta = {**delta, "content": choice.get("text")}
@@ -157,7 +157,7 @@ class _Choice:
     def whole(self, index: int) -> dict[str, Any]:
         """The choice as it stands in a response."""
         message: dict[str, Any] = {"role": "assistant", **plain(self._message)}
-        calls = _numbered(message.get("tool_calls"))
+        calls = _numbered_calls(message.get("tool_calls"))
         if calls and len(calls) == len(message["tool_calls"]):
             message["tool_calls"] = sorted(calls, key=lambda call: index_of(call["index"]) or 0)
         for call in calls:
@@ -181,7 +181,7 @@ def _has_more_than_role(delta: Any) -> bool:
     return is_dict(delta) and any(delta[key] for key in delta if key != "role")
 
 
-def _numbered(calls: Any) -> list[dict[str, Any]]:
+def _numbered_calls(calls: Any) -> list[dict[str, Any]]:
     """The objects in a list of tool calls, each with an index."""
     found = filter(is_dict, calls) if is_list(calls) else ()
     return [{"index": index, **call} for index, call in enumerate(found)]
