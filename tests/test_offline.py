@@ -259,10 +259,6 @@ REPLIES = [
     pytest.param(
         whole(said("Hi you", logprobs={"content": [token("Hi"), token(" you")]})), id="logprobs"
     ),
-    pytest.param(
-        whole(said("Hi you", logprobs={"content": [token("?")], "refusal": [token("no")]})),
-        id="logprobs-of-other-tokens",
-    ),
 ]
 
 
@@ -356,26 +352,6 @@ def test_choices_come_by_turns():
     with lib.OfflineServer(["Hi you"]) as server:
         indexes = [chunk["choices"][0]["index"] for chunk in chunks(ask(server, stream=True, n=3))]
     assert indexes == [0, 1, 2] * 4
-
-
-def test_logprobs_come_with_their_tokens():
-    tokens = [token("Hel"), token("lo")]
-    with lib.OfflineServer([whole(said("Hello", logprobs={"content": tokens}))]) as server:
-        pieces = [chunk["choices"][0] for chunk in chunks(ask(server, stream=True))]
-    assert [(piece["delta"], piece["logprobs"]) for piece in pieces[1:-1]] == [
-        ({"content": each["token"]}, {"content": [each], "refusal": None}) for each in tokens
-    ]
-
-
-def test_a_client_that_knows_no_chunks_gets_the_stream_up_to_the_end():
-    body = json.dumps({**QUESTION, "stream": True}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
-    with lib.OfflineServer(["Hi!"]) as server:
-        raw = exchange(server, head.encode() + body)
-    head, _, events = raw.partition(b"\r\n\r\n")
-    assert b"Transfer-Encoding" not in head
-    assert events.startswith(b"data: {")
-    assert events.endswith(b"data: [DONE]\n\n")
 
 
 # What arrived
@@ -562,6 +538,7 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", id="tls"),
         pytest.param(b"POST\r\n", id="half-a-line"),
         pytest.param(b"POST /v1/chat/completions HTTP/9.9\r\n\r\n", id="another-version"),
+        pytest.param(b"POST /v1/chat/completions HTTP/1.0\r\n\r\n", id="an-old-version"),
         pytest.param(b"POST /v1/chat/completions HTTP/x\r\n\r\n", id="no-version"),
         pytest.param(b"POST /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", id="a-long-line"),
         pytest.param(HEAD + b"a: " + b"x" * 70_000 + b"\r\n\r\n", id="a-long-header"),
@@ -615,7 +592,7 @@ def test_a_connection_serves_many_requests_good_and_bad():
         ids = set()
         for method, more in (
             ("POST", {}), ("POST", {}), ("POST", {"stream": True}), ("POST", {"n": 0}),
-            ("GET", {}), ("HEAD", {}), ("POST", {}),
+            ("GET", {}), ("POST", {}),
         ):  # fmt: skip
             line.request(method, "/v1/chat/completions", json.dumps({**QUESTION, **more}))
             answer = line.getresponse()
@@ -623,7 +600,7 @@ def test_a_connection_serves_many_requests_good_and_bad():
             ids.add(answer.headers["x-request-id"])
             assert line.sock.getsockname() == port
         line.close()
-    assert len(ids) == 7
+    assert len(ids) == 6
 
 
 # Start and end
@@ -682,14 +659,12 @@ def test_a_function_may_close_the_server():
         ask(server)
 
 
-def test_a_server_starts_once_and_shows_its_url():
+def test_a_server_starts_once_and_has_a_url_from_then_on():
     server = lib.OfflineServer()
     with pytest.raises(RuntimeError):
         _ = server.url
-    assert repr(server) == "OfflineServer(not started)"
     with server:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", server.url)
-        assert repr(server) == f"OfflineServer(url={server.url!r})"
         with pytest.raises(RuntimeError):
             server.start()
     unused = lib.OfflineServer()

@@ -180,10 +180,6 @@ class OfflineServer:
         if self._strict and kind is None:
             self.verify()
 
-    def __repr__(self) -> str:
-        shown = f"url={self.url!r}" if self._listener else "not started"
-        return f"{type(self).__name__}({shown})"
-
     # From requests to answers
 
     def _answer_to(self, request: OfflineRequest) -> OfflineAnswer:
@@ -359,7 +355,7 @@ class _OfflineConnection(threading.Thread):
         super().__init__(daemon=True)
         self._server, self._client = server, client
         self._received = client.makefile("rb")
-        self._knows_chunks = self._goes_on = True
+        self._goes_on = True
 
     def run(self) -> None:
         import socket
@@ -390,22 +386,19 @@ class _OfflineConnection(threading.Thread):
         answer = self._server._answer_to(request)
         ends = [step for step in answer.steps if step in ("close", "reset")]
         _request_log.info("%s", " ".join([request.method, request.path, str(answer.status), *ends]))
-        if request.method == "HEAD":
-            answer.steps = ["head"]
         self._send(answer)
 
     def _read(self) -> OfflineRequest:
         """The next request. Raises ConnectionError if none comes, OfflineRefusal for no HTTP."""
-        start = re.fullmatch(r"([!-~]+) ([!-~]+) HTTP/1\.([01])", self._line())
+        start = re.fullmatch(r"([!-~]+) ([!-~]+) HTTP/1\.1", self._line())
         if start is None:
-            raise OfflineRefusal(400, "this is not an HTTP request")
+            raise OfflineRefusal(400, "this is not a request of HTTP/1.1")
         headers: dict[str, str] = {}
         while line := self._line():
             name, _, value = line.partition(":")
             name = name.strip().lower()
             headers[name] = ", ".join(filter(None, [headers.get(name), value.strip()]))
-        self._knows_chunks = start[3] == "1"
-        self._goes_on = self._knows_chunks and headers.get("connection", "").lower() != "close"
+        self._goes_on = headers.get("connection", "").lower() != "close"
         if "expect" in headers:
             self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if "transfer-encoding" in headers:
@@ -439,12 +432,13 @@ class _OfflineConnection(threading.Thread):
 
     def _send(self, answer: OfflineAnswer) -> None:
         """Take the steps of an answer, up to where it breaks off."""
-        in_chunks = answer.is_chunked and self._knows_chunks
         for step in answer.steps:
             if step == "head":
-                self._client.sendall(self._head(answer, in_chunks))
+                self._client.sendall(self._head(answer))
             elif isinstance(step, bytes):
-                self._client.sendall(b"%x\r\n%b\r\n" % (len(step), step) if in_chunks else step)
+                self._client.sendall(
+                    b"%x\r\n%b\r\n" % (len(step), step) if answer.is_chunked else step
+                )
             elif isinstance(step, str) or self._server._closing.wait(step):
                 if step == "reset":
                     import socket
@@ -453,16 +447,16 @@ class _OfflineConnection(threading.Thread):
                     self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self._goes_on = False
                 return
-        if in_chunks:
+        if answer.is_chunked:
             self._client.sendall(b"0\r\n\r\n")
 
-    def _head(self, answer: OfflineAnswer, in_chunks: bool) -> bytes:
+    def _head(self, answer: OfflineAnswer) -> bytes:
         from http.client import responses
 
         headers = {"x-request-id": f"req-offline-{next(self._server._numbers)}", **answer.headers}
-        if in_chunks:
+        if answer.is_chunked:
             headers["transfer-encoding"] = "chunked"
-        elif not answer.is_chunked:  # else the end of the connection is that of the body
+        else:
             body = [step for step in answer.steps if isinstance(step, bytes)]
             headers["content-length"] = str(sum(map(len, body)))
         if not self._goes_on:

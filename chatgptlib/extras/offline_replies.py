@@ -306,7 +306,7 @@ def _offline_deltas(choice: dict[str, Any], index: int) -> Iterator[dict[str, An
 
     Other keys of the message are in the first, those of the choice in the last.
     """
-    message, logprobs = choice["message"], dict(choice.get("logprobs") or {})
+    message = choice["message"]
     same = {"index": choice.get("index", index), "logprobs": None, "finish_reason": None}
     in_pieces = ("content", "refusal", "reasoning_content", "reasoning")
     texts = {key: message[key] for key in in_pieces if isinstance(message.get(key), str)}
@@ -314,10 +314,7 @@ def _offline_deltas(choice: dict[str, Any], index: int) -> Iterator[dict[str, An
     first = {key: value for key, value in message.items() if key not in later}
     yield {**same, "delta": {"role": "assistant", **first, **dict.fromkeys(texts, "")}}
     for key, text in texts.items():
-        tokens: list[Any] = logprobs.pop(key, None) or []
-        for part, token in zip_longest(_text_pieces(text, tokens), tokens):
-            known = {"content": None, "refusal": None, key: [token]} if token else None
-            yield {**same, "delta": {} if part is None else {key: part}, "logprobs": known}
+        yield from ({**same, "delta": {key: part}} for part in _text_pieces(text))
     for number, call in enumerate(message.get("tool_calls") or ()):
         for part in _call_pieces(call):
             yield {**same, "delta": {"tool_calls": [{**part, "index": number}]}}
@@ -325,8 +322,7 @@ def _offline_deltas(choice: dict[str, Any], index: int) -> Iterator[dict[str, An
         for part in _call_pieces({"function": message["function_call"]}):
             yield {**same, "delta": {"function_call": part["function"]}}
     last = {key: value for key, value in choice.items() if key != "message"}
-    left = {key: value for key, value in logprobs.items() if value is not None}
-    yield {**same, "delta": {}, **last, "logprobs": left or None}
+    yield {**same, "delta": {}, **last}
 
 
 def _call_pieces(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -340,11 +336,8 @@ def _call_pieces(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield call
 
 
-def _text_pieces(text: str, tokens: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """`text` in pieces: those of the tokens if they are its own, else about a word each."""
-    said = [str(token.get("token")) for token in tokens]
-    if said and "".join(said) == text:
-        return said
+def _text_pieces(text: str) -> list[str]:
+    """`text` in pieces of about a word each."""
     return re.findall(r"\s*\S{1,12}|\s+", text)  # a limit, for scripts without spaces
 
 
