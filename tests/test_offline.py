@@ -131,7 +131,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"
             "What is it?",
             id="parts",
         ),
-        pytest.param([("system", "Be brief.")], "(nothing in words)", id="nobody-asked"),
+        pytest.param([("system", "Be brief.")], "(no text)", id="nobody-asked"),
     ],
 )
 def test_the_stand_in_never_passes_for_a_model(messages, question):

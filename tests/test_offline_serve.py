@@ -127,7 +127,7 @@ def test_a_strict_script_that_is_not_used_up_is_told_at_the_end(script):
         assert asked(url, temprature=1) == "BadRequestError"
         assert asked(url) == "One."
     assert told[0] == 1
-    assert told[1].endswith("chatgptlib serve: no request asked for 1 replies: ['Two.']\n")
+    assert told[1].endswith("chatgptlib serve: 1 replies were not used: ['Two.']\n")
 
 
 def test_a_key_and_a_port_can_be_chosen():
@@ -146,7 +146,7 @@ def test_a_key_and_a_port_can_be_chosen():
     [
         pytest.param("{", "Expecting", id="no-json"),
         pytest.param('"Hi!"', "list of replies", id="a-text-alone"),
-        pytest.param([None], "no reply", id="no-reply"),
+        pytest.param([None], "invalid reply", id="no-reply"),
         pytest.param([{"Cut": {"before": 3}}], "before", id="an-unknown-word"),
         pytest.param({"reply": []}, "reply", id="an-unknown-part"),
         pytest.param({"rules": ["Hi!"]}, "rules", id="a-rule-without-condition"),

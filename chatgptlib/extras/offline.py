@@ -1,16 +1,17 @@
-"""A server on this machine that speaks the API without a model: for tests and first steps.
+"""A local server with the API's endpoints and no model, for tests and first steps.
 
     with OfflineServer(["Hi!", 429, Cut(after=3)]) as server:
         client = OpenAIClient(base_url=server.url)
-        ...             # the first call is answered, the next refused, the third cut short
+        ...             # the first call succeeds, the second is refused, the third is cut short
         assert server.requests[0].body["messages"][-1]["content"] == "Say hi."
 
-In goes a script of replies. Where it has none, the answer repeats the question and says that
-no model gave it. Out come answers and errors in the API's format, whole or streamed as the
-request asks: what a client adds up from the stream is what it would have got whole.
+A script lists the replies. A request that has no scripted reply gets a stand-in answer, which
+repeats the question and states that no model is involved. Replies and errors have the API's
+format. They are streamed if the request asks for a stream, and the chunks add up to the same
+completion that an unstreamed request gets.
 
-It has chat completions, stored ones, embeddings and the list of models, also under Azure's
-paths. It listens on 127.0.0.1, without TLS.
+The endpoints are chat completions, stored completions, embeddings and the list of models, also
+under Azure's paths. The server listens on 127.0.0.1, without TLS.
 """
 
 from __future__ import annotations
@@ -49,53 +50,53 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MOST_KEPT = 1000  # requests, and stored completions
-_MOST_CONNECTIONS = 500  # at once, with a thread for each
-_LONGEST_LINE = 65536  # bytes of a request's head
-_MOST_UNREAD = 10**6  # bytes that are waited for when a request is refused unread
-_ACCEPT_PAUSE = 0.1  # seconds after a connection that could not be accepted
-_CLOSE_PATIENCE = 5.0  # seconds that close() waits for a reply function to return
+_MOST_CONNECTIONS = 500  # open at the same time; each has a thread
+_LONGEST_LINE = 65536  # bytes in a line of a request's head
+_MOST_UNREAD = 10**6  # bytes to read and discard after a malformed request
+_ACCEPT_PAUSE = 0.1  # seconds to wait after a connection could not be accepted
+_CLOSE_PATIENCE = 5.0  # seconds that close() waits for each connection's thread
 
 _request_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class OfflineRequest:
-    """A request as it arrived, also one that was then refused."""
+    """A request that the server received, whether or not it was refused."""
 
     method: str
     path: str  # with its query
-    headers: dict[str, str] = field(repr=False)  # names in lower case; may hold a key
-    body: Any  # parsed JSON; the bytes where they are none
+    headers: dict[str, str] = field(repr=False)  # lower-case names; may hold an API key
+    body: Any  # the parsed JSON, or the bytes if they are not JSON
 
 
 class OfflineServer:
-    """The server: a context manager, or `start()` and `close()`. It starts once.
+    """A server for tests, used as a context manager or with `start()` and `close()`.
 
-    replies: what to answer, one for each valid request: a list, which is checked here, or an
-        iterable without an end (`itertools.repeat(answer)`). A reply is
-        - a text;
-        - a dict, the message: `content`, `tool_calls`, `refusal`, and any other key;
-        - a dict with `choices`, the whole answer, sent as it is;
-        - a status, `(status, body)` or `(status, body, headers)`, sent as it is, streaming or
-          not; a body of bytes need not be JSON;
+    replies: the script, with a reply for each valid request in turn: a list, which is checked
+        here, or an endless iterable such as `itertools.repeat(reply)`. A reply is
+        - a text, the content of the answer;
+        - a dict, the message: `content`, `tool_calls`, `refusal` and any other key;
+        - a dict with `choices`, the complete response;
+        - a status, `(status, body)` or `(status, body, headers)`, which is never streamed;
+          a body of bytes is sent unchanged;
         - a fault: `Cut`, `Stall`, `Inject` or `Pieces`;
-        - a function that takes the body of the request and returns one of these. It is
-          called on the connection's thread; what it raises is told in a 500 that asks
-          not to be tried again.
-    rules: `(condition, reply)` pairs. The first whose condition holds replies, each time, and
-        `replies` are for the other requests. A condition is a text in the last message, a
-        compiled regular expression found there, a dict of one or more of `text`, `regex`,
-        `model` and `tool` (the name of one offered), or a function of the body.
-    strict: refuse what the API refuses, and calls that the script has no reply for (without
-        any script, the stand-in answers). The end of the `with` block calls `verify()`.
-    api_key: the key to insist on; None for none.
-    delay: seconds between two chunks of a stream.
-    port: where to listen; 0 for a port that is free.
+        - a function that takes the request's body and returns any of these. It runs on the
+          connection's thread. If it raises, the reply is a 500 with `x-should-retry: false`.
+    rules: `(condition, reply)` pairs that take precedence over `replies`. The first pair whose
+        condition holds gives the reply, any number of times. A condition is a text that the
+        last message contains, a compiled regular expression that matches in it, a dict with
+        one or more of `text`, `regex`, `model` and `tool` (the name of a tool in the
+        request), or a function of the body.
+    strict: refuse requests that the API refuses, and, if there is a script, requests for which
+        it has no reply left. Leaving the `with` block calls `verify()`.
+    api_key: the key that clients must send; by default any key, or none, is accepted.
+    delay: seconds between the chunks of a stream.
+    port: the port to listen on; 0 takes a free one.
 
-    `requests` are those that came, the oldest first: the last 1,000, until `requests.clear()`.
-    `replies` are those of the list that are left; more may be appended.
+    `requests` holds the last 1,000 requests, the oldest first; `requests.clear()` empties it.
+    `replies` holds the replies that are left of a list; more may be appended.
 
-    Raises TypeError for what is no reply, ValueError for a status or delay that can't be.
+    Raises TypeError for an invalid reply, and ValueError for an invalid status or delay.
     """
 
     def __init__(
@@ -113,10 +114,10 @@ class OfflineServer:
         script: Iterable[Any] = () if replies is None else replies
         if isinstance(script, (str, bytes, Mapping)) or not hasattr(script, "__iter__"):
             raise TypeError(f"replies must be a list of replies, not {type(replies).__name__}")
-        is_list = isinstance(script, Sequence)
+        has_end = isinstance(script, Sequence)
         self.requests: list[OfflineRequest] = []
-        self.replies: deque[OfflineReply] = deque(script if is_list else ())
-        self._endless: Iterator[Any] = iter(() if is_list else script)
+        self.replies: deque[OfflineReply] = deque(script if has_end else ())
+        self._endless: Iterator[Any] = iter(() if has_end else script)
         self._rules, self._unused = list(rules), list(rules)
         if any(len(rule) != 2 for rule in rules):
             raise TypeError(f"rules must be pairs of a condition and a reply, not {rules!r:.200}")
@@ -134,20 +135,20 @@ class OfflineServer:
 
     @property
     def url(self) -> str:
-        """The `base_url` for clients. Raises RuntimeError before the start."""
+        """The `base_url` for clients. Raises RuntimeError before `start()`."""
         if self._listener is None:
-            raise RuntimeError("the offline server has no url before start()")
+            raise RuntimeError("the offline server has no URL before start()")
         return f"http://127.0.0.1:{self._port}/v1"
 
     def start(self) -> Self:
-        """Listen, and answer in the background. Returns the server itself.
+        """Listen, answer in background threads, and return the server itself.
 
-        Raises RuntimeError at the second time, OSError for a port that is taken.
+        Raises RuntimeError on a second call, and OSError if the port is in use.
         """
         import socket
 
         if self._listener is not None or self._closing.is_set():
-            raise RuntimeError("an offline server starts only once")
+            raise RuntimeError("an offline server can be started only once")
         self._listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
         self._port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, args=[self._listener], daemon=True)
@@ -155,7 +156,7 @@ class OfflineServer:
         return self
 
     def close(self) -> None:
-        """Stop: when this returns, the port, the connections and the threads are gone."""
+        """Stop the server: close its port and its connections, and end its threads."""
         import socket
 
         was_closing = self._closing.is_set()
@@ -168,9 +169,9 @@ class OfflineServer:
                 connection.stop()
 
     def verify(self) -> None:
-        """Raise AssertionError for replies and rules that no request has used."""
+        """Raise AssertionError if there are replies or rules that no request has used."""
         if unused := [*self.replies, *self._unused]:
-            raise AssertionError(f"no request asked for {len(unused)} replies: {unused!r:.500}")
+            raise AssertionError(f"{len(unused)} replies were not used: {unused!r:.500}")
 
     def __enter__(self) -> Self:
         return self.start()
@@ -191,12 +192,12 @@ class OfflineServer:
             return answer if isinstance(answer, OfflineAnswer) else plain_answer(200, answer)
         except OfflineRefusal as refusal:
             return plain_answer(*refusal.reply)
-        except BaseException as error:  # what pytest.fail() raises is no Exception
+        except BaseException as error:  # pytest.fail() raises a BaseException
             failed = OfflineRefusal(500, f"{type(error).__name__}: {error}")
             return plain_answer(*failed.reply, {"x-should-retry": "false"})
 
     def _routed(self, request: OfflineRequest) -> Any:
-        """What the endpoint of a request answers: an OfflineAnswer, or JSON."""
+        """The endpoint's reply to a request: an OfflineAnswer, or a JSON value."""
         from urllib.parse import parse_qsl, unquote
 
         path, _, query_text = request.path.partition("?")
@@ -204,12 +205,12 @@ class OfflineServer:
         steps = [unquote(step) for step in found[2].split("/")] if found else []
         known = steps[:2] == ["chat", "completions"] or steps in (["embeddings"], ["models"])
         if not found or not known:
-            words = "this offline server has chat/completions, embeddings and models alone"
+            words = "this offline server has only chat/completions, embeddings and models"
             raise OfflineRefusal(404, f"unknown URL {path}: {words}", code="unknown_url")
         self._check_key(request.headers)
         body, query = request.body, dict(parse_qsl(query_text))
         if request.method == "POST" and not is_dict(body):
-            raise OfflineRefusal(400, "the body of the request is not a JSON object")
+            raise OfflineRefusal(400, "the request's body must be a JSON object")
         if found[1] and is_dict(body):
             body = {**body, "model": unquote(found[1])}
         match request.method, *steps:
@@ -257,7 +258,7 @@ class OfflineServer:
         with self._lock:
             reply = self.replies.popleft() if self.replies else next(self._endless, stand_in)
         if reply is stand_in and self._strict and self._has_script:
-            raise LookupError("the script has no reply left for this call")
+            raise LookupError("the script has no reply left for this request")
         return reply
 
     def _find(
@@ -292,7 +293,7 @@ class OfflineServer:
         while not self._closing.is_set():
             try:
                 client, _ = listener.accept()
-            except OSError as error:  # such as too many open files, which may pass
+            except OSError as error:  # such as too many open files, which is temporary
                 _request_log.warning("cannot accept a connection: %s", error)
                 self._closing.wait(_ACCEPT_PAUSE)
                 continue
@@ -305,12 +306,12 @@ class OfflineServer:
 
 
 def _offline_page(items: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
-    """The part of a list that `after`, `limit` and `order` ask for."""
+    """The page of a list that the query's `after`, `limit` and `order` select."""
     items = items[::-1] if query.get("order") == "desc" else items
     ids = ["", *(item["id"] for item in items)]
     after, limit = query.get("after", ""), query.get("limit", "20")
     if after not in ids or not limit.isdecimal():
-        raise OfflineRefusal(400, f"there is no page after {after!r} of {limit!r}", param="after")
+        raise OfflineRefusal(400, f"no page for after={after!r}, limit={limit!r}", param="after")
     start = ids.index(after)
     data = items[start : start + int(limit)]
     first, last = (data[0]["id"], data[-1]["id"]) if data else ("", "")
@@ -325,13 +326,13 @@ def _offline_models() -> dict[str, Any]:
 
 
 def _offline_embeddings(body: dict[str, Any]) -> dict[str, Any]:
-    """A vector of length 1 for each input, always the same for the same input and size."""
+    """A unit vector for each input; equal inputs and sizes give equal vectors."""
     import random
     from base64 import b64encode
 
     given, size = body.get("input"), body.get("dimensions") or 1536
     if not given or not body.get("model") or type(size) is not int or not 1 <= size <= 4096:
-        words = "expected a model, an input, and at most 4096 dimensions"
+        words = "a model, an input and 1 to 4096 dimensions are required"
         raise OfflineRefusal(400, f"input: {words}", param="input")
     texts: Any = given if is_list(given) and type(given[0]) is not int else [given]
     data: list[dict[str, Any]] = []
@@ -349,7 +350,7 @@ def _offline_embeddings(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class _OfflineConnection(threading.Thread):
-    """Answers the requests that come over one connection, one after the other."""
+    """A thread that answers the requests of one connection."""
 
     def __init__(self, server: OfflineServer, client: socket.socket) -> None:
         super().__init__(daemon=True)
@@ -360,7 +361,7 @@ class _OfflineConnection(threading.Thread):
     def run(self) -> None:
         import socket
 
-        with suppress(OSError), self._client, self._received:  # OSError: the client hung up
+        with suppress(OSError), self._client, self._received:  # the client may hang up
             self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self._goes_on:
                 self._exchange()
@@ -369,7 +370,7 @@ class _OfflineConnection(threading.Thread):
     def stop(self) -> None:
         import socket
 
-        with suppress(OSError):  # it is closed
+        with suppress(OSError):  # it may be closed already
             self._client.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
         if self is not threading.current_thread():
             self.join(_CLOSE_PATIENCE)
@@ -377,11 +378,11 @@ class _OfflineConnection(threading.Thread):
     def _exchange(self) -> None:
         try:
             request = self._read()
-        except OfflineRefusal as refusal:  # it is not HTTP
+        except OfflineRefusal as refusal:  # the bytes are not an HTTP request
             self._goes_on = False
             self._send(plain_answer(*refusal.reply))
             self._client.shutdown(1)  # for writing
-            self._received.read(_MOST_UNREAD)  # to close with bytes unread is to reset
+            self._received.read(_MOST_UNREAD)  # closing with unread bytes would send a reset
             return
         answer = self._server._answer_to(request)
         ends = [step for step in answer.steps if step in ("close", "reset")]
@@ -389,10 +390,13 @@ class _OfflineConnection(threading.Thread):
         self._send(answer)
 
     def _read(self) -> OfflineRequest:
-        """The next request. Raises ConnectionError if none comes, OfflineRefusal for no HTTP."""
+        """Read the next request.
+
+        Raises ConnectionError at the end of the connection, OfflineRefusal if it is malformed.
+        """
         start = re.fullmatch(r"([!-~]+) ([!-~]+) HTTP/1\.1", self._line())
         if start is None:
-            raise OfflineRefusal(400, "this is not a request of HTTP/1.1")
+            raise OfflineRefusal(400, "this is not an HTTP/1.1 request")
         headers: dict[str, str] = {}
         while line := self._line():
             name, _, value = line.partition(":")
@@ -416,12 +420,12 @@ class _OfflineConnection(threading.Thread):
         if not line:
             raise ConnectionError("the client has hung up")
         if not line.endswith(b"\n"):
-            raise OfflineRefusal(431, "a line of the request is too long")
+            raise OfflineRefusal(431, "a line of the request's head is too long")
         return line.decode("latin-1").rstrip("\r\n")
 
     def _chunk(self) -> bytes:
         chunk = self._exactly(_body_size(self._line().partition(";")[0], 16))
-        self._line()  # behind the last one there could be trailers, which nobody sends
+        self._line()  # trailers after the last chunk are not supported
         return chunk
 
     def _exactly(self, size: int) -> bytes:
@@ -431,7 +435,7 @@ class _OfflineConnection(threading.Thread):
         return content
 
     def _send(self, answer: OfflineAnswer) -> None:
-        """Take the steps of an answer, up to where it breaks off."""
+        """Perform the steps of an answer, up to the one that breaks the connection."""
         for step in answer.steps:
             if step == "head":
                 self._client.sendall(self._head(answer))
@@ -443,7 +447,7 @@ class _OfflineConnection(threading.Thread):
                 if step == "reset":
                     import socket
 
-                    linger = struct.pack("ii", 1, 0)  # closing throws away what was not sent
+                    linger = struct.pack("ii", 1, 0)  # close() then sends a reset
                     self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self._goes_on = False
                 return
@@ -468,5 +472,5 @@ class _OfflineConnection(threading.Thread):
 
 def _body_size(text: str, base: int) -> int:
     if not re.fullmatch("[0-9]{1,9}" if base == 10 else "[0-9a-fA-F]{1,7}", text):
-        raise OfflineRefusal(411, "a body has chunks, or a Content-Length of up to 9 digits")
+        raise OfflineRefusal(411, "a body needs chunks or a Content-Length of up to 9 digits")
     return int(text, base)

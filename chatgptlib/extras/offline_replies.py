@@ -1,7 +1,7 @@
-"""What the offline server answers to a chat: replies, what goes wrong with them, the API's rules.
+"""The replies of the offline server: its answers, their faults, and the checks of requests.
 
-A reply, which `OfflineServer` describes, becomes an `OfflineAnswer`, whose steps the server
-takes one by one. No I/O. Where a model counts tokens this counts the words of the texts.
+A scripted reply becomes an `OfflineAnswer`, a list of steps that the server performs. No I/O.
+The usage counts words, since there is no model that has tokens.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ..models import ChatMessage, ChatRole, CreateChatCompletionRequest
 
 @dataclass(slots=True)
 class OfflineAnswer:
-    """An answer in steps: pieces of its body, pauses in seconds, "head" to send the head, and
-    "close" or "reset" to break off there."""
+    """An HTTP response as steps: "head" to send the head, pieces of the body, pauses in
+    seconds, and "close" or "reset" to break the connection."""
 
     status: int
-    headers: dict[str, str]  # names in lower case
+    headers: dict[str, str]  # lower-case names
     steps: list[bytes | float | str]
-    is_chunked: bool = False  # each piece is an HTTP chunk
-    completion: dict[str, Any] | None = None  # what the body says, if it is one
+    is_chunked: bool = False  # whether each piece is an HTTP chunk
+    completion: dict[str, Any] | None = None  # the completion in the body, if it holds one
 
     def place(self, after: int | None) -> int:
-        """The index of the step that so many pieces come before; at most that of the last."""
+        """The index of the step that follows `after` pieces, at most that of the last piece."""
         pieces = [i for i, step in enumerate(self.steps) if isinstance(step, bytes)]
         if after is None or not pieces:
             return 0 if after is None else len(self.steps)
@@ -43,7 +43,7 @@ class OfflineAnswer:
 
 
 class OfflineRefusal(Exception):
-    """An error of the API in place of an answer; `reply` is the same for a script."""
+    """An error response of the API; `reply` is the status and the body."""
 
     def __init__(self, status: int, message: str, **more: str) -> None:
         super().__init__(message)
@@ -53,12 +53,13 @@ class OfflineRefusal(Exception):
 
 
 def stand_in(body: dict[str, Any]) -> dict[str, Any]:
-    """The answer where no script has one: the question, and that no model is here.
+    """The answer to a request without a scripted reply.
 
-    For a `response_format` it is the smallest JSON of that format.
+    It states that no model is involved and repeats the question. For a `response_format` it is
+    the smallest JSON that fits.
     """
     asked = (text_of(m.get("content")) for m in reversed(body["messages"]) if m["role"] == "user")
-    question = next(asked, "").strip() or "(nothing in words)"
+    question = next(asked, "").strip() or "(no text)"
     text = f"This is the offline stand-in of chatgptlib, not a model. You asked: {question}"
     wanted = body.get("response_format")
     if is_dict(wanted) and wanted.get("type") in ("json_object", "json_schema"):
@@ -71,16 +72,17 @@ def stand_in(body: dict[str, Any]) -> dict[str, Any]:
     return _offline_completion({"content": "".join(kept)}, body, reason)
 
 
-# Replies that go wrong
+# Faults
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to `answer` on its way: any reply, another fault too; else the stand-in's.
+    """A disturbance of `answer`, which is any reply, even another fault; the default is the
+    stand-in's answer.
 
-    `after` is how many pieces of the answer come before it: the events of a stream; of another
-    answer, its first byte and the rest. None is before the head, -1 before the last piece, and
-    so is more than there are.
+    `after` is the number of pieces that are sent before the fault. The pieces of a stream are
+    its events; any other answer has two, its first byte and the rest. None puts the fault
+    before the head. -1, and any number beyond the end, put it before the last piece.
     """
 
     answer: OfflineReply = field(default=stand_in, kw_only=True, repr=False)
@@ -91,11 +93,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Cut(Fault):
-    """The answer stops: `Cut(after=3)`. `Cut()` is a connection dropped without an answer,
-    `Cut(after=-2)` a stream without its finish reason and `[DONE]`, if it has no usage.
+    """An answer that is cut off: `Cut(after=3)`.
 
-    how: "end" ends the body as if it were whole, "close" closes the connection in the middle
-        of it, "reset" resets it.
+    `Cut()` closes the connection without an answer. `Cut(after=-2)` omits a stream's finish
+    reason and `[DONE]`, unless the stream includes usage.
+
+    how: "end" ends the body properly, "close" closes the connection before the body's end,
+        "reset" resets it.
     """
 
     after: int | None = None
@@ -111,7 +115,7 @@ class Cut(Fault):
 
 @dataclass(frozen=True)
 class Stall(Fault):
-    """Silence for some seconds, then the rest: `Stall(2.0)`, `Stall(2.0, after=1)`."""
+    """An answer with a pause: `Stall(2.0)` before the head, or `Stall(2.0, after=1)`."""
 
     seconds: float
     after: int | None = None
@@ -122,7 +126,8 @@ class Stall(Fault):
 
 @dataclass(frozen=True)
 class Inject(Fault):
-    """One event more, an error as a dict or broken JSON as a text: `Inject('{"a', after=2)`."""
+    """A stream with an additional event: a dict, such as an error, or a text that need not be
+    valid JSON, as in `Inject('{"a', after=2)`."""
 
     event: dict[str, Any] | str
     after: int = 0
@@ -134,13 +139,13 @@ class Inject(Fault):
 
 @dataclass(frozen=True)
 class Pieces(Fault):
-    """The body in HTTP chunks of so many bytes; the last size holds on: `Pieces([1, 500])`."""
+    """A body in HTTP chunks of these sizes in bytes; the last size repeats: `Pieces([1, 500])`."""
 
     sizes: Sequence[int]
 
     def _spoil(self, answer: OfflineAnswer) -> None:
         if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(f"sizes must be 1 or more, not {self.sizes!r}")
+            raise ValueError(f"sizes must be numbers from 1, not {self.sizes!r}")
         sizes = chain(self.sizes, repeat(self.sizes[-1]))
         steps, answer.steps, answer.is_chunked = answer.steps, [], True
         for is_body, group in groupby(steps, lambda step: isinstance(step, bytes)):
@@ -163,19 +168,23 @@ _USUAL_ERRORS = {
     404: {"message": "The model does not exist.", "code": "model_not_found"},
     429: {"message": "Rate limit reached.", "code": "rate_limit_exceeded", "type": "requests"},
 }
-_DRY_RUN: dict[str, Any] = {"model": "", "messages": [], "stream": True}  # calls no function
+_DRY_RUN: dict[str, Any] = {
+    "model": "",
+    "messages": [],
+    "stream": True,
+}  # no function is called for it
 
 
 def check_reply(reply: Any) -> None:
-    """Raise TypeError or ValueError for what is no reply."""
+    """Raise TypeError or ValueError for an invalid reply."""
     try:
         answer_for(reply, _DRY_RUN)
     except (AttributeError, LookupError, TypeError) as error:
-        raise TypeError(f"this is no reply: {reply!r}: {error}") from error
+        raise TypeError(f"invalid reply {reply!r}: {error}") from error
 
 
 def answer_for(reply: Any, body: dict[str, Any], delay: float = 0.0) -> OfflineAnswer:
-    """What is sent for a reply to a request. Raises TypeError or ValueError for what is none."""
+    """The answer that a reply gives to a request. Raises TypeError or ValueError."""
     if isinstance(reply, Fault):
         answer = answer_for(reply.answer, body, delay)
         reply._spoil(answer)
@@ -183,7 +192,7 @@ def answer_for(reply: Any, body: dict[str, Any], delay: float = 0.0) -> OfflineA
     if callable(reply):
         return answer_for("" if body is _DRY_RUN else reply(body), body, delay)
     if isinstance(reply, int):
-        words = f"refused with {reply:d}, as the script says"
+        words = f"the script refuses this request with {reply:d}"
         reply = OfflineRefusal(reply, **{"message": words, **_USUAL_ERRORS.get(reply, {})}).reply
     if is_list(reply):
         return plain_answer(*reply)
@@ -206,11 +215,11 @@ def answer_for(reply: Any, body: dict[str, Any], delay: float = 0.0) -> OfflineA
 
 
 def plain_answer(status: Any, body: Any, headers: Mapping[str, Any] = {}) -> OfflineAnswer:
-    """An answer that is not streamed. A body of bytes is sent as it is, any other as JSON."""
+    """An answer that is not streamed. A body of bytes is sent unchanged, any other as JSON."""
     if not isinstance(status, int):
         raise TypeError(f"a status must be a number, not {status!r}")
-    if not 200 <= status <= 599 or status in (204, 304):  # these two have no body
-        raise ValueError(f"a status must be 200 to 599, and allow a body, not {status!r}")
+    if not 200 <= status <= 599 or status in (204, 304):
+        raise ValueError(f"a status must be 200 to 599, and not 204 or 304, not {status!r}")
     content = body if isinstance(body, bytes) else _json_bytes(body)
     named = {name.lower(): str(value) for name, value in headers.items()}
     named.setdefault("content-type", "application/json")
@@ -219,7 +228,7 @@ def plain_answer(status: Any, body: Any, headers: Mapping[str, Any] = {}) -> Off
 
 def _json_bytes(value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=False)
-    return text.encode(errors="backslashreplace")  # half a surrogate pair, as JSON escapes it
+    return text.encode(errors="backslashreplace")  # lone surrogates, as JSON escapes
 
 
 def _sse_event(data: bytes) -> bytes:
@@ -232,7 +241,7 @@ _completion_numbers = count(1)
 def _offline_completion(
     given: dict[str, Any], body: dict[str, Any], reason: str = ""
 ) -> dict[str, Any]:
-    """The whole answer with this message."""
+    """The complete response with this message."""
     message = {"role": "assistant", "content": None, "refusal": None, **given}
     calls = (key for key in ("tool_calls", "function_call") if message.get(key))
     same = {"message": message, "logprobs": None, "finish_reason": reason or next(calls, "stop")}
@@ -255,11 +264,11 @@ def _words_in(message: dict[str, Any]) -> int:
 
 
 def _smallest_json(schema: Any, root: Any, inside: tuple[str, ...] = ()) -> Any:
-    """The smallest JSON that fits a schema. Raises OfflineRefusal if that is not known."""
+    """The smallest JSON that fits a schema. Raises OfflineRefusal for unsupported keywords."""
     reference: str = schema.get("$ref", "")
     beyond = schema.keys() & {"pattern", "format", "multipleOf", "allOf", "oneOf", "not", "if"}
     if beyond or reference in inside:
-        words = f"the stand-in can't fit {', '.join(beyond) or reference}: script a reply"
+        words = f"the stand-in does not support {', '.join(beyond) or reference}: script a reply"
         raise OfflineRefusal(400, f"response_format: {words}", param="response_format")
     if reference:
         found = root if reference == "#" else root["$defs"][reference.rpartition("/")[2]]
@@ -285,11 +294,11 @@ def _smallest_json(schema: Any, root: Any, inside: tuple[str, ...] = ()) -> Any:
     return {"string": text, "boolean": False, "integer": number, "number": number}.get(kind)
 
 
-# From an answer to its chunks
+# From a response to its chunks
 
 
 def _offline_chunks(answer: dict[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:
-    """The chunks that add up to `answer`, those of several choices by turns."""
+    """The chunks that add up to a response; those of several choices alternate."""
     head = {key: value for key, value in answer.items() if key not in ("choices", "usage")}
     head["object"] = "chat.completion.chunk"
     if with_usage:
@@ -302,9 +311,9 @@ def _offline_chunks(answer: dict[str, Any], with_usage: bool) -> Iterator[dict[s
 
 
 def _offline_deltas(choice: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
-    """What the chunks say of one choice: its role, texts and calls, and why it ended.
+    """The deltas of one choice: its role, its texts and tool calls, its finish reason.
 
-    Other keys of the message are in the first, those of the choice in the last.
+    Other keys of the message are in the first delta, other keys of the choice in the last.
     """
     message = choice["message"]
     same = {"index": choice.get("index", index), "logprobs": None, "finish_reason": None}
@@ -326,7 +335,7 @@ def _offline_deltas(choice: dict[str, Any], index: int) -> Iterator[dict[str, An
 
 
 def _call_pieces(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A call without its arguments, or its input, and then those in pieces."""
+    """A call with empty arguments or input, then their text in pieces."""
     for kind, key in (("function", "arguments"), ("custom", "input")):
         called: Any = call.get(kind) or {}
         if isinstance(text := called.get(key), str):
@@ -337,17 +346,17 @@ def _call_pieces(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _text_pieces(text: str) -> list[str]:
-    """`text` in pieces of about a word each."""
-    return re.findall(r"\s*\S{1,12}|\s+", text)  # a limit, for scripts without spaces
+    """`text` in pieces of about a word; a limit splits scripts that have no spaces."""
+    return re.findall(r"\s*\S{1,12}|\s+", text)
 
 
-# From requests to what they get
+# Checks of requests
 
 OfflineCondition = str | re.Pattern[str] | Mapping[str, Any] | Callable[[dict[str, Any]], Any]
 
 
 def condition_holds(condition: OfflineCondition, body: dict[str, Any]) -> bool:
-    """Whether a condition, which `OfflineServer` describes, holds for the body of a request."""
+    """Whether a rule's condition holds for a request's body; `OfflineServer` has the forms."""
     if callable(condition):
         return bool(condition(body))
     if isinstance(condition, str):
@@ -365,7 +374,7 @@ def condition_holds(condition: OfflineCondition, body: dict[str, Any]) -> bool:
     return all(tests[key](wanted) for key, wanted in condition.items())
 
 
-_PARAMETER_RANGES: dict[str, tuple[float, float]] = {  # of a number, or of the length of a list
+_PARAMETER_RANGES: dict[str, tuple[float, float]] = {  # of a number, or of a list's length
     "max_tokens": (1, math.inf), "max_completion_tokens": (1, math.inf), "n": (1, 128),
     "temperature": (0, 2), "top_p": (0, 1), "top_logprobs": (0, 20), "stop": (1, 4),
     "frequency_penalty": (-2, 2), "presence_penalty": (-2, 2), "functions": (1, 128),
@@ -377,13 +386,16 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 
 
 def check_request(body: dict[str, Any], strict: bool) -> None:
-    """Raise OfflineRefusal for what the API refuses; if not strict, for what is needed here."""
+    """Raise OfflineRefusal for a request that the API refuses.
+
+    Only the strict check covers parameters that the answer does not depend on.
+    """
     checked = body if strict else {key: body[key] for key in _ALWAYS_CHECKED if key in body}
     _check_members(checked, CreateChatCompletionRequest, "")
     for name in ("model", "messages"):
         if not body.get(name):
             raise _refused_for(name, "it is missing", "missing_required_parameter")
-    calls: set[Any] = set()  # those that have no answer yet
+    calls: set[Any] = set()  # ids of tool calls that have no answer yet
     messages: list[Any] = body["messages"]
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
@@ -393,14 +405,14 @@ def check_request(body: dict[str, Any], strict: bool) -> None:
             _check_members(message, ChatMessage, f"{path}.")
             calls = _unanswered(calls, message, path)
     if calls:
-        raise _refused_for("messages", f"nothing answers the tool calls {calls}", "invalid_value")
+        raise _refused_for("messages", f"the tool calls {calls} have no answer", "invalid_value")
 
 
 def _check_members(given: Mapping[str, Any], of: Any, path: str) -> None:
     types = _json_types(of)
     for key, value in given.items():
         if key not in types:
-            raise _refused_for(f"{path}{key}", "there is no such parameter", "unknown_parameter")
+            raise _refused_for(f"{path}{key}", "unknown parameter", "unknown_parameter")
         if type(value) not in types[key]:
             raise _refused_for(f"{path}{key}", f"wrong type: {value!r:.80}", "invalid_type")
         size: Any = len(value) if is_list(value) else value
@@ -411,7 +423,7 @@ def _check_members(given: Mapping[str, Any], of: Any, path: str) -> None:
 
 @cache
 def _json_types(of: Any) -> dict[str, set[type]]:
-    """The types that each field of a class has in JSON."""
+    """The JSON types that each field of a class accepts."""
     found: dict[str, set[type]] = {}
     for name, hint in get_type_hints(of).items():
         options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -423,15 +435,15 @@ def _json_types(of: Any) -> dict[str, set[type]]:
 
 
 def _unanswered(calls: set[Any], message: Mapping[str, Any], path: str) -> set[Any]:
-    """The tool calls that have no answer after a message, of those that had none before."""
+    """The tool calls that are unanswered after a message, given those before it."""
     if message["role"] not in list(ChatRole):
-        raise _refused_for(f"{path}.role", "there is no such role", "invalid_value")
+        raise _refused_for(f"{path}.role", "unknown role", "invalid_value")
     if message["role"] == "tool":
         if (answered := message.get("tool_call_id")) not in calls:
-            raise _refused_for(path, "no tool call before it has its tool_call_id", "invalid_value")
+            raise _refused_for(path, "its tool_call_id is that of no tool call", "invalid_value")
         return calls - {answered}
     if calls:
-        raise _refused_for(path, f"no message before it answers {calls}", "invalid_value")
+        raise _refused_for(path, f"the tool calls {calls} are not answered yet", "invalid_value")
     return {call.get("id") for call in message.get("tool_calls") or ()}
 
 
