@@ -59,7 +59,7 @@ def everyday_types() -> dict[type, EverydayType]:
         datetime: known("date-time", lambda t: datetime.fromisoformat(_iso(t)), datetime.isoformat),
         date: known("date", date.fromisoformat, date.isoformat),
         time: known("time", lambda t: time.fromisoformat(_iso(t)), time.isoformat),
-        timedelta: known("duration", lambda t: timedelta(seconds=_duration_seconds(t)), _duration),
+        timedelta: known("duration", lambda t: timedelta(**_duration_parts(t)), _duration),
         UUID: known("uuid", UUID, str),
         Path: known("path", Path, str),
         PurePath: known("path", PurePath, str),
@@ -76,26 +76,20 @@ def _iso(text: str) -> str:
     return re.sub("[Zz]$", "+00:00", text)
 
 
-_SECONDS_OF = {
-    "W": 604800,
-    "D": 86400,
-    "H": 3600,
-    "M": 60,
-    "S": 1,
-}  # in seconds; a month has no length
+# A month and a year have no length.
 _ISO_DURATION = re.compile(
-    r"([+-]?)P(?=.*\d)((?:N[WD])*)(?:T((?:N[HMS])*))?".replace("N", r"\d+(?:\.\d+)?")
+    r"""(?x) (?P<sign>[+-]?) P (?=.*\d) (?:(?P<weeks>N)W)? (?:(?P<days>N)D)?
+    (?:T (?:(?P<hours>N)H)? (?:(?P<minutes>N)M)? (?:(?P<seconds>N)S)? )?
+    """.replace("N", r"\d+(?:\.\d+)?")
 )
 
 
-def _duration_seconds(text: str) -> float:
+def _duration_parts(text: str) -> dict[str, float]:
     match = _ISO_DURATION.fullmatch(text)
     if match is None:
         raise ValueError(text)
-    parts = re.findall(r"([\d.]+)([WDHMS])", text)
-    return math.fsum(float(n) * _SECONDS_OF[unit] for n, unit in parts) * (
-        -1 if match[1] == "-" else 1
-    )
+    sign = -1 if match["sign"] == "-" else 1
+    return {name: sign * float(n) for name, n in match.groupdict().items() if n and name != "sign"}
 
 
 def _duration(length: Any) -> str:

@@ -1,7 +1,7 @@
 """Python types as JSON Schema, and JSON values as those types.
 
     schema = json_schema(Recipe)                        # what a model is to fill in
-    recipe = shape_of(Recipe, "Recipe").read(value)     # what it filled in, or DeserializeError
+    recipe = Hints().shape(Recipe, "Recipe").read(value)    # what it filled in
 
 Known are `str`, `int`, `float`, `bool`, `None`, `Any`, `Literal`, `Enum`, unions, `list`,
 `tuple`, `set`, `dict`, dataclasses, `TypedDict`, `NamedTuple`, the types in everyday.py,
@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 import sys
 import types
 import typing
 from collections.abc import (
-    Callable,
     Iterable,
     Iterator,
     Mapping,
@@ -31,6 +31,7 @@ from collections.abc import (
     Sequence,
 )
 from enum import Enum
+from types import MappingProxyType
 from typing import Annotated, Any, ForwardRef, Literal, TypeGuard, Union, get_args, get_origin
 
 from ..codec import is_dict, is_list
@@ -47,7 +48,8 @@ from .shapes import (
     object_schema,
     object_shape,
     one_of,
-    pydantic_model,
+    pydantic_methods,
+    pydantic_shape,
     scalar,
     text_of_type,
     union,
@@ -67,7 +69,7 @@ def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
     whose values are no objects.
     https://platform.openai.com/docs/guides/structured-outputs
     """
-    hints, where = Hints({}), shown_type(of)
+    hints, where = Hints(), shown_type(of)
     schema = hints.schema(hints.shape(of, where), where, strict)
     if strict and schema.get("type") != "object":
         reason = "the root of a strict schema must be an object: put it into a dataclass"
@@ -75,42 +77,34 @@ def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
     return schema
 
 
-def shape_of(hint: Any, where: str, names: Mapping[str, Any] | None = None) -> Shape:
-    """The shape of a type's values. `where` says in errors where the type stands; `names` are
-    what a hint written as text may refer to.
-
-    Raises ConfigError for what has no JSON form.
-    """
-    return Hints(names or {}).shape(hint, where)
-
-
 _LISTS = (list, Sequence, MutableSequence, Iterable)
 _MAPS = (dict, Mapping, MutableMapping)
 # By name, since not all of them are in every Python; `typing_extensions` has the others.
 _WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")
 _PYDANTIC = ("model_json_schema", "__pydantic_validator__", "__get_pydantic_core_schema__")
+_TYPED_DICT, _NAMED_TUPLE = "__required_keys__", "_field_defaults"
+_OBJECTS = ("__dataclass_fields__", _TYPED_DICT, _NAMED_TUPLE)
 _MISSING: Any = inspect.Parameter.empty
 
 
 class Hints:
     """Makes shapes of type hints, one of each class, and the definitions they refer to."""
 
-    def __init__(self, names: Mapping[str, Any]) -> None:
+    def __init__(self, names: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._names = names  # what a hint written as text may refer to
         self._definitions: dict[str, dict[str, Any]] = {}
         self._shapes: dict[Any, Shape] = {}  # of classes and aliases
-        self._open_aliases: dict[Any, Shape] = {}  # those that are being looked into
         self._references: dict[Any, dict[str, Any]] = {}  # to definitions, by what they are of
 
     def schema(self, shape: Shape, where: str, strict: bool) -> dict[str, Any]:
         """The schema of a shape, with the definitions that it refers to."""
         schema, definitions = dict(shape.schema), dict(self._definitions)
-        # The API takes no reference for the root.
-        if reference := schema.pop("$ref", None):
-            name = reference.removeprefix("#/$defs/")
-            schema = {**definitions[name], **schema}
-            if reference not in _references_in(definitions):
-                del definitions[name]
+        for _ in self._definitions:  # as often as one may refer to another
+            if reference := schema.pop("$ref", None):  # which the API does not take for the root
+                name = reference.removeprefix("#/$defs/")
+                schema = {**definitions[name], **schema}
+                if reference not in _references_in([schema, *definitions.values()]):
+                    del definitions[name]
         if definitions:
             schema = {**schema, "$defs": definitions}
         return strict_schema(schema, where) if strict else schema
@@ -150,7 +144,7 @@ class Hints:
         if getattr(origin, "_name", None) in _WRAPPERS:
             return self.shape(args[0], where)
         if origin is Literal:
-            return one_of(where, ((_value_of(arg), arg) for arg in args))
+            return one_of(where, ((getattr(arg, "value", arg), arg) for arg in args))
         if origin in (Union, types.UnionType):
             return union([self.shape(arg, where) for arg in args])
         if hasattr(hint, "__supertype__"):  # NewType
@@ -179,7 +173,7 @@ class Hints:
         return array(self.shape(args[0], where), kind if is_set or kind is tuple else list)
 
     def _class(self, hint: Any, where: str) -> Shape:
-        kind = get_origin(hint) or hint
+        kind: Any = get_origin(hint) or hint
         if _is_class(kind):
             if hint in self._shapes:
                 return self._shapes[hint]
@@ -188,8 +182,8 @@ class Hints:
             if kind in everyday_types():
                 return text_of_type(everyday_types()[kind])
             if any(hasattr(kind, name) for name in _PYDANTIC):
-                return pydantic_model(hint, where, self._refer)
-            if dataclasses.is_dataclass(kind) or _is_typed_dict(kind) or _is_named_tuple(kind):
+                return self._pydantic(hint, where)
+            if any(hasattr(kind, name) for name in _OBJECTS):
                 return self._object(hint, kind)
         reason = f"{shown_type(hint)} has no JSON form: use a dataclass or a TypedDict"
         raise cannot_describe(where, reason)
@@ -200,7 +194,7 @@ class Hints:
             doc = ""
         members: dict[str, Member] = {}
         reference = self._reserved(hint, cls.__name__)
-        shape = object_shape(members, dict if _is_typed_dict(cls) else cls, reference)
+        shape = object_shape(members, dict if hasattr(cls, _TYPED_DICT) else cls, reference)
         self._shapes[hint] = shape  # before its members are known, since it may hold itself
         hints, notes, arguments = _annotations_of(cls), parameter_notes(doc), _arguments_of(hint)
         outside, self._names = self._names, _names_around(cls)
@@ -215,26 +209,44 @@ class Hints:
         return shape
 
     def _alias(self, hint: Any, where: str) -> Shape:
-        """The shape of a `type` statement; where it refers to itself, that has a definition."""
-        title: str = (get_origin(hint) or hint).__name__
-        if alias := self._open_aliases.get(hint):
-            alias.schema = self._reserved(hint, title)
-            return alias
+        """The shape of a `type` statement, which may refer to itself."""
         if hint in self._shapes:
             return self._shapes[hint]
-        alias = self._open_aliases[hint] = Shape(
+        title: str = (get_origin(hint) or hint).__name__
+        alias = self._shapes[hint] = Shape(
             title,
-            {},
-            lambda value, seen: inner.read_in(value, seen),
+            self._reserved(hint, title),
+            lambda value, seen: inner.read(value, seen),
             lambda value: inner.is_exactly(value),
         )
         self._names = {**self._names, title: hint}  # for a text in it
         inner = self.shape(_substituted(hint.__value__, _arguments_of(hint)), where)
-        del self._open_aliases[hint]
-        if alias.schema:
-            self._definition(alias.schema).update(inner.schema)
-        self._shapes[hint] = alias if alias.schema else inner
-        return self._shapes[hint]
+        self._definition(alias.schema).update(inner.schema)
+        alias.nearness, alias.is_tag = inner.nearness, inner.is_tag
+        return alias
+
+    def _pydantic(self, model: Any, where: str) -> Shape:
+        """The shape of a model, a dataclass or a type of Pydantic's."""
+        describe, validate = pydantic_methods(model)
+        try:
+            text = json.dumps(describe())
+        except Exception as error:
+            raise cannot_describe(where, str(error).partition("\n")[0]) from error
+
+        def reserved(match: re.Match[str]) -> str:
+            return json.dumps(self._reserved((model, match[1]), match[1])["$ref"])
+
+        schema = json.loads(re.sub(r'"#/\$defs/([^"]*)"', reserved, text))
+        for name, inner in schema.pop("$defs", {}).items():
+            self._definition(self._reserved((model, name), name)).update(inner)
+        if schema.keys() == {"allOf"}:  # of one that holds itself, before Pydantic 2.9
+            schema = schema["allOf"][0]
+        if "$ref" not in schema:
+            reference = self._reserved(model, getattr(model, "__name__", ""))
+            self._definition(reference).update(schema)
+            schema = reference
+        self._shapes[model] = pydantic_shape(schema, validate)
+        return self._shapes[model]
 
     def _reserved(self, key: Any, name: str) -> dict[str, Any]:
         """The reference to a definition that is yet to be made."""
@@ -250,12 +262,6 @@ class Hints:
 
     def _definition(self, reference: Mapping[str, Any]) -> dict[str, Any]:
         return self._definitions[reference["$ref"].removeprefix("#/$defs/")]
-
-    def _refer(self, key: Any, name: str, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The reference to a definition, which is made at the first."""
-        if key not in self._references:
-            self._definition(self._reserved(key, name)).update(describe())
-        return self._references[key]
 
 
 def _references_in(schema: Any) -> Iterator[Any]:
@@ -273,10 +279,10 @@ def _references_in(schema: Any) -> Iterator[Any]:
 def _defaults_of(cls: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a class, each with its default: None where that is made anew each time, or
     where a TypedDict may lack the key."""
-    if _is_typed_dict(cls):
+    if hasattr(cls, _TYPED_DICT):
         needed = cls.__required_keys__
         return {n: _MISSING if _is_required(h, n in needed) else None for n, h in hints.items()}
-    if _is_named_tuple(cls):
+    if hasattr(cls, _NAMED_TUPLE):
         return {name: cls._field_defaults.get(name, _MISSING) for name in cls._fields}
     found: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -284,11 +290,6 @@ def _defaults_of(cls: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
             missing = field.default is dataclasses.MISSING
             made = field.default_factory is not dataclasses.MISSING
             found[field.name] = (None if made else _MISSING) if missing else field.default
-    for parameter in inspect.signature(cls).parameters.values():
-        free = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.name not in found and parameter.default is parameter.empty and not free:
-            # It would fail when the answer is paid for.
-            raise cannot_describe(cls.__name__, f"its constructor needs {parameter.name}, no field")
     return found
 
 
@@ -317,9 +318,7 @@ def _arguments_of(hint: Any) -> dict[Any, Any]:
     bases = getattr(origin, "__bases__", ())
     for base in getattr(origin, "__dict__", {}).get("__orig_bases__", bases):
         for variable, argument in _arguments_of(base).items():
-            argument = _substituted(argument, found)
-            if found.setdefault(variable, argument) != argument:
-                raise cannot_describe(shown_type(hint), f"{variable} stands for two types in it")
+            found.setdefault(variable, _substituted(argument, found))
     return found
 
 
@@ -335,14 +334,6 @@ def _is_class(hint: Any) -> TypeGuard[type[Any]]:
     return isinstance(hint, type)
 
 
-def _is_typed_dict(cls: type) -> bool:
-    return hasattr(cls, "__required_keys__")  # also one of `typing_extensions`
-
-
-def _is_named_tuple(cls: type) -> bool:
-    return hasattr(cls, "_field_defaults")
-
-
 def _names_around(thing: Any) -> dict[str, Any]:
     module = sys.modules.get(getattr(thing, "__module__", ""))
     return {**vars(module), thing.__name__: thing} if module else {thing.__name__: thing}
@@ -355,10 +346,6 @@ def _evaluated(hint: Any, where: str, names: Mapping[str, Any]) -> Any:
         return eval(text, dict(names))  # the author's own annotation, as Python evaluates it
     except Exception as error:
         raise cannot_describe(where, f"{text!r} can't be understood: {error}") from None
-
-
-def _value_of(member: Any) -> Any:
-    return member.value if isinstance(member, Enum) else member
 
 
 def shown_type(hint: Any) -> str:

@@ -43,12 +43,10 @@ class Shape:
     is_tag: bool = False  # has few values, which tell in a union what an object is
     options: Sequence[Shape] = ()  # of a union
 
-    def read(self, value: JSONValue) -> Any:
-        """The Python value of a JSON value. Raises DeserializeError."""
-        return self.read_in(value, {})
-
-    def read_in(self, value: JSONValue, seen: Seen) -> Any:
-        """The same for a value inside of another; each is read only once."""
+    def read(self, value: JSONValue, seen: Seen | None = None) -> Any:
+        """The Python value of a JSON value, which may be inside of another: each is read only
+        once. Raises DeserializeError."""
+        seen = {} if seen is None else seen
         if not isinstance(value, (dict, list)):
             return self.convert(value, seen)
         key = id(self), id(value)
@@ -177,7 +175,7 @@ def _opened(value: Any, name: str) -> Any:
 
 def _read_at(step: str, shape: Shape, value: JSONValue, seen: Seen) -> Any:
     try:
-        return shape.read_in(value, seen)
+        return shape.read(value, seen)
     except DeserializeError as error:
         raise prefixed(error, step) from error.__cause__
 
@@ -288,7 +286,7 @@ def union(shapes: Iterable[Shape]) -> Shape:
         # A number that is whole already is not to become a float because that came first.
         for option in sorted(options, key=lambda option: not option.is_exactly(value)):
             try:
-                return option.read_in(value, seen)
+                return option.read(value, seen)
             except DeserializeError as error:
                 depth = len(re.findall(r"[.\[]", error.path))
                 misfits.append((option.nearness(value), depth, error))
@@ -322,7 +320,7 @@ def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
             schema[limit.keyword.replace("Length", length)] = bound
 
     def convert(value: Any, seen: Seen) -> Any:
-        found = shape.read_in(value, seen)
+        found = shape.read(value, seen)
         for limit in limits:
             if found is not None and not limit.holds(found):
                 words = f"expected {limit.keyword} {limit.bound}, got {excerpt(str(found))}"
@@ -332,69 +330,43 @@ def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
     return replace(shape, schema=schema, convert=convert, options=())
 
 
-Refer = Callable[[Any, str, Callable[[], dict[str, Any]]], dict[str, Any]]
-"""Takes the key and name of a definition, and what makes its schema; gives the reference to it."""
+# Pydantic
 
 
-def pydantic_model(model: Any, where: str, refer: Refer) -> Shape:
-    """A model or a dataclass of Pydantic's, which describes and reads itself."""
-    describe, validate = _pydantic_methods(model)
-    try:
-        whole = dict(describe())
-    except Exception as error:
-        raise cannot_describe(where, str(error).partition("\n")[0]) from error
-    inner = whole.pop("$defs", {})
-    if whole.keys() == {"allOf"}:  # of one that holds itself, before Pydantic 2.9
-        whole = whole["allOf"][0]
+def pydantic_methods(model: Any) -> tuple[Callable[[], Any], Callable[[str], Any]]:
+    """How a model, a dataclass or a type of Pydantic's describes itself, and reads JSON text."""
+    if hasattr(model, "model_json_schema"):
+        return model.model_json_schema, model.model_validate_json
+    from importlib import import_module
 
-    def renamed(schema: Any) -> Any:
-        """A schema of Pydantic's among ours."""
-        if is_list(schema):
-            return [renamed(one) for one in schema]
-        if not is_dict(schema):
-            return schema
-        found = {key: renamed(one) for key, one in schema.items()}
-        if isinstance(reference := found.get("$ref"), str):
-            name = reference.removeprefix("#/$defs/")
-            found |= refer((model, name), name, lambda: renamed(inner[name]))
-        return found
+    adapter = import_module("pydantic").TypeAdapter(model)
+    return adapter.json_schema, adapter.validate_json
 
+
+def pydantic_shape(schema: dict[str, Any], validate: Callable[[str], Any]) -> Shape:
     def convert(value: Any, seen: Seen) -> Any:
         inner = parsed(value)[0] if isinstance(value, str) else None
         value = inner if isinstance(inner, (list, dict)) else value
         try:
             return validate(json.dumps(value))
         except ValueError as error:
-            told: list[dict[str, Any]] = getattr(error, "errors", list)()
-            if _leave_out_nulls(value := json.loads(json.dumps(value)), told):
+            errors: list[dict[str, Any]] = getattr(error, "errors", list)()
+            if _leave_out_nulls(value := json.loads(json.dumps(value)), errors):
                 return convert(value, seen)
-            first = told[0] if told else {}
+            first = errors[0] if errors else {}
             steps = (f"[{s}]" if type(s) is int else f".{s}" for s in first.get("loc", ()))
             path = "$" + "".join(steps)
             words = first.get("msg") or str(error).partition("\n")[0]
             raise DeserializeError(f"{path}: {words}", path=path) from error
 
-    name = getattr(model, "__name__", "")
-    schema = renamed(whole) if "$ref" in whole else refer(model, name, lambda: renamed(whole))
     return Shape("object", schema, convert)
-
-
-def _pydantic_methods(model: Any) -> tuple[Callable[[], dict[str, Any]], Callable[[str], Any]]:
-    if hasattr(model, "model_json_schema"):
-        return model.model_json_schema, model.model_validate_json
-    from importlib import import_module
-
-    adapter = import_module("pydantic").TypeAdapter(model)  # a dataclass
-    return adapter.json_schema, adapter.validate_json
 
 
 def _leave_out_nulls(value: Any, errors: Iterable[Mapping[str, Any]]) -> bool:
     """Take the nulls out of `value` that were refused; whether there were any. In a strict
     answer they mean the default."""
     found = False
-    for *steps, last in (
-        one["loc"] for one in errors if one.get("input", "") is None and one["loc"]
-    ):
+    for *steps, last in (e["loc"] for e in errors if e["loc"] and e.get("input", "") is None):
         at: Any = value
         for step in steps:  # which may also name an option of a union
             if (is_dict(at) and step in at) or (is_list(at) and step in range(len(at))):

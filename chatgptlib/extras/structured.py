@@ -188,7 +188,7 @@ class _Form:
     def __init__(self, client: OpenAIClient, into: Any) -> None:
         self._client = client
         title = re.sub("[^a-zA-Z0-9_-]", "_", getattr(into, "__name__", ""))[:64] or "answer"
-        hints = Hints({})
+        hints = Hints()
         self._shape = self._bare = hints.shape(into, title)
         if "properties" not in hints.schema(self._shape, title, strict=False):
             members = {"value": Member("value", self._bare)}
