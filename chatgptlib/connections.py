@@ -122,10 +122,7 @@ class Connections:
 
     def close(self) -> None:
         """Close the connections that are idle; those in use close at the end of their use."""
-        _, routes = self._routes
-        self._routes = (0, {})
-        for route in list(routes.values()):
-            route.close()
+        self._routes = (0, {})  # a connection that is garbage closes
 
     def needs_session(self, route: Route) -> bool:
         """Whether requests has to send: over the user's session, through a proxy that it alone
@@ -226,10 +223,6 @@ class Route:
         while self._idle and self._idle[0].idle_since < connection.idle_since - _IDLE_SECONDS:
             self._idle.popleft()  # left from a time with more threads
 
-    def close(self) -> None:
-        """Close the idle connections, and those that are given back from now on."""
-        self._idle = deque(maxlen=0)  # each closes itself when it is garbage
-
     def connect(self, limits: Limits) -> Connection:
         def connect() -> Connection:
             pool = self._pool()
@@ -281,12 +274,11 @@ def credentials_in(urls: Iterable[str]) -> Iterator[str]:
 class Connection:
     """A connection to a server, used by one exchange at a time."""
 
-    can_hurry = True
     idle_since = 0.0
 
     def __init__(self, sock: Any, route: Route) -> None:
-        self._sock = sock
-        self._route = route
+        self.sock = sock
+        self._route = weakref.ref(route)  # which may be dropped while this is in use
         # Also runs when the connection is garbage, as after an interruption.
         self.close: Callable[[], object] = weakref.finalize(self, sock.close)
 
@@ -301,8 +293,8 @@ class Connection:
         try:
             for unsent in (begin, body[_WRITE_SIZE:]):
                 while unsent:
-                    self._sock.settimeout(limits.left(limits.read))
-                    unsent = unsent[self._sock.send(unsent[:_WRITE_SIZE]) :]
+                    self.sock.settimeout(limits.left(limits.read))
+                    unsent = unsent[self.sock.send(unsent[:_WRITE_SIZE]) :]
             self.may_keep = True
         except (BrokenPipeError, ConnectionResetError):
             pass  # the server may have answered without reading the full request
@@ -350,15 +342,16 @@ class Connection:
         return self._receive()
 
     def _receive(self) -> bytes:
-        self._sock.settimeout(self._limits.left(self._limits.read))
-        data: bytes = self._sock.recv(_READ_SIZE)
+        self.sock.settimeout(self._limits.left(self._limits.read))
+        data: bytes = self.sock.recv(_READ_SIZE)
         self.received_any = self.received_any or bool(data)
         return data
 
     def give_back(self, clean: bool) -> None:
         """Serve others, or close if bytes that belong to no response are left (not `clean`)."""
-        if clean and self.may_keep and not self._unread:
-            self._route.give_back(self)
+        route = self._route()
+        if clean and self.may_keep and not self._unread and route is not None:
+            route.give_back(self)
         else:
             self.close()
 
@@ -367,16 +360,13 @@ class Connection:
         from ssl import SSLWantReadError
 
         try:
-            self._sock.settimeout(0)
-            self._sock.recv(1)
+            self.sock.settimeout(0)
+            self.sock.recv(1)
         except (BlockingIOError, SSLWantReadError, TimeoutError):
             return True
         except OSError:
             pass
         return False
-
-    def shut_down(self) -> None:
-        shut_down(self._sock)
 
 
 class SessionResponse:
@@ -391,11 +381,10 @@ class SessionResponse:
         self.headers: Mapping[str, str] = response.headers  # of what is read here
         self._raw: Any = response.raw
         file: Any = getattr(getattr(self._raw, "_fp", None), "fp", None)
-        self._sock: Any = getattr(getattr(file, "raw", None), "_sock", None)
-        self.can_hurry = self._sock is not None
+        self.sock: Any = getattr(getattr(file, "raw", None), "_sock", None)
         if vars(response).get("_content", False) is not False:  # a hook has read it
             self.headers, file = {}, io.BytesIO(response.content)
-        elif self._sock is None:
+        elif self.sock is None:
             coding = response.headers.get("content-encoding", "")
             self.headers, file = {"content-encoding": coding}, self._raw
             if hasattr(file, "decode_content"):  # urllib3's
@@ -405,23 +394,19 @@ class SessionResponse:
     def receive(self) -> bytes:
         """The next bytes; b"" at the end."""
         limit = self._limits.left(self._limits.read)
-        if self._sock is not None:
-            self._sock.settimeout(limit)
+        if self.sock is not None:
+            self.sock.settimeout(limit)
         # Without `read1`, as in an old urllib3, the only prompt read is one byte.
         read1 = getattr(self._file, "read1", None)
         data: bytes = self._file.read(1) if read1 is None else read1(_READ_SIZE)
         return data or b""
 
     def give_back(self, clean: bool) -> None:
-        sock, self._sock = self._sock, None  # it may belong to another request from here on
-        if sock is not None and clean:
+        if self.sock is not None and clean:
             self._raw._fp.close()  # http.client then takes the answer for read
             self._raw.release_conn()
         else:
             self.close()
-
-    def shut_down(self) -> None:
-        shut_down(self._sock)
 
     def close(self) -> None:
         try:

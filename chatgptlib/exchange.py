@@ -31,6 +31,7 @@ from .connections import (
     Limits,
     Route,
     SessionResponse,
+    shut_down,
     with_deadline,
 )
 from .errors import (
@@ -87,7 +88,7 @@ class Exchange:
         self._body_limit = body_limit
         self._lock = threading.RLock()  # a signal handler may close what its thread is reading
         self._channel: Connection | SessionResponse | None = None
-        self._route: Route | None = None
+        self._proxied = False
         self._pid = os.getpid()
 
     # Sending
@@ -102,8 +103,9 @@ class Exchange:
         handled = sys.exc_info()[1]
         self._sent_at = time.monotonic()  # set again after sending
         try:
-            self._route = route = connections.route_to(request)
+            route = connections.route_to(request)
             self._secrets |= route.secrets
+            self._proxied = route.proxied
             if connections.needs_session(route):
                 self._move("sent")
                 ask = functools.partial(connections.ask_session, request, limits)
@@ -204,7 +206,7 @@ class Exchange:
         the connection serves again; else close it."""
         self.end_within(_GRACE_SECONDS)
         try:
-            while self._channel is not None and self._channel.can_hurry:
+            while self._channel is not None and self._channel.sock is not None:
                 self._receive(HTTPError)
         except OpenAIError:
             pass  # no end at hand
@@ -219,7 +221,7 @@ class Exchange:
             return
         channel, before = self._channel, self._move("left")
         if before == "reading" and channel is not None:
-            channel.shut_down()  # the reader closes it when it is awake
+            shut_down(channel.sock)  # the reader closes it when it is awake
         elif before:
             self._close_channel()
 
@@ -301,9 +303,7 @@ class Exchange:
         where, reason = f"[{self.where}]", self._reason(links)
         connecting = before == "connecting" or "NewConnectionError" in names
         tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
-        proxied = "ProxyError" in names or (
-            before == "connecting" and self._route is not None and self._route.proxied
-        )
+        proxied = "ProxyError" in names or (before == "connecting" and self._proxied)
         if self.state == "expired":
             return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
         if _is_timeout(links):
@@ -402,8 +402,7 @@ def _chain(error: BaseException, handled: BaseException | None) -> list[BaseExce
     handling when it called is not one of them, although Python chains it as well."""
     found: list[BaseException] = []
     waiting: list[Any] = [error]
-    while waiting and len(found) < 50:
-        link = waiting.pop(0)
+    for link in waiting:  # which grows
         if isinstance(link, BaseException) and not any(
             link is other for other in (handled, *found)
         ):
