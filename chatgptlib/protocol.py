@@ -59,6 +59,8 @@ class Body:
     The framing comes first, then each coding is undone, the last applied first.
     """
 
+    left_over: bytes = b""  # what came behind the end of the body
+
     def __init__(self, status: int, headers: Mapping[str, str], *, limit: int) -> None:
         transfer = _tokens(headers.get("transfer-encoding"))
         codings = [*_tokens(headers.get("content-encoding")), *transfer]
@@ -76,11 +78,6 @@ class Body:
         keep = "close" not in _tokens(headers.get("connection"))
         self.may_keep: bool = keep and self._framing.has_end
 
-    @property
-    def left_over(self) -> bytes:
-        """The bytes behind the end of the body."""
-        return self._framing.left_over
-
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes of the connection, b"" at its end; return what they add."""
         if not data and self._framing.has_end:
@@ -88,7 +85,7 @@ class Body:
         data = self._framing.feed(data)
         for coding in self._codings:
             data = coding.feed(data)
-        self.ended = self._framing.ended
+        self.ended, self.left_over = self._framing.ended, self._framing.left_over
         if self.ended and not all(coding.ended for coding in self._codings):
             raise Incomplete("the compressed data ends too early")
         return data
