@@ -198,7 +198,7 @@ class Exchange:
             raise Incomplete("closed by another thread")
         if body.ended:
             self._channel = None
-            channel.give_back(clean=body.may_keep and not body.left_over)
+            channel.give_back(clean=body.keep_alive and not body.trailing_data)
         return data
 
     def finish(self) -> None:

@@ -1,5 +1,5 @@
-"""The moves of an exchange are those of its table, and any split of the same bytes is the same
-body, or the same error."""
+"""An exchange moves only as its table says, and any split of the same bytes gives the same body,
+or the same error."""
 
 import gzip
 import zlib
@@ -30,7 +30,7 @@ def test_an_exchange_under_way_can_end_at_any_time(state, end):
     assert end in lib.MOVES[state]
 
 
-def test_only_who_reads_the_body_can_be_done():
+def test_only_a_thread_that_reads_the_body_can_finish_it():
     assert [state for state in lib.MOVES if "done" in lib.MOVES[state]] == ["reading"]
 
 
@@ -64,7 +64,7 @@ BODIES = [
     pytest.param(CHUNKED, in_chunks(TEXT, 1000), id="one-chunk"),
     pytest.param({**CHUNKED, "content-length": "5"}, in_chunks(TEXT), id="chunked-and-length"),
     pytest.param({"transfer-encoding": "Chunked"}, in_chunks(TEXT), id="capitals"),
-    pytest.param({"transfer-encoding": "chunked, chunked"}, in_chunks(TEXT), id="chunked-said-twice"),
+    pytest.param({"transfer-encoding": "chunked, chunked"}, in_chunks(TEXT), id="chunked-repeated"),
     pytest.param({"transfer-encoding": "chunked, gzip"}, in_chunks(ZIPPED), id="chunked-not-last"),
     pytest.param({**CHUNKED, "content-encoding": "chunked"}, in_chunks(TEXT), id="chunked-as-coding"),
     pytest.param(CHUNKED, in_chunks(TEXT).replace(b"7\r\n", b"7;a=b\r\n", 1), id="extension"),
@@ -72,9 +72,9 @@ BODIES = [
     pytest.param(CHUNKED, in_chunks(TEXT)[:-4] + b"\n\n", id="line-feeds-at-the-end"),
     pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(ZIPPED), id="gzip"),
     pytest.param({**CHUNKED, "content-encoding": "x-gzip"}, in_chunks(MEMBERS), id="members"),
-    pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(TEXT), id="gzip-that-is-none"),
+    pytest.param({**CHUNKED, "content-encoding": "gzip"}, in_chunks(TEXT), id="plain-declared-as-gzip"),
     pytest.param({**LENGTH, "transfer-encoding": "identity"}, TEXT, id="identity-and-length"),
-    pytest.param({**CHUNKED, "content-encoding": "utf-8"}, in_chunks(TEXT), id="coding-that-is-none"),
+    pytest.param({**CHUNKED, "content-encoding": "utf-8"}, in_chunks(TEXT), id="unknown-coding"),
     pytest.param({**CHUNKED, "content-encoding": "deflate"}, in_chunks(zlib.compress(TEXT)), id="zlib"),
     pytest.param({**CHUNKED, "content-encoding": "deflate"}, in_chunks(RAW), id="deflate"),
     pytest.param({"transfer-encoding": "gzip, chunked"}, in_chunks(ZIPPED), id="gzip-in-transfer"),
@@ -83,26 +83,26 @@ BODIES = [
 
 
 def fed(body, data, size):
-    """What the body gives for `data` in pieces of `size` bytes, up to its end."""
+    """The body that `data`, fed in pieces of `size` bytes, gives, and the bytes after its end."""
     found, at = b"", 0
     while not body.ended:
         found += body.feed(data[at : at + size])
         at += size
-    return found, body.left_over + data[at:]
+    return found, body.trailing_data + data[at:]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10**6])
 @pytest.mark.parametrize("behind", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["alone", "more-behind"])
 @pytest.mark.parametrize(("headers", "data"), BODIES)
-def test_any_split_gives_the_same_body_and_what_is_behind_it(headers, data, behind, size):
+def test_any_split_gives_the_same_body_and_the_same_trailing_data(headers, data, behind, size):
     body = lib.Body(200, headers, limit=10**6)
     assert fed(body, data + behind, size) == (TEXT, behind)
-    assert body.may_keep
+    assert body.keep_alive
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10**6])
 @pytest.mark.parametrize(("headers", "data"), BODIES)
-def test_a_body_that_ends_too_early_is_never_whole(headers, data, size):
+def test_a_truncated_body_is_an_error(headers, data, size):
     for cut in range(0, len(data), 1 + len(data) // 20):
         with pytest.raises((lib.Incomplete, lib.Undecodable)):
             fed(lib.Body(200, headers, limit=10**6), data[:cut], size)
@@ -110,23 +110,23 @@ def test_a_body_that_ends_too_early_is_never_whole(headers, data, size):
 
 @pytest.mark.parametrize("data", [ZIPPED[:-9], ZIPPED[:-1], ZIPPED[:11], ZIPPED[:1]])
 @pytest.mark.parametrize("size", [1, 10**6])
-def test_half_of_what_was_compressed_is_never_whole_though_its_frame_is(data, size):
+def test_truncated_compressed_data_is_an_error_though_its_framing_is_complete(data, size):
     headers = {"content-length": str(len(data)), "content-encoding": "gzip"}
     with pytest.raises(lib.Incomplete, match="compressed data ends too early"):
         fed(lib.Body(200, headers, limit=10**6), data, size)
 
 
-def test_without_a_frame_the_connection_ends_the_body_and_is_not_kept():
+def test_without_framing_the_body_ends_with_the_connection_which_is_not_kept():
     body = lib.Body(200, {"content-encoding": "gzip"}, limit=10**6)
     assert fed(body, ZIPPED, 5) == (TEXT, b"")
-    assert not body.may_keep
+    assert not body.keep_alive
 
 
 @pytest.mark.parametrize("size", [1, 10**6])
 @pytest.mark.parametrize(
     ("coding", "text"),
     [("identity", ZIPPED), ("utf-8", ZIPPED), ("gzip", b"a" + ZIPPED)],
-    ids=["identity", "charset", "gzip-that-is-none"],
+    ids=["identity", "charset", "plain-declared-as-gzip"],
 )
 def test_a_body_that_is_not_compressed_is_left_alone(coding, text, size):
     headers = {"content-length": str(len(text)), "content-encoding": coding}
@@ -134,7 +134,7 @@ def test_a_body_that_is_not_compressed_is_left_alone(coding, text, size):
 
 
 @pytest.mark.parametrize("behind", [bytes(9), b"\n", TEXT], ids=["padding", "line-feed", "text"])
-def test_what_follows_compressed_data_and_is_none_is_an_error(behind):
+def test_data_after_the_compressed_body_is_an_error(behind):
     data = ZIPPED + behind
     headers = {"content-length": str(len(data)), "content-encoding": "gzip"}
     with pytest.raises((lib.Incomplete, lib.Undecodable)):
@@ -142,14 +142,14 @@ def test_what_follows_compressed_data_and_is_none_is_an_error(behind):
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_some_answers_have_no_body_whatever_they_say(status):
+def test_some_statuses_have_no_body_whatever_the_headers_say(status):
     body = lib.Body(status, LENGTH, limit=10**6)
     assert body.ended
-    assert body.may_keep
+    assert body.keep_alive
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_more_than_the_limit_comes_out_of_no_layer(layers):
+def test_no_layer_of_compression_returns_more_than_the_limit(layers):
     data = bytes(10**7)
     for _ in range(layers):
         data = gzip.compress(data)
@@ -169,19 +169,19 @@ def test_more_than_the_limit_comes_out_of_no_layer(layers):
         b"0\r\n" + b"a: b\r\n" * 20_000,
     ],
 )
-def test_what_is_not_in_chunks_is_an_error(data):
+def test_invalid_chunks_are_an_error(data):
     with pytest.raises(lib.Incomplete):
         fed(lib.Body(200, CHUNKED, limit=10**6), data, 10**4)
 
 
 @pytest.mark.parametrize("value", ["", "-1", "1, 2", "1.0", "+5", "5 5", "٣"])
-def test_a_length_that_is_none_is_an_error(value):
+def test_a_content_length_that_is_not_one_number_is_an_error(value):
     with pytest.raises(lib.Incomplete):
         lib.Body(200, {"content-length": value}, limit=10**6)
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "compress", "x-compress"])
-def test_a_coding_that_nobody_asked_for_is_named(coding):
+def test_the_error_names_an_unsupported_coding(coding):
     body = lib.Body(200, {**LENGTH, "content-encoding": coding}, limit=10**6)
     with pytest.raises(lib.Undecodable, match=coding):
         body.feed(TEXT)
