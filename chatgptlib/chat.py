@@ -1,4 +1,4 @@
-"""The two functions that create a chat completion, and what a reply without a stream must hold.
+"""The two functions that create a chat completion, and the check of a reply that is no stream.
 
 https://platform.openai.com/docs/api-reference/chat
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _COMPLETIONS = "chat/completions"
 
-_BLANK = b"\xef\xbb\xbf \r\n"
+_BLANK = b"\xef\xbb\xbf \r\n"  # a byte order mark and white space
 _EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -44,7 +44,7 @@ class DataclassInstance(Protocol):
 
 
 ChatRequest = CreateChatCompletionRequest | Mapping[str, Any] | DataclassInstance
-"""What the create functions take: the library's request, any other dataclass, or a mapping."""
+"""A request for the functions here: CreateChatCompletionRequest, another dataclass, a mapping."""
 
 
 @overload
@@ -69,23 +69,24 @@ def create_chat_completion(
     *,
     into: type[Any] = CreateChatCompletionResponse,
 ) -> Any:
-    """Ask for an answer, and return the whole of it.
+    """Create a chat completion, and return the complete response.
 
-    `request` is a CreateChatCompletionRequest, another dataclass, or a mapping. `into` is
-    the class to read the answer into; `dict` gives the JSON as it came.
+    request: a CreateChatCompletionRequest, another dataclass, or a mapping
+    into: the class of the response, a dataclass or a TypedDict; `dict` for the JSON as it is
 
-    Raises ConfigError for a request that can't be sent, HTTPError when no whole answer
-    came, APIError when the server refused, DeserializeError when its answer is none.
+    Raises ConfigError for a request that cannot be sent, HTTPError if no complete reply
+    arrived, APIError if the server reported an error, DeserializeError if the reply is not a
+    chat completion.
     https://platform.openai.com/docs/api-reference/chat/create
     """
     body = request_members(request)
     if body.get("stream"):
-        raise ConfigError("stream=True is for create_chat_completion_stream()")
+        raise ConfigError("for stream=True, call create_chat_completion_stream()")
     read = decoder(into)
     content = encode(body)
 
     def read_answer(value: JSONValue) -> Any:
-        answer = _with_messages(value)
+        answer = _normalized_reply(value)
         return read(value if into is dict else answer)
 
     try:
@@ -118,18 +119,20 @@ def create_chat_completion_stream(
     *,
     into: type[Any] = CreateChatCompletionChunk,
 ) -> ChatCompletionStream[Any]:
-    """Ask for an answer, and return it as a stream of chunks.
+    """Create a chat completion, and return it as a stream of chunks.
 
-    The request is sent, and a refusal raised, here; see ChatCompletionStream for what
-    iterating raises. `request` and `into` are as for create_chat_completion; `into` is
-    the class of the chunks.
+    request: as for create_chat_completion; `stream` is set here
+    into: the class of each chunk; `dict` for its JSON
+
+    The request is sent here. An error before the stream begins is raised here, as by
+    create_chat_completion. See ChatCompletionStream for errors while iterating.
     https://platform.openai.com/docs/api-reference/chat-streaming
     """
     from .stream import ChatCompletionStream
 
     body = request_members(request)
     body["stream"] = True
-    decoder(into)  # a class that can't be read into is refused before anything is sent
+    decoder(into)  # raises ConfigError before anything is sent
     content = encode(body)
     try:
         exchange = send(client, "POST", _COMPLETIONS, content, accept=EVENT_STREAM)
@@ -140,50 +143,57 @@ def create_chat_completion_stream(
 
 
 def request_members(request: Any) -> dict[str, Any]:
-    """The keys of a request, which is a dataclass or a mapping, values as they are."""
+    """The JSON members of a request. Raises ConfigError for one of another type."""
     found = object_members(request)
     if found is None:
-        raise ConfigError(f"expected a dataclass or a mapping, not {type(request).__name__}")
+        raise ConfigError(f"a request is a dataclass or a mapping, not {type(request).__name__}")
     return found
 
 
-def _with_messages(value: JSONValue) -> Mapping[str, Any]:
-    """The JSON of a response with each choice's message and the usage in the API's own places.
+def _normalized_reply(value: JSONValue) -> Mapping[str, Any]:
+    """The JSON of a response, with the messages and the usage at the keys that the API documents.
 
-    A choice that says nothing is left out. Raises DeserializeError if no choice is left.
+    A choice without an answer is left out. Raises DeserializeError if no choice is left.
     """
     data = value if isinstance(value, dict) else {}
     choices = data.get("choices")
     found: list[Any] = []
     for choice in choices if isinstance(choices, list) else ():
-        if _says_something(choice):
+        if _has_answer(choice):
             reason = choice.get("finish_reason")
-            reason = None if reason == "null" else reason  # which some servers send as text
+            reason = None if reason == "null" else reason  # some servers send the text "null"
             found.append(in_form({**choice, "finish_reason": reason}, "message", "delta"))
     if not found:
         raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
     return with_usage({**data, "choices": found})
 
 
-def _says_something(choice: Any) -> TypeGuard[dict[str, Any]]:
+def _has_answer(choice: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a choice has a message, or only a finish reason, such as "content_filter".
+
+    Text under an unknown key may be an answer, and must not be dropped without an error.
+    """
     if not is_dict(choice):
         return False
-    if any(choice.get(form) is not None for form in ("message", "delta", "text")):
+    if any(choice.get(key) is not None for key in ("message", "delta", "text")):
         return True
     others = (choice[key] for key in choice if key not in ("index", "finish_reason"))
     return bool(choice.get("finish_reason")) and not any(isinstance(x, str) for x in others)
 
 
-# The reply to any of the completions' endpoints
+# Reading the reply of this or another endpoint for completions
 
 
 def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
-    """The object in the body of a reply, made by `read` from its JSON."""
+    """Read the body of a reply; `read` turns its JSON into the result.
+
+    Raises the error that the reply reports, or DeserializeError for a body that is not valid.
+    """
     pieces = exchange.iter_bytes(HTTPError)
     content = b""
     while len(content) < len("event:") and (piece := next(pieces, b"")):
         content = (content + piece).lstrip(_BLANK)
-    if content.startswith(_EVENT_FIELDS):  # a stream, unasked
+    if content.startswith(_EVENT_FIELDS):  # a stream that was not requested
         from .stream import collected
 
         value: JSONValue = collected(exchange, chain([content], exchange.iter_bytes())).to_dict()
@@ -203,11 +213,11 @@ def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
 
 
 def _with_partial(error: E, value: JSONValue, exchange: Exchange) -> E:
-    """`error` with as much of an answer as came beside it."""
+    """Return `error` with the response that came with it, if there is one, as its `partial`."""
     try:
-        response = decode(CreateChatCompletionResponse, _with_messages(exchange.redacted(value)))
+        response = decode(CreateChatCompletionResponse, _normalized_reply(exchange.redacted(value)))
     except DeserializeError:
-        return error  # nothing came
+        return error
     response.request_id, response.headers = error.request_id, error.headers or {}
     error.partial = response
     return error

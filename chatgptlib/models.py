@@ -1,19 +1,20 @@
-"""The objects of the API: requests, messages, responses, chunks, and the parts they hold.
+"""The objects of the API: requests, messages, responses, chunks and their parts.
 
 https://platform.openai.com/docs/api-reference/chat
 
-Rules that hold for all of them:
+For all of them:
 
-- A field at None is not sent, so the server's default applies. `False`, `0`, `""` and
-  `[]` are sent. After reading, None means that the key was missing or null.
-- Keys that a class does not name are in its `extra`. A field that is set wins over a key of
-  `extra`, which fills what is not set.
-- Values are not checked or converted: a new role or finish reason is kept as it came.
-- `to_dict()` gives the JSON object, `from_dict()` reads one.
+- A field at None is not sent, so that the server's default applies. `False`, `0`, `""` and
+  `[]` are sent. In an object that was read, None means that the key was missing or null.
+- `extra` holds the keys that a class has no field for. They are sent too, each unless a field
+  of that name is set.
+- Values are not checked or converted, so that new roles and finish reasons are kept.
+- `to_dict()` returns the JSON object, `from_dict()` reads one.
 
-The annotations here are evaluated at once, unlike those of the other modules, since `dataclass`
-and the codec would parse text at every start of a program. Slots make a class twice as slow to
-create; they are for what users write, where they find misspelt names, and for chunks.
+This module does not postpone the evaluation of annotations, as others do, since `dataclass` and
+the codec would have to parse each of them at the start of every program. Slots double the time
+to create a class. Two kinds of classes have them: those that users fill in, so that a misspelt
+attribute is an error, and the parts of a chunk, for speed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     class Picture(Protocol):
-        """An image of Pillow's, or what saves itself as one does."""
+        """An image of Pillow, or an object with the same `save` method."""
 
         def save(self, file: IO[bytes], format: str, /) -> object: ...
 
@@ -48,7 +49,7 @@ FILLED_DIRECTLY.add(__name__)
 
 
 class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
-    """Who says a message. Any other string does as well."""
+    """The author of a message. A plain string, such as "user", can be used instead."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
@@ -62,7 +63,10 @@ class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
 
 
 class Model:
-    """Names of models in use; any other text will do. https://platform.openai.com/docs/models"""
+    """Names of OpenAI's models. Any other name can be given as a string.
+
+    https://platform.openai.com/docs/models
+    """
 
     GPT_5_6_SOL = "gpt-5.6-sol"
     GPT_5_6_TERRA = "gpt-5.6-terra"
@@ -92,7 +96,7 @@ class Model:
 
 @dataclass(repr=False, eq=False)
 class FunctionCall(JSONObject):
-    """The function a model wants called. `arguments` is the text it wrote: often JSON."""
+    """The function that the model calls. `arguments` is its text, which may not be valid JSON."""
 
     name: str | None = None
     arguments: str | None = None
@@ -101,7 +105,7 @@ class FunctionCall(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class CustomToolCall(JSONObject):
-    """The custom tool a model wants called, with free text for it."""
+    """The custom tool that the model calls, with any text as its input."""
 
     name: str | None = None
     input: str | None = None
@@ -110,13 +114,13 @@ class CustomToolCall(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ToolCall(JSONObject):
-    """One call in an assistant's message, or a piece of one in a stream."""
+    """A tool call in an assistant's message, or a piece of one in a stream."""
 
     id: str | None = None
     type: str | None = None  # "function" or "custom"
     function: FunctionCall | None = None
     custom: CustomToolCall | None = None
-    index: int | None = None  # in a stream only: which call this is a piece of
+    index: int | None = None  # only in a stream: the call that this piece belongs to
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def _as_sent(self) -> dict[str, Any]:
@@ -127,7 +131,7 @@ class ToolCall(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ContentPart(JSONObject):
-    """A part of a message's content; `type` says which of the others is set.
+    """A part of a message's content. `type` names the field that is set.
     https://platform.openai.com/docs/api-reference/chat/create#chat-create-messages"""
 
     type: str | None = None  # "text", "image_url", "input_audio", "file" or "refusal"
@@ -141,7 +145,7 @@ class ContentPart(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class URLCitation(JSONObject):
-    """Where a piece of the text comes from; indexes count characters of the message."""
+    """The source of a part of the text. The indexes count characters of the message."""
 
     start_index: int | None = None
     end_index: int | None = None
@@ -152,7 +156,7 @@ class URLCitation(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class Annotation(JSONObject):
-    """A note on a message that was made with web search."""
+    """A note on a message, such as a source that a web search found."""
 
     type: str | None = None  # "url_citation"
     url_citation: URLCitation | None = None
@@ -161,7 +165,7 @@ class Annotation(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ChatCompletionAudio(JSONObject):
-    """A spoken answer. To refer to it later, a message needs its `id` alone."""
+    """A spoken answer. In a later request, its `id` stands for it."""
 
     id: str | None = None
     data: str | None = None  # base64, in the format the request asked for
@@ -172,22 +176,22 @@ class ChatCompletionAudio(JSONObject):
 
 @dataclass(repr=False, eq=False, slots=True)
 class ChatMessage(JSONObject):
-    """One message of a chat, to the server or from it.
+    """A message of a chat, to the server or from it.
 
-    Write `ChatMessage("user", "Hello")` or `ChatMessage.user("Hello")`: the role comes
-    first. Without one it is a TypeError, and so is a role alone that is not in ChatRole,
-    since `ChatMessage("Hello")` has its text in the place of the role. `from_dict` reads any
-    role, and a message without one as the assistant's.
+    Write `ChatMessage.user("Hello")` or `ChatMessage("user", "Hello")`. A message without a
+    role is a TypeError. So is a message that has only a role which is not in ChatRole, since
+    `ChatMessage("Hello")` would be a message without content. `from_dict` accepts any role; a
+    message without one is the assistant's.
 
-    An answer's message goes back into the next request as the API takes it there: a spoken
-    answer as its id, notes of a search not at all, keys of the server's own as they came.
+    The message of a response can be put into the next request. It is sent as the API accepts
+    it there: audio as its id, without annotations, and with the server's own keys.
     """
 
     role: ChatRole | str = field(default="", metadata={WHEN_MISSING: ChatRole.ASSISTANT})
     content: str | Sequence[ContentPart | Mapping[str, Any]] | None = None
-    name: str | None = None  # tells participants of one role apart
-    tool_calls: list[ToolCall] | None = None  # from the assistant
-    tool_call_id: str | None = None  # to the assistant: the call this answers
+    name: str | None = None  # distinguishes participants that have the same role
+    tool_calls: list[ToolCall] | None = None  # of the assistant
+    tool_call_id: str | None = None  # of a tool's message: the call that it answers
     refusal: str | None = None
     annotations: list[Annotation] | None = None
     audio: ChatCompletionAudio | None = None
@@ -202,12 +206,12 @@ class ChatMessage(JSONObject):
 
     @classmethod
     def system(cls, text: str) -> "Self":
-        """Instructions that hold for the whole chat."""
+        """A message with instructions for the complete chat."""
         return cls(ChatRole.SYSTEM, text)
 
     @classmethod
     def developer(cls, text: str) -> "Self":
-        """Instructions, under the name that newer OpenAI models give them."""
+        """A message with instructions, as newer models of OpenAI call it."""
         return cls(ChatRole.DEVELOPER, text)
 
     @classmethod
@@ -220,16 +224,16 @@ class ChatMessage(JSONObject):
         files: "Media | Iterable[Media]" = (),
         detail: str | None = None,
     ) -> "Self":
-        """What the person says and shows.
+        """A message of the user: text, and if needed images, audio and files, one or several.
 
-        An image, an audio clip or a file is a path, bytes, an open binary file, a data: URL
-        or a part in the API's own form; an image also an http(s) URL or an image of Pillow's,
-        a file also the id of an uploaded one. Each may be one or several. A path is read at
-        once. `detail` ("low", "high", "auto") is how closely a model looks at the images,
-        parts of your own excepted.
+        Each of these can be a path (which is read at once), bytes, an open binary file, a
+        data: URL, or a part as in the API. An image can also be an http(s) URL or an image of
+        Pillow, a file also the id of an uploaded file. `detail` ("low", "high" or "auto") is
+        the resolution at which the model looks at the images, except for parts as in the API.
 
-        Raises ConfigError for what can't be read, and for what by its first bytes is no PNG,
-        JPEG, GIF or WebP (images), no WAV or MP3 (audio), or a file of no known kind.
+        Raises ConfigError for a file that cannot be read, for an image that is not PNG, JPEG,
+        GIF or WebP by its first bytes, for audio that is not WAV or MP3, and for a file of an
+        unknown type.
         https://platform.openai.com/docs/guides/images-vision
         """
         if all(type(given) is tuple and not given for given in (images, audio, files)):
@@ -240,27 +244,27 @@ class ChatMessage(JSONObject):
 
     @classmethod
     def assistant(cls, text: str) -> "Self":
-        """What the model said, or is to be taken as having said."""
+        """A message of the model, or an example of one."""
         return cls(ChatRole.ASSISTANT, text)
 
     @classmethod
     def tool(cls, tool_call_id: str, content: str) -> "Self":
-        """The result of the tool call with that id."""
+        """A message with the result of a tool call."""
         return cls(ChatRole.TOOL, content, tool_call_id=tool_call_id)
 
     @property
     def text(self) -> str:
-        """The text of the message: its content, or its parts of type text. Never raises."""
+        """The text of the message: its content, or the text parts of that. Never raises."""
         return text_of(self.content or self.extra.get("content"))
 
     @property
     def reasoning(self) -> str:
-        """The reasoning that some servers send beside the answer; "" where there is none."""
+        """The reasoning that some servers send with the answer; "" if there is none."""
         return reasoning_of(self.extra, self.content)
 
     def _finish_members(self, found: dict[str, Any]) -> None:
         if self.tool_calls or self.function_call:
-            found.setdefault("content", None)  # many servers refuse a call without the key
+            found.setdefault("content", None)  # many servers reject calls without the key
 
     def _as_sent(self) -> dict[str, Any]:
         found = members(self)
@@ -271,60 +275,60 @@ class ChatMessage(JSONObject):
             found["audio"] = {"id": self.audio.id}
         found = {name: value for name, value in found.items() if value != []}
         if not found.keys() & {"content", "refusal", "audio"}:
-            found["content"] = ""  # the API takes null only beside a call
+            found["content"] = ""  # the API accepts null only in a message with calls
         return found
 
 
 @dataclass(repr=False, eq=False, slots=True, kw_only=True)
 class CreateChatCompletionRequest(JSONObject):
-    """The body of `POST /chat/completions`, with all the parameters it documents.
+    """A request for a chat completion, with all the parameters that the API documents.
     https://platform.openai.com/docs/api-reference/chat/create
 
-    A parameter left at None is not sent. A misspelt one is a TypeError; a value that JSON
+    A parameter at None is not sent. An unknown parameter is a TypeError. A value that JSON
     cannot represent is a ConfigError when the request is sent.
 
-    model: name of the model, as in `Model`
+    model: name of the model, such as "gpt-4o-mini"; see `Model`
     messages: the chat so far, oldest first: at least one ChatMessage or mapping
 
-    max_completion_tokens: most tokens to write in each choice, those of the reasoning included
-    max_tokens: the same under its older name; deprecated by OpenAI, known to most other servers
-    temperature: randomness, 0 to 2 (default 1); at 0 nearly the same answer each time
-    top_p: choose among the likeliest tokens, up to this probability: 0 to 1 (default 1)
+    max_completion_tokens: limit on the tokens of each choice, including those of the reasoning
+    max_tokens: the same under its older name; deprecated by OpenAI, used by most other servers
+    temperature: randomness, 0 to 2 (default 1); at 0 the answer is nearly the same each time
+    top_p: use only the likeliest tokens, up to this total probability: 0 to 1 (default 1)
     frequency_penalty: -2 to 2; above 0, a token is less likely the more often it was used
-    presence_penalty: -2 to 2; above 0, a token is less likely once it was used
-    logit_bias: for each token id, -100 to 100: how much likelier it is; -100 bans the token
-    stop: one to four texts, before which the answer ends
-    n: number of choices, 1 to 128 (default 1); the tokens of each are billed
-    seed: an integer; the same seed gives the same answer, as far as possible; deprecated
+    presence_penalty: -2 to 2; above 0, a token is less likely if it was used before
+    logit_bias: maps token ids to a bias of -100 to 100; at -100 a token is never used
+    stop: one to four texts; the answer ends before the first of them
+    n: number of choices, 1 to 128 (default 1); the tokens of all of them are billed
+    seed: an integer; with the same seed the answer is the same if possible; deprecated
     reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max"
     verbosity: length of the answer: "low", "medium" (default) or "high"
     response_format: {"type": "json_object"}, or a JSON schema: see json_schema()
-    modalities: what to answer with: ["text"] (default), or ["text", "audio"]
-    audio: how to speak: {"voice": "alloy", "format": "mp3"}; needed for the modality "audio"
-    prediction: {"type": "content", "content": text that most of the answer will repeat}
+    modalities: types of output: ["text"] (default), or ["text", "audio"]
+    audio: {"voice": "alloy", "format": "mp3"}, for example; required for the modality "audio"
+    prediction: {"type": "content", "content": text that will make up most of the answer}
     logprobs: True to get the log probability of each token
-    top_logprobs: number of likeliest tokens to get at each place, 0 to 20; needs logprobs
+    top_logprobs: number of likeliest tokens to get at each position, 0 to 20; needs logprobs
 
     tools: functions and custom tools that the model may call: see function_tool()
-    tool_choice: "none", "auto" (default), "required", or the one tool to call, as a mapping
+    tool_choice: "none", "auto" (default), "required", or a mapping that names the tool to call
     parallel_tool_calls: False for at most one call in an answer (default True)
-    web_search_options: search the web; {"search_context_size": "low", "medium" or "high"}
+    web_search_options: {"search_context_size": "low", "medium" or "high"}; searches the web
     functions: 1 to 128 functions; deprecated: use tools
     function_call: "none", "auto", or {"name": ...}; deprecated: use tool_choice
 
-    stream: leave it out: create_chat_completion_stream() sets it
+    stream: do not set it; create_chat_completion_stream() does
     stream_options: {"include_usage": True} to get the usage at the end of a stream
-    store: True to keep the completion at the server (default False)
-    metadata: up to 16 pairs of text to find it by: keys of 64 characters, values of 512
+    store: True to keep the completion on the server (default False)
+    metadata: up to 16 pairs of texts to find it by; keys up to 64 characters, values up to 512
     service_tier: price and speed: "auto" (default), "default", "flex", "scale", "priority", "fast"
-    prompt_cache_key: the same text for requests that begin alike, so that they share a cache
+    prompt_cache_key: a text that requests with the same beginning share, to share a cache
     prompt_cache_options: {"mode": "implicit" or "explicit", "ttl": "30m"}
     prompt_cache_retention: "in_memory" or "24h"; deprecated: use prompt_cache_options
-    safety_identifier: the end user, as a hash of the name: up to 64 characters
+    safety_identifier: identifies the end user, such as a hash of the name; up to 64 characters
     moderation: how to moderate the prompt and the answer: {"model": ..., "policy": ...}
-    user: the end user; deprecated: use safety_identifier and prompt_cache_key
+    user: identifies the end user; deprecated: use safety_identifier and prompt_cache_key
 
-    extra: parameters that are not in this list, by name: sent as they are, unless a field is set
+    extra: other parameters by name, sent as they are
     """
 
     model: str
@@ -369,7 +373,7 @@ class CreateChatCompletionRequest(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class TokenLogprob(JSONObject):
-    """A token, its log probability, and the likeliest tokens in its place."""
+    """A token, its log probability, and the likeliest tokens at its position."""
 
     token: str | None = None
     logprob: float | None = None
@@ -380,7 +384,7 @@ class TokenLogprob(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ChatCompletionLogprobs(JSONObject):
-    """The log probabilities of a choice's tokens."""
+    """The log probabilities of the tokens of a choice."""
 
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
@@ -389,7 +393,7 @@ class ChatCompletionLogprobs(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class CompletionTokensDetails(JSONObject):
-    """What the tokens of an answer were."""
+    """The tokens of an answer by their kind."""
 
     reasoning_tokens: int | None = None
     audio_tokens: int | None = None
@@ -401,7 +405,7 @@ class CompletionTokensDetails(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class PromptTokensDetails(JSONObject):
-    """What the tokens of a prompt were."""
+    """The tokens of a prompt by their kind."""
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -413,7 +417,7 @@ class PromptTokensDetails(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ChatCompletionUsage(JSONObject):
-    """The tokens a call is billed for. In a stream the last one told holds for all of it."""
+    """The number of tokens that a call used. In a stream, the last usage counts."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -425,7 +429,7 @@ class ChatCompletionUsage(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ChatCompletionChoice(JSONObject):
-    """One answer of the `n` asked for."""
+    """One of the `n` answers that were requested."""
 
     index: int | None = None
     message: ChatMessage = field(default_factory=lambda: ChatMessage(ChatRole.ASSISTANT))
@@ -438,18 +442,19 @@ class ChatCompletionChoice(JSONObject):
 
 
 class _FromHTTP:
-    """What came beside the JSON: no fields, or web services would pass it on to browsers."""
+    """Values of the HTTP response. They are not fields, since a web service that returns a
+    response object would send them to its own clients."""
 
-    request_id: str | None = None  # the server's name for the request, to quote to its support
-    headers: Mapping[str, str] = MappingProxyType({})  # of the HTTP response: rate limits and more
+    request_id: str | None = None  # identifies the request to the server's support
+    headers: Mapping[str, str] = MappingProxyType({})  # rate limits and more
 
 
 @dataclass(repr=False, eq=False)
 class CreateChatCompletionResponse(JSONObject, _FromHTTP):
-    """A whole answer. https://platform.openai.com/docs/api-reference/chat/object
+    """A complete response. https://platform.openai.com/docs/api-reference/chat/object
 
-    `request_id` and `headers` are those of the HTTP response. They are no fields: `asdict`,
-    `to_dict`, comparison and the repr pass over them, copies and pickles keep them.
+    `request_id` and `headers` are those of the HTTP response. They are not fields: copies and
+    pickles include them; `asdict`, `to_dict`, `==` and the repr do not.
     """
 
     choices: list[ChatCompletionChoice]
@@ -468,13 +473,13 @@ class CreateChatCompletionResponse(JSONObject, _FromHTTP):
 
     @property
     def text(self) -> str:
-        """The text of the first choice; "" where there is none. Never raises."""
+        """The text of the first choice; "" if there is none. Never raises."""
         return self.choices[0].message.text if self.choices else ""
 
 
 @dataclass(repr=False, eq=False, slots=True)
 class ChatCompletionDelta(JSONObject):
-    """What a chunk adds to the message of a choice."""
+    """The part of a choice's message that a chunk adds."""
 
     role: str | None = None
     content: str | None = None
@@ -485,18 +490,18 @@ class ChatCompletionDelta(JSONObject):
 
     @property
     def text(self) -> str:
-        """The text this adds; "" where there is none. Never raises."""
+        """The text that this adds; "" if there is none. Never raises."""
         return text_of(self.content or self.extra.get("content"))
 
     @property
     def reasoning(self) -> str:
-        """The reasoning this adds, where a server sends it; "" where there is none."""
+        """The reasoning that this adds, on servers that send it; "" if there is none."""
         return reasoning_of(self.extra, self.content)
 
 
 @dataclass(repr=False, eq=False, slots=True)
 class ChatCompletionChunkChoice(JSONObject):
-    """What a chunk adds to one choice."""
+    """The part of a choice that a chunk adds."""
 
     index: int | None = None
     delta: ChatCompletionDelta = field(default_factory=ChatCompletionDelta)
@@ -510,7 +515,7 @@ class ChatCompletionChunkChoice(JSONObject):
 
 @dataclass(repr=False, eq=False, slots=True)
 class CreateChatCompletionChunk(JSONObject):
-    """A piece of a streamed answer. `choices` may be empty, as beside the usage.
+    """A piece of a streamed response. The chunk with the usage may have no choices.
     https://platform.openai.com/docs/api-reference/chat-streaming"""
 
     choices: list[ChatCompletionChunkChoice] = field(default_factory=list[Any])
@@ -522,17 +527,16 @@ class CreateChatCompletionChunk(JSONObject):
     service_tier: str | None = None
     system_fingerprint: str | None = None  # deprecated
     moderation: dict[str, Any] | None = None
-    obfuscation: str | None = None  # padding, against eavesdroppers who count bytes
+    obfuscation: str | None = None  # padding, so that the size of a packet reveals less of the text
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
     def _normalize(data: Mapping[str, Any]) -> Mapping[str, Any]:
-        if data.get("object") == "chat.completion":  # a whole answer where a stream was asked for
+        if data.get("object") == "chat.completion":  # a response in place of a stream
             data = {**data, "object": "chat.completion.chunk"}
         return with_usage(data)
 
     @property
     def text(self) -> str:
-        """The text this adds to the first choice; "" where there is none. Never raises."""
-        first = (c.delta.text for c in self.choices if not index_of(c.index))
-        return "".join(first)
+        """The text that this adds to the first choice; "" if there is none. Never raises."""
+        return "".join(c.delta.text for c in self.choices if not index_of(c.index))
