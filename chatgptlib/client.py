@@ -69,7 +69,7 @@ _log = logging.getLogger(__name__)
 
 
 class OpenAIClient:
-    """A connection to an API: its address, the key, and how long to wait for it.
+    """The settings for requests to an API: its address, the key, timeouts and retries.
 
     One client serves any number of threads, and can be used after a fork. It keeps
     connections open between calls; `close()` or the end of a `with` block closes them. Its
@@ -80,8 +80,8 @@ class OpenAIClient:
         api.openai.com needs a key; without one, none is sent.
     base_url: the address of the API, with its `/v1`. The default is OPENAI_BASE_URL, then
         https://api.openai.com/v1.
-    organization, project: sent to OpenAI. The default is OPENAI_ORG_ID and OPENAI_PROJECT_ID;
-        "" sends none.
+    organization, project: ids that OpenAI bills. The default is OPENAI_ORG_ID and
+        OPENAI_PROJECT_ID; "" sends none.
     timeout: seconds to wait for a connection, and between two reads or writes: a number for
         both, or a pair. None means (10, 600), `math.inf` no limit.
     deadline: seconds for a complete call: name lookup, retries, waits and the stream. None

@@ -37,7 +37,7 @@ class JSONObject:
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object as plain dicts and lists, with the fields that are not None.
+        """Return the JSON object as plain dicts and lists, without the fields at None.
 
         Raises ConfigError for a value that JSON cannot represent.
         """

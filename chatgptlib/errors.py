@@ -1,7 +1,7 @@
 """Every error that this library raises, and what each one carries.
 
     OpenAIError
-    ├── ConfigError               a setting or a request is wrong; nothing was sent
+    ├── ConfigError               a setting, a request or a call is not valid
     ├── HTTPError                 no complete reply arrived: connection, TLS, reset
     │   ├── RequestTimeoutError       a connect, read or total time limit ran out
     │   └── StreamInterruptedError    the stream ended early: .partial
@@ -57,7 +57,7 @@ class OpenAIError(Exception):
 
 
 class ConfigError(OpenAIError):
-    """A setting, a request or a file cannot be used. The request was not sent."""
+    """A setting, a request, a file or a call is not valid. An invalid request is not sent."""
 
 
 class HTTPError(OpenAIError):
@@ -225,17 +225,9 @@ _CLASS_OF: dict[Any, type[APIError]] = {
 }
 _NO_QUOTA = re.compile("(?i)insufficient_?(user_)?(quota|balance|credit|fund)|billing_hard_limit")
 
-# The keys that servers use for the code and the message of an error, in lower case.
+# The keys that servers use for the code and the text of an error, in lower case.
 CODE_KEYS = ("code", "error_code", "errorcode", "errcode", "__type", "status_code")
-MESSAGE_KEYS = (
-    "message",
-    "msg",
-    "error_msg",
-    "errmsg",
-    "error_message",
-    "errormessage",
-    "status_msg",
-)
+TEXT_KEYS = ("message", "msg", "error_msg", "errmsg", "error_message", "errormessage", "status_msg")
 
 _EXCERPT = 1000  # characters of a body in a message; `.body` has all of it
 
@@ -331,14 +323,14 @@ def _message_in(value: JSONValue, depth: int = 0) -> str:
         named = lower_keys(value)
         if isinstance(metadata := value.get("metadata"), dict):
             named["raw"] = metadata.get("raw")  # where OpenRouter puts the provider's message
-        keys = ("error", "message", "detail", "title", "errors", "base_resp", *MESSAGE_KEYS, "raw")
+        keys = ("error", "message", "detail", "title", "errors", "base_resp", *TEXT_KEYS, "raw")
         texts = filter(None, (_message_in(named.get(key), depth + 1) for key in keys))
         if message := ": ".join(dict.fromkeys(texts)):
             return excerpt(message)
     try:
         return excerpt(json.dumps(value, ensure_ascii=False))
-    except (TypeError, ValueError, RecursionError):
-        return excerpt(repr(type(value)))
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _text_of_page(page: str) -> str:

@@ -49,7 +49,11 @@ FILLED_DIRECTLY.add(__name__)
 
 
 class ChatRole(str, Enum):  # not StrEnum, which Python 3.10 lacks
-    """The author of a message. A plain string, such as "user", can be used instead."""
+    """The author of a message. A plain string, such as "user", can be used instead.
+
+    SYSTEM and DEVELOPER messages give instructions, USER messages are the person's, ASSISTANT
+    messages the model's, and TOOL messages the results of tool calls.
+    """
 
     SYSTEM = "system"
     DEVELOPER = "developer"

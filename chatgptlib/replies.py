@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from .errors import (
     CODE_KEYS,
-    MESSAGE_KEYS,
+    TEXT_KEYS,
     APIError,
     DeserializeError,
     JSONValue,
@@ -44,7 +44,7 @@ def find_error(data: JSONValue) -> dict[str, Any] | None:
     These are errors: an `error` that is not empty, a `base_resp` whose code is not a success,
     a choice that has an `error` or whose finish reason names a failure. If the object has no
     choices, these are errors too: a type or status that names a failure, `success: false`,
-    and the keys of CODE_KEYS and MESSAGE_KEYS, unless a code means success.
+    and the keys of CODE_KEYS and TEXT_KEYS, unless a code means success.
     """
     if isinstance(data, list):  # some gateways send a list that holds the error
         return next((found for item in data if (found := find_error(item))), None)
@@ -75,7 +75,7 @@ def _is_error_object(data: dict[str, JSONValue]) -> bool:
     codes = [str(named[key]).lower() for key in CODE_KEYS if named.get(key) is not None]
     if any(codes):
         return not _NO_ERROR.issuperset(codes)
-    texts = (named.get(key) for key in MESSAGE_KEYS)  # one that is an object is the model's message
+    texts = (named.get(key) for key in TEXT_KEYS)  # one that is an object is the model's message
     return bool(
         any(isinstance(text, str) and text for text in texts)
         or named.get("detail")
