@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -144,34 +143,29 @@ def _dump(value: Any, encoder: json.JSONEncoder) -> str:
     try:
         return encoder.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        reason = str(error)
+        fault = error
     try:
-        path, reason = _find_fault(value, "$") or ("$", reason)
+        path, fault = _find_fault(value, "$", fault, encoder)
     except RecursionError:
-        path, reason = "$", "nested too deeply, or inside itself"
-    raise ConfigError(f"cannot be sent as JSON: {path}: {reason}")
+        path, fault = "$", ValueError("nested too deeply, or inside itself")
+    raise ConfigError(f"cannot be sent as JSON: {path}: {fault}")
 
 
-def _find_fault(value: Any, path: str) -> tuple[str, str] | None:
-    """The path of the first value that is not JSON, and the reason, for an error message."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return None
-    if isinstance(value, float):
-        return None if math.isfinite(value) else (path, f"{value} is not a JSON number")
-    if is_list(value):
-        faults = (_find_fault(item, f"{path}[{i}]") for i, item in enumerate(value))
-        return next(filter(None, faults), None)
-    if is_dict(value):
-        for key, item in value.items():
-            if not isinstance(key, (str, int, float)) and key is not None:
-                return path, f"a key of type {type(key).__name__}; JSON keys are strings"
-            if fault := _find_fault(item, f"{path}.{key}"):
-                return fault
-        return None
-    try:
-        return _find_fault(as_json(value), path)
-    except TypeError as error:
-        return path, str(error)
+def _find_fault(
+    value: Any, path: str, fault: Exception, encoder: json.JSONEncoder
+) -> tuple[str, Exception]:
+    """The path of the first value that is not JSON, and the exception for it."""
+    members = object_members(value)
+    if members is None:
+        places = [(f"{path}[{i}]", item) for i, item in enumerate(value if is_list(value) else ())]
+    else:
+        places = [(f"{path}.{key}", item) for key, item in members.items()]
+    for place, item in places:
+        try:
+            encoder.encode(item)
+        except (TypeError, ValueError) as error:
+            return _find_fault(item, place, error, encoder)
+    return path, fault
 
 
 @functools.cache

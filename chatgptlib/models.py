@@ -534,11 +534,7 @@ class CreateChatCompletionChunk(JSONObject):
     obfuscation: str | None = None  # padding, so that the size of a packet reveals less of the text
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    @staticmethod
-    def _normalize(data: Mapping[str, Any]) -> Mapping[str, Any]:
-        if data.get("object") == "chat.completion":  # a response in place of a stream
-            data = {**data, "object": "chat.completion.chunk"}
-        return with_usage(data)
+    _normalize = staticmethod(with_usage)
 
     @property
     def text(self) -> str:
