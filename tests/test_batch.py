@@ -149,7 +149,7 @@ def test_a_failure_is_tried_again_before_its_line_is_given_up(files):
 
 def test_a_429_holds_all_requests_back_and_no_line_is_lost(files):
     source, target = files
-    numbered(source, 20)
+    numbered(source, 8)
     state = {"open_at": 0.0, "too_early": 0}
 
     def one_at_a_time(body):
@@ -163,8 +163,8 @@ def test_a_429_holds_all_requests_back_and_no_line_is_lost(files):
     with BatchServer(one_at_a_time) as server:
         done = run(source, target, "-j", "4", "--base-url", server.url)
     assert done.returncode == 0
-    assert sorted(ids_in(target)) == list(range(1, 21))
-    assert state["too_early"] < 60  # of three workers that come too early each time
+    assert sorted(ids_in(target)) == list(range(1, 9))
+    assert state["too_early"] < 24  # of three workers that come too early each time
     assert "429" not in done.stderr
 
 
@@ -231,7 +231,7 @@ def test_errors_in_out_are_asked_again_only_with_retry_errors(files):
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_five_equal_errors_stop_the_batch_and_are_shown_once(files, jobs):
     source, target = files
-    numbered(source, 200)
+    numbered(source, 40)
     numbers = iter(range(1000))
 
     def no_such_model(body):
@@ -252,7 +252,7 @@ def test_five_equal_errors_stop_the_batch_and_are_shown_once(files, jobs):
     with BatchServer() as server:
         done = run(source, target, "-m", "right", "--retry-errors", "--base-url", server.url)
     assert done.returncode == 0
-    assert sorted(ids_in(target)) == list(range(1, 201))
+    assert sorted(ids_in(target)) == list(range(1, 41))
 
 
 def test_equal_errors_with_answers_between_them_do_not_stop_it(files):
@@ -469,8 +469,8 @@ def terminal():
 
 def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
     source, target = files
-    numbered(source, 40)
-    told = {"1": refusal(400, "long"), "2": cut(), "3": refusal(429, **{"retry-after": 2})}
+    numbered(source, 20)
+    told = {"1": refusal(400, "long"), "2": cut(), "3": refusal(429, **{"retry-after": 1})}
     with (
         BatchServer(lambda body: told.pop(question(body), "ok")) as server,
         terminal(
@@ -480,10 +480,10 @@ def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
         screen.until("chatgptlib: id 1: 400: long")
         shown = screen.until("held back by a 429 for ")
         assert re.search(
-            r"\r2/40, 1 errors, 1 cut off, [0-9.]+/s, 0:[0-9:]+ left, held back", shown
+            r"\r2/20, 1 errors, 1 cut off, [0-9.]+/s, 0:[0-9:]+ left, held back", shown
         )
-        assert "40/40" in screen.until("\r\n")
-        screen.until("chatgptlib: 40 lines: 39 answered, 1 errors\r\n")
+        assert "20/20" in screen.until("\r\n")
+        screen.until("chatgptlib: 20 lines: 19 answered, 1 errors\r\n")
         assert screen.ended() == 1
 
 

@@ -1,24 +1,21 @@
 """`chatgptlib serve`: the offline server for a program in any language."""
 
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from . import lib
+from . import commands, lib
 
 pytestmark = pytest.mark.skipif(
     lib.name != "chatgptlib", reason="the command line is the package's"
 )
 
-ROOT = Path(__file__).parent.parent
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Say hi."}]}
 SCRIPT = {
     "replies": [
@@ -48,9 +45,8 @@ def command(*arguments):
 @contextmanager
 def serving(*arguments):
     """A server as a process: its URL, and `told`, where its exit code and stderr will be."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
     told = []
     try:
@@ -161,9 +157,7 @@ def test_a_key_and_a_port_can_be_chosen():
     ],
 )
 def test_a_script_that_is_none_is_wrong_usage(script, content, words):
-    done = subprocess.run(
-        command("--script", script(content)), capture_output=True, text=True, timeout=60, cwd=ROOT
-    )
+    done = commands.run("serve", "--script", script(content))
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
@@ -172,8 +166,6 @@ def test_a_script_that_is_none_is_wrong_usage(script, content, words):
 def test_a_port_that_is_taken_is_wrong_usage():
     with lib.OfflineServer() as server:
         port = server.url.removesuffix("/v1").rpartition(":")[2]
-        done = subprocess.run(
-            command("--port", port), capture_output=True, text=True, timeout=60, cwd=ROOT
-        )
+        done = commands.run("serve", "--port", port)
     assert done.returncode == 2
     assert "in use" in done.stderr

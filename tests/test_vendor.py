@@ -691,8 +691,11 @@ def test_its_errors_pickle_under_its_name(copy, name):
     assert again.args == ("words",)
 
 
-@EITHER
-@pytest.mark.parametrize("home", ["", "_vendor", "_vendor/deep"])
+@pytest.mark.parametrize(
+    ("home", "text"),
+    [("", CORE_TEXT), ("_vendor", TEXT), ("_vendor/deep", CORE_TEXT)],
+    ids=["beside", "in-a-package", "deeper"],
+)
 def test_with_requests_beside_it_it_answers_in_any_package(tmp_path, home, text):
     (tmp_path / "app" / home).mkdir(parents=True)
     for folder in {tmp_path / "app", tmp_path / "app" / home}:
