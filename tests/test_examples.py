@@ -336,6 +336,7 @@ def vendored(tmp_path, monkeypatch):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.gate
 def test_the_package_with_the_file_passes_its_own_test(vendored):
     done = run(sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert "2 passed" in done.stdout, done.stdout + done.stderr

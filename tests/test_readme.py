@@ -194,6 +194,7 @@ def test_the_bot_with_tools_remembers_in_a_second_process_what_they_told_the_fir
 
 
 @pytest.mark.skipif(lib.name != "chatgptlib", reason="the server is the package's")
+@pytest.mark.gate
 def test_the_fixture_serves_a_test(tmp_path):
     code = next(code for code in PYTHON if "@pytest.fixture" in code)
     request = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
