@@ -1,9 +1,9 @@
-"""The tests, and the one place through which they take the library.
+"""The tests, and `lib`, through which they use the library.
 
-`lib.NAME` is any top-level name of the library, whichever of its modules holds it. The
-same suite tests a copy in one file: name its module in CHATGPTLIB_UNDER_TEST. Where the
-file was made without some extras, the tests that need one of them are skipped: those that
-ask for a name that is not there, and those that make the core say that it needs an extra.
+`lib.NAME` is any top-level name of the library, in any of its modules. The same tests run
+on a copy in one file, whose module CHATGPTLIB_UNDER_TEST names. A file may lack extras: a
+test is skipped if it uses a name of a missing extra, or if the core raises the ConfigError
+which says that an extra is missing.
 """
 
 import functools
@@ -22,7 +22,7 @@ _root = importlib.import_module(os.environ.get("CHATGPTLIB_UNDER_TEST", "chatgpt
 
 
 def _is_partial():
-    """Whether the library is a file that was made without some of the extras."""
+    """Whether the library is a file that lacks extras."""
     if hasattr(_root, "__path__"):
         return False
     made = re.search(r"(?m)^# Made by `(.*) -o FILE`", Path(_root.__file__).read_text("utf-8"))
@@ -34,7 +34,7 @@ def _skip(needed):
 
 
 class Library:
-    """The names of all the library's modules in one place, as a single file has them."""
+    """The names of all modules of the library as attributes of one object."""
 
     def __init__(self):
         self.modules = [_root]
@@ -58,7 +58,7 @@ class Library:
 
 
 def _skip_where_an_extra_is_needed():
-    """Skip a test when the core refuses what an extra would do, whoever catches that."""
+    """Skip a test when the core raises the error of a missing extra, even if it is caught."""
     refuse = _root.ConfigError.__init__
 
     @functools.wraps(refuse)
@@ -71,12 +71,12 @@ def _skip_where_an_extra_is_needed():
 
 
 def _offline_server():
-    """The two modules of the offline server, for a copy in one file that comes without them."""
+    """The modules of the offline server, which the tests of a file without extras need too."""
     folder = Path(__file__).parent.parent / "chatgptlib" / "extras"
     for name in ("offline_replies", "offline"):
         path = folder / f"{name}.py"
         from_core = re.findall(r"^ *from \.\.(\w+) import", path.read_text("utf-8"), re.M)
-        for other in ("extras", *from_core):  # what it is in, and what it imports from
+        for other in ("extras", *from_core):  # its package, and the modules that it imports
             sys.modules[f"{_root.__name__}.{other}"] = _root
         spec = importlib.util.spec_from_file_location(f"{_root.__name__}.extras.{name}", path)
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -85,14 +85,14 @@ def _offline_server():
 
 
 def waits_of(client):
-    """Make the retries of a client wait no time; the list of the waits, in seconds."""
+    """Let the retries of a client not wait. Returns the list that collects their waits."""
     waits = []
     client._sleep = waits.append
     return waits
 
 
 def loaded_by(code):
-    """The modules that a fresh Python loads for this code, and would not without it."""
+    """The modules that this code makes a fresh Python load."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     code = f"import sys; before = {{*sys.modules}}\n{code}\nprint(*{{*sys.modules}} - before)"

@@ -1,4 +1,4 @@
-"""What the tests of batches share: the real command in a process, and a server by a function."""
+"""Shared by the tests of batches: the command, and a server that answers by a function."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ def command(source, target, *arguments):
 
 
 def run(source, target, *arguments, **environment):
-    """The command, run to its end in this process."""
+    """Run a batch in this process."""
     return commands.run("batch", source, target, *arguments, **environment)
 
 
@@ -28,7 +28,7 @@ def ids_in(target):
 
 
 def question(body):
-    """The last thing that a request says."""
+    """The content of the last message of a request."""
     return body["messages"][-1]["content"]
 
 
@@ -40,8 +40,8 @@ def wait_until(condition):
 
 
 class BatchServer:
-    """Answers each request with what `answer(body)` returns: a text, a whole answer, or a
-    status, a body and headers. `asked` lists the bodies, `times` when they came."""
+    """Answers each request with what `answer(body)` returns: a text, a response as a dict, or
+    a tuple of status, body and headers. `asked` lists the bodies, `times` when they came."""
 
     def __init__(self, answer=lambda body: "ok"):
         self.asked, self.times = [], []

@@ -1,4 +1,4 @@
-"""What every test has: an environment without settings of the person who runs it."""
+"""The fixtures of all tests, and an environment without the settings of who runs them."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ for profile, examples in {"thorough": 100, "quick": 20}.items():
     )
 settings.load_profile("quick")
 
-# Who starts this in the background may have Ctrl-C ignored, which children would inherit.
+# A shell starts background jobs with SIGINT ignored, and the processes of tests inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -45,13 +45,13 @@ def bare_environment(monkeypatch, tmp_path):
 
 @pytest.fixture
 def ask():
-    """Ask a server that gives these replies; `ask.waits` are the waits between tries."""
+    """A client of a Wire with these replies; `client.waits` lists the waits of its retries."""
     opened = []
 
     def client_for(*replies, **settings):
         wire = Wire(*replies)
         opened.append(wire)
-        settings.setdefault("timeout", 10)  # no test waits for the usual ten minutes
+        settings.setdefault("timeout", 10)  # not the default of ten minutes
         client = lib.OpenAIClient("sk-secret-key", base_url=wire.url, **settings)
         opened.append(client)
         client.waits = waits_of(client)
@@ -70,7 +70,7 @@ def question():
 
 @pytest.fixture
 def offline():
-    """A client of an offline server with these replies; `client.server` is that."""
+    """A client of an OfflineServer with these replies; `client.server` is the server."""
     opened = []
 
     def client_for(*replies):

@@ -3,8 +3,8 @@
     with Wire(Reply(b"HTTP/1.1 200 OK\\r\\n...", end=RESET)) as wire:
         ...  # talk to wire.url; wire.requests holds what came
 
-Replies are used in order, one per request, on whichever connection it comes. When they
-are used up, the last one is used again. `tls` is an SSLContext, to speak TLS.
+The server takes the replies in order, one per request, on any connection, and repeats the
+last one. A reply may be a function that takes the Request. `tls` is an SSLContext.
 """
 
 import json
@@ -13,17 +13,17 @@ import struct
 import threading
 from dataclasses import dataclass
 
-KEEP = "keep"  # wait for the next request on this connection
-CLOSE = "close"  # a clean end: everything sent arrives, then the connection is over
-RESET = "reset"  # the connection dies with an error on the other side
-SILENCE = "silence"  # nothing more comes, and the connection stays open
+KEEP = "keep"  # the connection waits for the next request
+CLOSE = "close"  # the connection is closed after all that was sent has arrived
+RESET = "reset"  # the connection is reset: the client gets an error
+SILENCE = "silence"  # the connection stays open, and nothing more is sent
 
 
 @dataclass
 class Reply:
-    """Bytes, in one or several writes, and how it goes on after them.
+    """Bytes, in one write or several, and what happens after them.
 
-    `hold`, an event, is waited for before the last write.
+    The server waits for the event `hold` before the last write.
     """
 
     writes: bytes | list
@@ -47,7 +47,7 @@ class Wire:
     def __init__(self, *replies, tls=None):
         self.replies = [Reply(r) if isinstance(r, (bytes, list)) else r for r in replies]
         self.requests = []
-        self.connections = 0  # how many were made
+        self.connections = 0  # the number that was accepted
         self._used = 0
         self._lock = threading.Lock()
         self.stopped = threading.Event()
@@ -57,7 +57,7 @@ class Wire:
         self.port = self._listener.getsockname()[1]
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/v1"
         self._tls = tls
-        self.closed_by_client = threading.Event()  # a client hung up
+        self.closed_by_client = threading.Event()  # set when a client closes a connection
         self._start(self._accept)
 
     def __enter__(self):
@@ -73,7 +73,7 @@ class Wire:
         self._listener.close()
 
     def drop_connections(self):
-        """Close every connection, as a server does that has waited long enough."""
+        """Close every connection, as servers do with idle ones."""
         with self._lock:
             for conn in list(self._open):
                 self._cut(conn)
@@ -116,7 +116,7 @@ class Wire:
             self._open.discard(conn)
 
     def serve(self, conn, incoming, number):
-        """Answer the requests of a connection, until it ends."""
+        """Answer the requests of one connection. A subclass may do something else."""
         while request := read_request(incoming, number):
             with self._lock:
                 self.requests.append(request)
@@ -127,7 +127,7 @@ class Wire:
         self.closed_by_client.set()
 
     def send(self, conn, reply):
-        """Send one reply; whether the connection goes on."""
+        """Send one reply. Returns whether the connection stays open."""
         if callable(reply):
             reply = reply(self.requests[-1])
         writes = reply.writes if isinstance(reply.writes, list) else [reply.writes]
@@ -136,11 +136,11 @@ class Wire:
                 reply.hold.wait(10)
             conn.sendall(data)
         if reply.end == RESET:
-            # Closing with a linger of 0 sends a reset in place of a clean end.
+            # With a linger of 0, closing sends a reset.
             conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         if reply.end == SILENCE:
-            # Until the client hangs up, or the test is over.
+            # Until the client closes the connection, or the test ends.
             if not conn.recv(1):
                 self.closed_by_client.set()
             return False
@@ -148,7 +148,7 @@ class Wire:
 
 
 def read_request(incoming, number):
-    if incoming.peek(1)[:1] == b"\x16":  # TLS, which this server does not speak
+    if incoming.peek(1)[:1] == b"\x16":  # a TLS handshake with a server without TLS
         return Request("TLS", {}, b"", number)
     line = incoming.readline().decode("latin-1").rstrip("\r\n")
     if not line:
@@ -162,9 +162,9 @@ def read_request(incoming, number):
 
 
 def http(body=b"", status="200 OK", *headers, framing="length"):
-    """The bytes of an HTTP response. `framing`: length, chunked, or close.
+    """The bytes of an HTTP response. `framing` is length, chunked or close.
 
-    `body`: bytes, a tuple of them (a chunk each), or what is to be JSON.
+    `body` is bytes, a tuple of bytes (one chunk each), or a value to send as JSON.
     """
     if not isinstance(body, (bytes, tuple)):
         body = json.dumps(body).encode()
@@ -182,7 +182,7 @@ def http(body=b"", status="200 OK", *headers, framing="length"):
 
 
 def sse(*values, done=True):
-    """The bytes of events, one for each value: JSON, or bytes as they are."""
+    """The bytes of events, one for each value, which is sent as JSON; bytes are sent as they are."""
     events = [
         value if isinstance(value, bytes) else b"data: %s\n\n" % json.dumps(value).encode()
         for value in values
@@ -191,7 +191,7 @@ def sse(*values, done=True):
 
 
 def streamed(*values, done=True, framing="chunked", headers=()):
-    """A whole streamed response."""
+    """A complete streamed response."""
     body = sse(*values, done=done)
     return http(body, "200 OK", "Content-Type: text/event-stream", *headers, framing=framing)
 
@@ -210,7 +210,7 @@ def chunk(content=None, *, index=0, finish_reason=None, **delta):
 
 
 def completion(content="Hi!", **message):
-    """A whole completion with one choice."""
+    """A completion with one choice."""
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
