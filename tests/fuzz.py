@@ -1,11 +1,10 @@
-"""Invariant: whatever bytes a server sends, a call and a stream give a result or raise an
-OpenAIError, never anything else; and a stream cut anywhere is never a shorter answer.
+"""Sends hostile answers. Invariant: for any bytes of a server, a call or a stream gives a
+result or raises an OpenAIError; and a stream that is cut never passes for a shorter answer.
 
     python -m tests.fuzz [--runs 10000] [--seed 0] [--cuts]
 
-Random bytes, and random mutations of good streams and bodies, go through real sockets.
-`--cuts` sends a recorded stream cut at every byte, ended in four ways, as the tests do
-for some of them. Not run by default.
+The server sends random bytes and random mutations of good streams and bodies. `--cuts` sends
+a recorded stream cut at every byte, ended in four ways; the tests do so for some cuts.
 """
 
 import argparse
@@ -61,7 +60,7 @@ def mutated(rng):
 
 
 def reply(rng):
-    """Such bytes as a body, framed in one of three ways; or in place of all of HTTP."""
+    """A reply whose body is such bytes, framed in one of three ways, or without any HTTP."""
     body = random_bytes(rng) if rng.random() < 0.5 else mutated(rng)
     if rng.random() < 0.1:
         return Reply(body, rng.choice([CLOSE, RESET]))

@@ -1,12 +1,12 @@
-"""Invariant: whatever interrupts a call, and at whatever instant, nobody gets another call's
-answer, nothing fails that was not interrupted, and nothing hangs.
+"""Interrupts calls at random instants. Invariant: no call gets the answer of another, no call
+fails that was not interrupted, and none hangs.
 
     python -m tests.interrupt [--count 100000] [--seed 0] [--kind signal ...]
 
-Each kind of interruption runs in a process of its own, against a server in another one.
-Every question has an id of its own, which the server repeats in every part of its answer.
-An interrupted call may raise what interrupted it, or an OpenAIError, or return its own
-answer. Prints a line for each kind; the exit status is 1 if the invariant was broken.
+Each kind of interruption runs in its own process, against a server in another process. Each
+question has a unique id, which the server repeats in every part of its answer. An
+interrupted call may raise the interruption or an OpenAIError, or return its own answer. The
+tool prints a line for each kind, and exits with 1 if the invariant was broken.
 """
 
 import argparse
@@ -35,13 +35,13 @@ if not __package__:  # started as a file
 from tests import lib
 from tests.wire import chunk, completion, http
 
-# Looked up once: an interruption of the look-up would be one of these tests.
+# Looked up once: an interruption of the look-up would count as one of a call.
 OpenAIError, RequestTimeoutError = lib.OpenAIError, lib.RequestTimeoutError
 call, open_stream = lib.create_chat_completion, lib.create_chat_completion_stream
 
 CERTIFICATE = str(Path(__file__).resolve().parent / "data" / "localhost.pem")
-SLOW_SECONDS = 8.0  # a call takes a few milliseconds; one that takes longer than this hangs
-STILL_SECONDS = 30.0  # after which a thread that has finished no call is taken for stuck
+SLOW_SECONDS = 8.0  # a call takes milliseconds; one that takes longer than this hangs
+STILL_SECONDS = 30.0  # a thread that finishes no call for so long is stuck
 
 # Questions, and the server that answers them
 
@@ -49,9 +49,10 @@ _numbers = itertools.count()
 
 
 class Question:
-    """A request that says how its answer is to be sent, and the text of that answer.
+    """A request that tells the server how to send the answer, and the text of the answer.
 
-    `pause`: seconds in the middle of the answer; below 0, its second half never comes.
+    `pause` is the time in the middle of the answer, in seconds; below 0, the second half is
+    never sent.
     """
 
     def __init__(self, rng, pause=0.0):
@@ -70,7 +71,7 @@ def pieces_of(name, count, pad):
 
 
 def reply_to(question):
-    """The whole answer, and how much of it comes before how long a pause."""
+    """The bytes of the answer, how many of them are sent before the pause, and its seconds."""
     framing, count, pad, part, pause = json.loads(question["model"])
     name = question["messages"][0]["content"]
     pieces = pieces_of(name, count, pad)
@@ -87,7 +88,7 @@ def reply_to(question):
 
 
 class Echo(asyncio.Protocol):
-    """One connection; an answer is sent to its end before the next request is looked at."""
+    """One connection. An answer is sent to its end before the next request is read."""
 
     def connection_made(self, transport):
         self.transport, self.unread, self.busy = transport, b"", False
@@ -122,12 +123,12 @@ class Echo(asyncio.Protocol):
 
 
 async def serve():
-    """Serve plain HTTP and TLS, until standard input ends with the process that holds it."""
+    """Serve HTTP and HTTPS until standard input is closed, as it is when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda loop, context: None)  # clients hang up all the time
+    loop.set_exception_handler(lambda loop, context: None)  # clients close connections all the time
     ports = []
     for tls in (None, context):
         server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=tls, backlog=1000)
@@ -138,7 +139,7 @@ async def serve():
 
 
 def python(*arguments, **settings):
-    """Another Python with this one's path, and not measured by coverage."""
+    """Start a Python with the path of this one. Coverage does not measure it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, *arguments]
@@ -146,7 +147,7 @@ def python(*arguments, **settings):
 
 
 class EchoServer:
-    """The server in a process of its own: `urls` are that without TLS, and that with it."""
+    """The server in its own process; `urls` has the http:// and the https:// URL."""
 
     def __enter__(self):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -174,7 +175,7 @@ class Halt(BaseException):
 
 
 class TooLate(TimeoutError):
-    """What a job runner raises may look like an error of a socket."""
+    """An exception of a job runner that looks like a timeout of a socket."""
 
 
 INTERRUPTIONS = (Stop, Halt, TooLate, KeyboardInterrupt)
@@ -198,8 +199,8 @@ class Run:
         self.kind, self.count = kind, count
         self.rng = random.Random(f"{kind} {seed}")
         self.hits, self.wrong, self.failed, self.slow = [], [], [], []
-        # For information: interruptions that were raised as an OpenAIError, and those that
-        # struck a `__del__`, from which nothing is raised.
+        # Interruptions that were raised as an OpenAIError, and those that struck a `__del__`,
+        # which Python does not raise.
         self.translated, self.swallowed = [], []
         self.calls = itertools.count()
         self.clients = [
@@ -219,7 +220,7 @@ class Run:
     # Calls
 
     def either(self, rng):
-        """One of the clients; less often that with TLS, whose connections take long to make."""
+        """One of the clients, less often the one with TLS, whose connections take long to make."""
         return self.clients[rng.random() < 0.25]
 
     def check(self, question, answer):
@@ -235,7 +236,7 @@ class Run:
             self.check_begun(question, error.partial.text)
 
     def check_again(self, question, stream):
-        """What an interrupted stream returns later is its whole answer, or an error."""
+        """An interrupted stream that is read again gives the complete answer, or an error."""
         try:
             self.check(question, stream.response())
         except OpenAIError as error:
@@ -248,7 +249,7 @@ class Run:
         self.failed.append(f"{what}: " + " < ".join(map(repr, chain)))
 
     def uninterrupted(self, rng, client=None):
-        """A call, or a stream, that has to give its own answer, and in time."""
+        """Make a call or open a stream, and check that the answer is its own and comes in time."""
         question = Question(rng, rng.choice([0, 0, 0, 0.001]))
         client = client or self.either(rng)
         with self.timed("a call"):
@@ -286,8 +287,8 @@ class Run:
         self.raised = rng.choice([Stop, Halt, TooLate])
         if self.delays is not None:
             self.raised = KeyboardInterrupt
-        self.delay = lambda: rng.uniform(1e-6, 2e-4)  # of those that come later
-        # Evenly over a call, or mostly at its beginning.
+        self.delay = lambda: rng.uniform(1e-6, 2e-4)  # before the later ones
+        # At any time in a call, or mostly at its beginning.
         delay = rng.uniform(1e-6, 2e-3) if rng.random() < 0.5 else 10 ** rng.uniform(-6, -2.3)
         self.way = rng.randrange(5)
         self.armed = rng.choice([1, 1, 1, 2])  # a second one strikes while the first is handled
@@ -300,7 +301,7 @@ class Run:
             self.delays.put(delay)
 
     def strike(self, signum, frame):
-        """The signal handler: raises, but only in a call."""
+        """Handle the signal: raise in a call, and try again later elsewhere."""
         if not self.armed:
             return
         if frame.f_code.co_filename == THIS_FILE and frame.f_code is not Run.read.__code__:
@@ -313,7 +314,7 @@ class Run:
         raise self.raised("interrupted")
 
     def send_interrupts(self):
-        """Send Ctrl-C to the main thread, each time after the delay that was asked for last."""
+        """Send Ctrl-C to the main thread after each delay, unless a newer one was set."""
         main = threading.main_thread().ident
         while (delay := self.delays.get()) is not None:
             time.sleep(delay)
@@ -321,7 +322,7 @@ class Run:
                 signal.pthread_kill(main, signal.SIGINT)
 
     def struck(self, rng):
-        """A call or a stream, at most times interrupted; then perhaps one that is not."""
+        """Make a call or open a stream that is interrupted mostly; then perhaps one that is not."""
         question = Question(rng, rng.choice([0, 0, 0.0005, 0.002]))
         client = self.either(rng)
         if rng.random() < 0.2:
@@ -355,7 +356,7 @@ class Run:
             errors.append(error)
             if len(self.hits) == before + 1 and self.raised is not TooLate:
                 self.translated.append(repr(error))
-        for _ in range(2):  # the second interruption may be still to come
+        for _ in range(2):  # the second interruption may come here
             try:
                 for error in errors:
                     self.check_partial(question, error)
@@ -373,7 +374,7 @@ class Run:
         self.check(question, stream.response())
 
     def leave(self, question, opened):
-        """Go on with a stream, as one may after an interruption."""
+        """Read an interrupted stream again, close it, keep it, or drop it."""
         if self.way < 2:
             self.check_again(question, opened[0])
         elif self.way == 2:
@@ -408,7 +409,7 @@ class Run:
     # By close()
 
     def shared(self, rng):
-        """Read a stream that another thread closes: at its end, its beginning, or between."""
+        """Read a stream that another thread closes at any time."""
         question = Question(rng, rng.choice([0, 0, 0.001, 0.005]))
         client = self.either(rng)
         at = rng.choice([0, question.pieces, question.pieces + 1, rng.randrange(8)])
@@ -470,7 +471,7 @@ class Run:
     # By limits
 
     def limited(self, rng, clients):
-        """A call whose time is short, of a server that pauses, perhaps for ever."""
+        """Make a call with a short limit to a server that pauses, or never answers."""
         question = Question(rng, rng.choice([0, 0.005, rng.uniform(0, 0.03), -1]))
         client = rng.choice(clients)
         stream = None
@@ -489,7 +490,7 @@ class Run:
                     self.check_again(question, stream)
 
     def clients_with(self, setting):
-        """Copies of the clients, over the same connections, with limits of 1 to 20 ms."""
+        """Copies of the clients that share their connections and have limits of 1 to 20 ms."""
         limits = [self.rng.uniform(0.001, 0.02) for _ in range(6)]
         values = [(10, limit) for limit in limits] if setting == "timeout" else limits
         return [one.with_options(**{setting: value}) for one in self.clients for value in values]
@@ -507,7 +508,7 @@ class Run:
     # By fork
 
     def forked(self, rng):
-        """Fork in the middle of a stream, while other threads call; both go on."""
+        """Fork in the middle of a stream while other threads make calls; parent and child go on."""
         question = Question(rng, rng.choice([0, 0.002]))
         client = self.either(rng)
         pid = None
@@ -532,9 +533,9 @@ class Run:
                 self.failed.append("a child, as it says above")
 
     def child(self, rng, client, stream):
-        """A forked child shares no connection with its parent; leaves the process."""
+        """Check that a forked child shares no connection with its parent, and end the child."""
         faulthandler.register(signal.SIGALRM, chain=True)
-        signal.alarm(20)  # tells where the child hangs, and ends it
+        signal.alarm(20)  # ends a child that hangs
         before = len(self.wrong), len(self.failed), len(self.slow)
         try:
             way = rng.randrange(3)
@@ -569,7 +570,7 @@ class Run:
         self.spawn(2, self.limited, self.clients_with("deadline") + self.clients_with("timeout"))
         self.strike_until_done()
 
-    # The whole
+    # A run
 
     def wait_until_done(self):
         me = threading.get_ident()
@@ -578,7 +579,7 @@ class Run:
             self.beats[me] = time.monotonic()
 
     def warm_up(self):
-        """Import all that is imported late: what an import does is not what is tested."""
+        """Make all late imports, so that no interruption strikes one."""
         for client in self.clients:
             self.uninterrupted(self.rng, client)
             for short in (client.with_options(timeout=0.01), client.with_options(deadline=0.01)):
@@ -613,10 +614,10 @@ class Run:
             os._exit(1)
 
     def unraisable(self, told):
-        """What a `__del__` raised counts if it is the library's.
+        """Count an error of a `__del__` if it is the library's.
 
-        An interruption that strikes one is gone, and one that strikes Python's own
-        constructors or `Thread.start` leaves them with errors of their own.
+        Python drops an interruption that strikes a `__del__`, and one that strikes its own
+        constructors or `Thread.start` makes those fail.
         """
         if isinstance(told.exc_value, INTERRUPTIONS):
             self.swallowed.append(repr(told.object))
@@ -656,14 +657,14 @@ class Run:
             thread.join(STILL_SECONDS)
             if thread.is_alive():
                 self.slow.append("a thread that does not end")
-        faulthandler.dump_traceback_later(STILL_SECONDS, exit=True)  # for the end of the process
+        faulthandler.dump_traceback_later(STILL_SECONDS, exit=True)  # if the process does not end
         for client in self.clients:
             client.close()
         self.report()
 
 
 class Timed:
-    """Calls in a `with` block: what they raise is a failure, and too long is a hang."""
+    """A `with` block for calls: an exception is a failure, and a long time is a hang."""
 
     def __init__(self, run, what):
         self.run, self.what = run, what
@@ -684,7 +685,7 @@ class Timed:
 
 THIS_FILE = Run.run.__code__.co_filename
 
-# Of a hundred interruptions, how many are of this kind.
+# The number of each kind among a hundred interruptions.
 KINDS = {
     "signal": 26,
     "ctrl_c": 16,
@@ -704,22 +705,22 @@ NEEDED = {
 
 
 def can(kind):
-    """Whether this system has what interrupts in this way."""
+    """Whether this system has this kind of interruption."""
     module, name = NEEDED.get(kind, (os, "getpid"))
     return hasattr(module, name)
 
 
 def run(kind, count, seed, server):
-    """Interrupt calls `count` times in another process; what it counted.
+    """Interrupt calls `count` times in another process; return its counts.
 
-    `broken` is how often the invariant was broken; `examples` say how.
+    `broken` counts how often the invariant was broken; `examples` has the first cases.
     """
     arguments = ["-m", "tests.interrupt", "--run", kind, str(count), str(seed), *server.urls]
     with python(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        out, err = process.communicate()  # it ends itself when it hangs
+        out, err = process.communicate()  # its watcher ends it when it hangs
     told = out.strip().splitlines()
     counts = Counter(json.loads(told[-1]) if told else {"examples": []})
-    if process.returncode and not counts["hangs"]:  # at its end, or without a word
+    if process.returncode and not counts["hangs"]:  # it hung at its end, or died
         counts["hangs"] = 1
     counts["broken"] = sum(counts[key] for key in ("wrong", "failed", "translated", "hangs"))
     if counts["broken"]:
