@@ -1,23 +1,23 @@
-"""How fast the library is, side by side with what people would write by hand.
+"""Measures the library beside the code that people would write by hand.
 
-    python tests/bench.py                # all of it, in some four minutes
+    python tests/bench.py                # all rows, in about four minutes
     python tests/bench.py --quick        # fewer rounds and smaller bodies, in half a minute
     python tests/bench.py --json FILE    # the rows as JSON too
 
-One line for each promise about speed: what was measured, beside the most it may
-be. Exits 1 if a line says MISSED. For Linux and macOS; the latter can't tell the bytes kept.
+Prints a row for each promise about speed and memory: the value, and the most that it may be.
+Exits with 1 if a row says MISSED. Runs on Linux, and on macOS without the bytes kept.
 
 Machines are noisy, so:
 
-- A server on this machine, in a process of its own, sends bytes prepared beforehand.
-- Each client has a process of its own. They do a little work in turn, for many rounds. The
-  ratio is taken within each round, and `measured` is the median of the rounds. It would lie
-  within `spread` 19 times of 20: a miss that does not leave it is worth another run.
-- What is compared is CPU time, user and system, of the client's process. Waiting does not
-  count, nor what the server does. Only the delay of a chunk is wall time; its spread goes
-  from the median to the 99th percentile.
-- Each process warms up first. Processes of the same code differ by some percent, as chance
-  has laid out their memory, so there are new ones every 40 rounds.
+- A server in its own process on this machine sends prepared bytes.
+- Each client has its own process. In each of many rounds the clients work in turn for a
+  moment, and a ratio is taken. `measured` is the median of the ratios; in 19 of 20 runs it
+  lies within `spread`, so repeat the run if a limit that was missed lies there too.
+- The ratios are of CPU time, user and system, of the client's process. Waiting and the server
+  do not count. Only the delay of a chunk is wall time; its spread goes from the median to the
+  99th percentile.
+- Each process warms up first. The layout of memory makes processes of the same code differ by
+  some percent, so every 40 rounds new ones start.
 
 `ours`, `requests` and `openai` are medians for one piece of work: a call, a chunk, a process,
 a stream. `requests` is written by hand, with plain dicts and no checks. `openai` is there if
@@ -105,14 +105,14 @@ def chunked(http_chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def clock(count: int) -> Iterator[bytes]:
-    """Chunks that tell when they were sent, by a clock that all processes share."""
+    """Chunks that hold the time when they were sent, by a clock that all processes share."""
     for _ in range(count):
         time.sleep(0.002)
         yield event(b'{"content":"%d"}' % time.perf_counter_ns())
 
 
-# `requests` reads an HTTP chunk at a time, so what matters is how many events each has; that
-# there are 200 events to a write makes for less noise, and keeps the client from waiting.
+# `requests` reads one HTTP chunk at a time, so the number of events in a chunk matters. 200
+# events in a write keep the client from waiting, which lowers the noise.
 REPLIES: dict[str, Callable[[int], Iterable[bytes]]] = {
     "answer": lambda _: [ANSWER],
     "one": lambda count: chunked(repeat(http_chunk(TOKEN) * 200, count // 200)),
@@ -125,7 +125,7 @@ REPLIES: dict[str, Callable[[int], Iterable[bytes]]] = {
 
 
 class Handler(socketserver.StreamRequestHandler):
-    """Answers /one/2000/chat/completions and the like: what, and how much of it."""
+    """Answers paths like /one/2000/chat/completions, which name the answer and its size."""
 
     disable_nagle_algorithm = True
 
@@ -147,7 +147,7 @@ class Handler(socketserver.StreamRequestHandler):
 
 
 def serve() -> None:
-    """Tell the port, and serve until the process that started this one is gone."""
+    """Print the port, and serve until the parent process ends."""
     socketserver.ThreadingTCPServer.request_queue_size = 1024  # so many threads come at once
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -156,7 +156,7 @@ def serve() -> None:
     os._exit(0)  # not waiting for clients
 
 
-# The clients. Each runs in a process of its own; the last word of its command is the URL
+# The clients. Each runs in its own process; the last word of its command is the URL
 
 CLIENTS = {
     "ours": """
@@ -237,13 +237,13 @@ def read(client: dict[str, Any], number: int) -> None:
 
 
 def delays(our: dict[str, Any], _: int) -> list[float]:
-    """The milliseconds from the server's write of each chunk to here."""
+    """The milliseconds from the server's write of each chunk to its arrival here."""
     texts = (chunk.text for chunk in our["chunks"]())
     return [(time.perf_counter_ns() - int(text)) / 1e6 for text in texts if text]
 
 
 def memory(our: dict[str, Any], _: int) -> float:
-    """The bytes that each chunk of a stream adds to the process, while the stream is held."""
+    """The bytes that each chunk adds to the process while the stream is held."""
 
     chunks = our["chunks"]()
     for _ in zip(range(1000), chunks, strict=False):
@@ -253,7 +253,7 @@ def memory(our: dict[str, Any], _: int) -> float:
 
 
 def threads(our: dict[str, Any], number: int) -> None:
-    """320 calls, shared out among so many threads that share the client."""
+    """Make 320 calls from so many threads, which share the client."""
     warned: list[logging.LogRecord] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = warned.append  # type: ignore[method-assign]
@@ -264,7 +264,7 @@ def threads(our: dict[str, Any], number: int) -> None:
 
 
 def streams(client: dict[str, Any], number: int) -> int:
-    """So many streams, a thread each, all open at once; the bytes that they take then."""
+    """Open so many streams at once, each in a thread; return the bytes that they take."""
     begun, measured = threading.Barrier(number + 1), threading.Event()
 
     def read() -> None:
@@ -289,14 +289,14 @@ def streams(client: dict[str, Any], number: int) -> int:
 
 
 def resident() -> int:
-    """The bytes of memory that this process has; 0 where the system does not say."""
+    """The memory of this process in bytes; 0 if the system does not tell it."""
     if not STATUS.exists():
         return 0
     return int(STATUS.read_text().partition("VmRSS:")[2].split()[0]) * KB
 
 
 def frames(our: dict[str, Any], _: int) -> int:
-    """How many of our functions are under way when `requests` gets a request to send."""
+    """The number of our frames on the stack when `requests` gets a request to send."""
     from requests.adapters import HTTPAdapter
 
     found: list[str] = []
@@ -317,7 +317,7 @@ TASKS = {task.__name__: task for task in (call, read, delays, memory, threads, s
 
 
 def work(library: str, task: str) -> None:
-    """For each number on stdin do the task; tell the CPU time it took, and its result."""
+    """Do the task for each number on stdin; print the CPU time that it took, and its result."""
     client: dict[str, Any] = {}
     exec(CLIENTS[library], client)
     for line in sys.stdin:
@@ -333,7 +333,7 @@ Rounds = list[dict[str, Pair]]
 
 
 class Bench:
-    """The server, the clients at work, and how much to measure."""
+    """The server, the clients, and how much to measure."""
 
     def __init__(self, quick: bool, folder: str) -> None:
         self.quick = quick
@@ -357,7 +357,7 @@ class Bench:
         _stop(self._server)
 
     def _start(self, *arguments: str) -> Any:
-        """This file once more, as the server or as a client."""
+        """Start this file as the server or as a client."""
         command = [sys.executable, __file__, *arguments]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, env=self._environment, **pipes)
@@ -365,7 +365,7 @@ class Bench:
     def client(
         self, library: str, task: str, path: str, number: int = 1, *, pieces: int = 1
     ) -> Callable[[], Pair]:
-        """What has a client, in a process of its own, do a task; seconds are for one piece."""
+        """A function that makes a client process do a task; its seconds are for one piece."""
 
         def run() -> Pair:
             process = self._clients.get(run)
@@ -383,12 +383,12 @@ class Bench:
         return run
 
     def stop_clients(self) -> None:
-        """The next run of each has a new process."""
+        """Stop the clients, so that the next run starts new ones."""
         while self._clients:
             _stop(self._clients.popitem()[1])
 
     def script(self, code: str) -> Callable[[], Pair]:
-        """What runs code in a fresh interpreter; the result is its peak memory, in bytes."""
+        """A function that runs code in a fresh interpreter; its result is the peak memory in bytes."""
         if STATUS.exists():
             code += TELL_PEAK
         command = [sys.executable, "-c", code, f"{self._url}/answer/1"]
@@ -407,7 +407,7 @@ class Bench:
         return run
 
     def interleaved(self, runs: dict[str, Callable[[], Pair]], rounds: int) -> Rounds:
-        """What each run finds in each round."""
+        """The results of each run in each round."""
         results = []
         for number in range(max(rounds // 5, 3) if self.quick else rounds):
             # There and back, so that a machine that slows down favours nobody.
@@ -429,7 +429,7 @@ def _stop(process: Any) -> None:
 
 @dataclass
 class Found:
-    """What one row says. Absolute values are in seconds or bytes."""
+    """A row of the output. Absolute values are in seconds or bytes."""
 
     measured: float | None  # None where this system can't tell
     spread: tuple[float, float] | None = None
@@ -437,7 +437,7 @@ class Found:
 
 
 def ratio(rounds: Rounds, over: str = "ours", under: str = "requests", *, part: int = 0) -> Found:
-    """The median of what one gave by what the other did in the same round."""
+    """The median ratio of two runs in the same round."""
     found = sorted(pairs[over][part] / pairs[under][part] for pairs in rounds)
     middle, around = len(found) // 2, math.isqrt(len(found))  # ranks, of a 95 % interval
     spread = found[max(middle - around, 0)], found[min(middle + around, len(found) - 1)]
@@ -462,7 +462,7 @@ def one_chunk(bench: Bench, reads: str) -> Found:
 
 
 def importing(bench: Bench) -> Found:
-    """What an import takes beyond the start of Python."""
+    """The time of an import beyond the start of Python."""
     scripts = {name: bench.script(IMPORTS[name]) for name in ("nothing", *LIBRARIES)}
     rounds = bench.interleaved(scripts, 30)
     return ratio([{k: (p[0] - r["nothing"][0], 0) for k, p in r.items()} for r in rounds])
@@ -481,8 +481,8 @@ def delay(bench: Bench, body: str) -> Found:
 
 
 def a_million(bench: Bench) -> Found:
-    """Beside the mean of some runs before and some after: it takes so long that the machine
-    may be faster or slower at its end."""
+    """A million chunks against the mean of smaller runs before and after, because the speed
+    of the machine may change meanwhile."""
     runs = {
         "before": bench.client("ours", "read", f"one/{bench.many // 10}", 3, pieces=3),
         "ours": bench.client("ours", "read", f"one/{bench.many}"),
@@ -501,15 +501,15 @@ def memory_kept(bench: Bench) -> Found:
 
 
 def a_large_event(bench: Bench) -> Found:
-    """Sixteen times, were it linear to the last; twice that is allowed, since blocks of more
-    than 32 MB come fresh from the system each time, a page fault for every 4 KB of them."""
+    """64 MB against 4 MB: linear work takes 16 times as long. The limit is twice that, because
+    the system hands out blocks of over 32 MB anew each time, with a page fault for each 4 KB."""
     large = bench.client("ours", "read", "event/64")
     small = bench.client("ours", "read", "event/4", 4, pieces=4)
     return ratio(bench.interleaved({"ours": large, "small": small}, 15), "ours", "small")
 
 
 def a_crowd(bench: Bench, size: int) -> Found:
-    """Calls per CPU second are one by CPU seconds per call: hence the order."""
+    """The ratio of calls per CPU second: the inverse of that of CPU seconds per call."""
     return ratio(crowded(bench, "threads", "answer/1", size, 320), "requests", "ours")
 
 
@@ -594,7 +594,7 @@ def shown(value: float) -> str:
 
 
 def scaled(value: float | None) -> str:
-    """Seconds or bytes, in the unit that suits the number."""
+    """Seconds or bytes in a fitting unit."""
     if value is None:
         return ""
     size, unit = next((size, unit) for least, size, unit in UNITS if value >= least)
@@ -602,7 +602,7 @@ def scaled(value: float | None) -> str:
 
 
 def measure_all(quick: bool) -> list[tuple[Row, Found]]:
-    """Measure and print row after row."""
+    """Measure the rows and print each."""
     if quick:
         print("--quick: fewer rounds; for the million chunks, a tenth of both numbers.")
     print(COLUMNS.format(*HEADS))
