@@ -1,4 +1,4 @@
-"""`python -m chatgptlib`: the command line, which is in `apps`."""
+"""Run the command line, `chatgptlib.apps`, as `python -m chatgptlib`."""
 
 import sys
 

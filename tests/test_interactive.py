@@ -89,13 +89,13 @@ def test_a_chat_streams_remembers_restarts_and_ends_with_ctrl_d():
     with Wire(answer("Hello Ann."), answer("Ann."), answer("Who?")) as wire, Terminal(
         "--base-url", wire.url, "-s", "Be brief."
     ) as terminal:  # fmt: skip
-        terminal.until("/help tells more")
+        terminal.until("/help lists the commands")
         terminal.say("I am Ann.")
         terminal.until("Hello Ann.")
         terminal.say("Who am I?")
         terminal.until("Ann.")
         terminal.say("/restart")
-        terminal.until("new conversation")
+        terminal.until("starts a new conversation")
         terminal.say("And now?")
         terminal.until("Who?")
         terminal.until("> ")
@@ -148,18 +148,18 @@ def test_commands_change_the_chat(tmp_path):
         terminal.say("/help")
         terminal.until("Ctrl-C stops an answer.")
         terminal.say("/nonsense")
-        terminal.until("not a command: /nonsense")
+        terminal.until("unknown command /nonsense")
         for command, needed in (("/model", "NAME"), ("/save", "FILE")):
             terminal.say(command)
             terminal.until(f"{command} needs an argument: {command} {needed}")
         terminal.say("/model other-model")
-        terminal.until("asking other-model")
+        terminal.until("using other-model")
         terminal.say("/system Be kind.")
-        terminal.until("from here on")
+        terminal.until("instructions set")
         terminal.say("Hi")
         terminal.until("One.")
         terminal.say("/usage")
-        terminal.until("(none told yet")
+        terminal.until("(not known yet")
         terminal.say(f"/save {tmp_path}/chat.json")
         terminal.until("2 messages written")
         terminal.say(f"/save {tmp_path}/chat.txt")
@@ -189,7 +189,7 @@ def test_images_are_sent_with_the_next_question_alone(tmp_path):
         terminal.say("What is it?")
         terminal.until("not an image that can be sent")
         terminal.say(f"/image {tmp_path}/dot.gif")
-        terminal.until("sent with the next question")
+        terminal.until("to be sent with the next question")
         terminal.say("What is it?")
         terminal.until("One.")
         terminal.say("And?")
@@ -320,7 +320,7 @@ def test_usage_is_told_from_the_next_turn_on():
     with Wire(answer("a"), told) as wire, Terminal("--base-url", wire.url) as terminal:
         terminal.say("Hi")
         terminal.say("/usage")
-        terminal.until("asked for from here on")
+        terminal.until("requested from the next answer on")
         terminal.say("Hi")
         terminal.say("/usage")
         terminal.until("11 prompt + 2 completion = 13 tokens")
@@ -394,7 +394,7 @@ def test_a_blank_line_asks_nothing(chat):
 def test_a_line_that_is_no_text_is_told_and_the_chat_goes_on(chat, capsys):
     no_text = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     assert chat(no_text, "Hi") == ["Hi"]
-    assert capsys.readouterr().err == "chatgptlib: that is no utf-8 text\n"
+    assert capsys.readouterr().err == "chatgptlib: the line is not utf-8 text\n"
 
 
 def test_a_python_without_readline_can_chat_too(chat, monkeypatch):

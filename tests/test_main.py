@@ -91,7 +91,7 @@ def test_usage_goes_to_stderr(how):
         ({"completion_tokens": 2, "total_tokens": 5}, "2 completion = 5 tokens"),
         ({"prompt_tokens": 3, "completion_tokens": 2}, "3 prompt + 2 completion tokens"),
         ({"total_tokens": 5}, "5 tokens"),
-        ({}, "the server told no usage"),
+        ({}, "the server did not report the usage"),
     ],
     ids=["no-prompt", "no-total", "total-alone", "empty"],
 )
@@ -162,7 +162,7 @@ def test_what_came_of_a_cut_answer_is_printed_before_the_error():
 def test_text_that_is_no_text_is_an_error():
     done = run_fresh("--offline", stdin=b"\xff\xfe\xff", text=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"chatgptlib: what is piped in is not utf-8 text")
+    assert done.stderr.startswith(b"chatgptlib: the piped text is not utf-8")
     assert done.stderr.count(b"\n") == 1
 
 
@@ -373,7 +373,7 @@ def test_a_damaged_store_file_says_what_to_do(tmp_path):
     (tmp_path / "chats.db").write_bytes(b"SQLite format 3\0" + b"damaged" * 100)
     done = run("-c", "ann", "--store", str(tmp_path / "chats.db"), "--offline", "Hi")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "move the file away, or name another with --store" in done.stderr
+    assert "move the file away, or use another with --store" in done.stderr
 
 
 # Files, schemas and parameters
@@ -430,7 +430,7 @@ def test_a_schema_that_is_no_object_is_exit_code_2(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     done = run("--offline", "--schema", str(tmp_path / "a.json"), "What?")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "holds no JSON object" in done.stderr
+    assert "is not a JSON object" in done.stderr
 
 
 def test_a_schema_may_be_given_as_json_in_place_of_a_file():
@@ -505,8 +505,8 @@ DISH = {
     [
         ('{"title": "Pi", "kind": "cake", "minutes": 3, "size": 1.5}', ""),
         ('{"title": "Pi", "minutes": null, "steps": [{"text": "Mix.", "more": 1}], "size": "any"}', ""),
-        ('{"title": "Pi"', "it is no JSON"),
-        ("Here you are: {}", "it is no JSON"),
+        ('{"title": "Pi"', "it is not JSON"),
+        ("Here you are: {}", "it is not JSON"),
         ("[]", "$ is not of type object"),
         ("{}", "$ lacks 'title'"),
         ('{"title": "Pi", "chef": "Ann"}', "$.chef is not in the schema"),
@@ -525,7 +525,7 @@ def test_an_answer_that_does_not_fit_its_schema_is_exit_code_4(tmp_path, answer,
     assert done.stdout == answer + "\n"
     assert done.returncode == (4 if misfit else 0)
     assert misfit in done.stderr
-    assert bool(misfit) == ("does not fit --schema" in done.stderr)
+    assert bool(misfit) == ("does not match --schema" in done.stderr)
 
 
 @pytest.mark.parametrize("wrong", [{"type": 3}, {"properties": []}, {"required": 3}], ids=str)
@@ -534,7 +534,7 @@ def test_a_schema_that_is_none_is_told_as_that(tmp_path, wrong):
     with Wire(streamed(chunk('{"title": "Pi"}'))) as wire:
         done = run("--schema", str(tmp_path / "dish.json"), "--base-url", wire.url, "What?")
     assert (done.returncode, done.stderr.count("\n")) == (4, 1)
-    assert "no JSON Schema" in done.stderr
+    assert "not a JSON Schema" in done.stderr
 
 
 def test_a_cut_answer_is_told_before_that_it_does_not_fit(tmp_path):
@@ -617,7 +617,7 @@ def test_the_conversation_used_last_goes_on_without_its_id(tmp_path):
     store = ["--store", str(tmp_path / "chats.db")]
     done = run(*store, "-C", "--offline", "Hi")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "begin one with -c ID" in done.stderr
+    assert "start one with -c ID" in done.stderr
     with Wire(streamed(chunk("Hello."))) as wire:
         for which in (["-c", "ann"], ["-c", "bob"], ["-c", "ann"], ["-C"]):
             run(*store, *which, "--base-url", wire.url, "Hi from " + which[-1])

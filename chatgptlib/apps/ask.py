@@ -1,7 +1,7 @@
 """The command line: `python -m chatgptlib "Write a tagline."`
 
-A prompt is answered and done; without one, on a terminal, there is a chat; `batch` asks
-for every line of a file. Answers go to stdout as they come, everything else to stderr.
+With a prompt it prints one answer; without a prompt, on a terminal, it starts a chat; `batch`
+sends each line of a file. Answers go to stdout as they arrive, all other output to stderr.
 Exit codes: 0 for a complete answer, 1 for an error, a refusal or an answer without text, 2 for
 wrong usage, 3 for an answer that is cut off, 4 for one that does not fit --schema or -x, 130 for
 Ctrl-C.
@@ -36,41 +36,43 @@ from .chat import (
     escaped,
     explained,
     print_answer,
+    report_ending,
     shown_message,
     shown_text,
     shown_usage,
-    told_of_end,
 )
 
-_OFFLINE_DELAY = 0.03  # seconds between pieces, so that one sees a stream
+_OFFLINE_DELAY = 0.03  # seconds between chunks, to make the streaming visible
 _NO_PROXY = {"http": "", "https": "", "all": ""}
-_UNNAMED = "unnamed"  # the id of a conversation that is not kept
+_UNNAMED = "unnamed"  # the id of a conversation that is not stored
 _COMMANDS = ("chat", "batch", "models", "serve", "vendor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line with `arguments`, else those of the process; the exit code."""
+    """Run the command line and return its exit code. `arguments` defaults to `sys.argv[1:]`."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     output = sys.stdout
     if isinstance(output, io.TextIOWrapper):
-        output.reconfigure(errors="replace")  # a terminal may not know every character
+        output.reconfigure(errors="replace")  # for terminals that lack a character
     try:
         try:
             return _command(given)
         except OpenAIError as error:
-            print(end="\n" if output.isatty() else "", flush=True)  # an answer may have begun
+            print(
+                end="\n" if output.isatty() else "", flush=True
+            )  # ends the line of a partial answer
             complain(explained(error))
             return 1
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # the reader of our output has stopped
+        if not isinstance(error, BrokenPipeError):  # as when `head` has read enough
             complain(f"input or output failed: {error}")
         with suppress(OSError):  # stdout may have no file
-            # Python would write what is left at exit, and report the same error again.
+            # At exit Python flushes stdout, which would fail and be reported again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
         return 1
 
@@ -97,31 +99,31 @@ def _command(given: list[str]) -> int:
             return _run(_parsed(given))
 
 
-# What can be said on the command line
+# Options
 
 
 def _of_server() -> argparse.ArgumentParser:
-    """The options of all that goes to a server."""
+    """The options of every command that sends requests."""
     parser = argparse.ArgumentParser(add_help=False)
     add = parser.add_argument
-    add("--base-url", metavar="URL", help="another server, up to and with /v1")
-    add("--offline", action="store_true", help="ask a stand-in on this machine; needs no key")
+    add("--base-url", metavar="URL", help="the server, including /v1")
+    add("--offline", action="store_true", help="use a local stand-in server; needs no key")
     add("-v", "--verbose", action="store_true", help="log each request to stderr")
     return parser
 
 
 def _common() -> argparse.ArgumentParser:
-    """The options of all that asks a model."""
+    """The options of every command that sends prompts."""
     common = argparse.ArgumentParser(add_help=False, parents=[_of_server()])
     add = common.add_argument
     model = os.environ.get("CHATGPTLIB_MODEL") or Model.GPT_4O_MINI
-    add("-m", "--model", default=model, help="or CHATGPTLIB_MODEL; now: %(default)s")
+    add("-m", "--model", default=model, help="or CHATGPTLIB_MODEL; default: %(default)s")
     add("-s", "--system", metavar="TEXT", help="instructions for the model")
     add("-t", "--temperature", type=float, metavar="N", help="0 to 2")
-    add("--max-tokens", type=int, metavar="N", help="the longest answer")
-    add("--schema", metavar="FILE", type=_schema, help="answer by this JSON Schema, or a file's")
+    add("--max-tokens", type=int, metavar="N", help="limit of the answer's length")
+    add("--schema", metavar="FILE", type=_schema, help="a JSON Schema for the answer, or its file")
     add("--param", action="append", default=[], metavar="KEY=JSON", type=_parameter,
-        help="any parameter of the API; may be given several times")  # fmt: skip
+        help="any other parameter of the API; repeatable")  # fmt: skip
     return common
 
 
@@ -131,52 +133,61 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [options] [PROMPT ...]",
         parents=[_common()],
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
-        description="Ask a chat model, or chat with it if there is no PROMPT. The key is read "
-        "from OPENAI_API_KEY. Text that is piped in follows: git diff | chatgptlib 'Review this:'",
+        description="Send PROMPT to a chat model, or start a chat if there is none. The API key "
+        "is OPENAI_API_KEY. Piped text follows the prompt: git diff | chatgptlib 'Review this:'",
         epilog=f"Commands: {', '.join(_COMMANDS)} (see COMMAND --help). Put -- before a PROMPT "
-        "that begins with such a word. Exit codes: 0 answered, 1 error or no text, 2 wrong usage, "
-        "3 cut off, 4 does not fit --schema or -x.",
+        "that begins with one of these words. Exit codes: 0 answered, 1 error or no text, 2 wrong "
+        "usage, 3 answer cut off, 4 answer does not match --schema or -x.",
     )
     add = parser.add_argument
-    add("prompt", nargs="*", metavar="PROMPT", help="what to ask")
-    add("-i", "--image", action="append", default=[], metavar="FILE", help="or a URL, or -")
-    add("-f", "--file", action="append", default=[], metavar="FILE", help="text, or a PDF")
-    add("-x", "--extract", action="store_true", help="print the first code block, or JSON, alone")
-    add("--no-stream", action="store_true", help="print the answer when it is whole")
-    add("--json", action="store_true", help="print the whole response as JSON")
-    add("--usage", action="store_true", help="print the tokens used, to stderr")
+    add("prompt", nargs="*", metavar="PROMPT", help="the question")
+    add(
+        "-i",
+        "--image",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an image file, URL, or -",
+    )
+    add("-f", "--file", action="append", default=[], metavar="FILE", help="a text file or PDF")
+    add("-x", "--extract", action="store_true", help="print only the first code block, or JSON")
+    add("--no-stream", action="store_true", help="print the answer when it is complete")
+    add("--json", action="store_true", help="print the complete response as JSON")
+    add("--usage", action="store_true", help="print the token counts on stderr")
     add("--version", action="version", version=f"chatgptlib {__version__}")
-    keep = parser.add_argument_group("conversations that are kept")
+    keep = parser.add_argument_group("stored conversations")
     which = keep.add_mutually_exclusive_group()
-    which.add_argument("-c", "--conversation", metavar="ID", help="go on with it, or begin it")
-    which.add_argument("-C", "--newest", action="store_true", help="go on with the one used last")
-    keep.add_argument("--store", metavar="FILE", type=Path, help="where; default: your data folder")
+    which.add_argument("-c", "--conversation", metavar="ID", help="continue or start this one")
+    which.add_argument("-C", "--newest", action="store_true", help="continue the one used last")
+    keep.add_argument(
+        "--store", metavar="FILE", type=Path, help="default: a file in your data folder"
+    )
     task = keep.add_mutually_exclusive_group()
-    for name, about in (("list", "ids"), ("history", "messages"), ("delete", "")):
-        about = f"print the {about}" if about else "forget the conversation"
+    tasks = {"list": "print the ids", "history": "print the messages", "delete": "delete it"}
+    for name, about in tasks.items():
         task.add_argument(f"--{name}", dest="task", action="store_const", const=name, help=about)
     return parser
 
 
 def _parsed(given: Sequence[str]) -> argparse.Namespace:
-    """The options; leaves with exit code 2 for those that contradict each other."""
+    """The parsed options. Exits with code 2 if they contradict each other."""
     parser = _parser()
     options = parser.parse_args(given)
     options.no_stream |= options.json or options.extract
-    task, is_kept = options.task, options.conversation or options.newest
+    task, is_stored = options.task, options.conversation or options.newest
     if options.prompt and (word := options.prompt[0]) in _COMMANDS and "--" not in given:
         parser.error(
             f"a command comes first: chatgptlib {word} ... To send a prompt that begins with "
             f"{word!r}, put -- before it: chatgptlib ... -- {word} ..."
         )
     if options.conversation == "":
-        parser.error("-c: an id is not empty")
+        parser.error("-c: the id must not be empty")
     if task and (options.prompt or options.image or options.file or options.json):
-        parser.error(f"--{task} asks nothing: leave the rest out")
-    if task and task != "list" and not is_kept:
-        parser.error(f"--{task} of which conversation? Say it with -c ID")
-    if options.store and not (task or is_kept):
-        parser.error("--store is for conversations with an id: say it with -c ID")
+        parser.error(f"--{task} sends no request: it takes no prompt, file or --json")
+    if task and task != "list" and not is_stored:
+        parser.error(f"--{task} needs a conversation: -c ID or -C")
+    if options.store and not (task or is_stored):
+        parser.error("--store needs a conversation: -c ID or -C")
     return options
 
 
@@ -190,7 +201,7 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 
 def _schema(name: str) -> dict[str, Any]:
-    """The response_format for a file with a schema, or with what stands around it."""
+    """The response_format for a JSON Schema, bare or inside a `json_schema` object."""
     is_json = name.lstrip().startswith("{")
     try:
         schema, broken = parsed(name if is_json else Path(name).read_text(encoding="utf-8-sig"))
@@ -199,9 +210,9 @@ def _schema(name: str) -> dict[str, Any]:
     except ValueError as error:  # it is not UTF-8
         schema, broken = None, error
     if broken is not None:
-        raise argparse.ArgumentTypeError(f"{name!r} holds no JSON: {broken}")
+        raise argparse.ArgumentTypeError(f"{name!r} is not JSON: {broken}")
     if not isinstance(schema, dict):
-        raise argparse.ArgumentTypeError(f"{name!r} holds no JSON object")
+        raise argparse.ArgumentTypeError(f"{name!r} is not a JSON object")
     if isinstance(inner := schema.get("json_schema"), dict):
         schema = inner
     if "schema" not in schema:
@@ -218,41 +229,42 @@ def _run(options: argparse.Namespace) -> int:
     store = _store(options)
     if options.newest:
         if not (ids := store.ids()):
-            raise ConfigError("-C: no conversation is kept yet; begin one with -c ID")
+            raise ConfigError("-C: no conversation is stored yet; start one with -c ID")
         options.conversation = ids[-1]
     if options.task:
         return _run_on_store(options, store)
     given = options.prompt or options.image or options.file
-    person = not given and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-    said = ChatMessage.user("") if person else _said(options)
-    if not (said.content or person):
-        complain("nothing to ask: give a prompt, or pipe one in (--help tells more)")
+    is_chat = not given and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    question = ChatMessage.user("") if is_chat else _question(options)
+    if not (question.content or is_chat):
+        complain("there is no prompt: give one, or pipe one in (see --help)")
         return 2
     with _client(options) as client:
         conversations = Conversations(client, store)
         conversation = options.conversation or _UNNAMED
-        asked = _chat_options(options)
-        if person:
-            InteractiveChat(conversations, conversation, asked).run()
+        settings = _chat_options(options)
+        if is_chat:
+            InteractiveChat(conversations, conversation, settings).run()
             return 0
         if options.no_stream:
-            response = conversations.chat_completion(conversation, said, asked).response
-            whole = json.dumps(response.to_dict(), indent=2, ensure_ascii=False)
+            response = conversations.chat_completion(conversation, question, settings).response
             text = first_block_in(response.text) if options.extract else response.text
-            if options.json or text is not None:
-                print(escaped(whole) if options.json else shown_text(text or "", sys.stdout))
+            if options.json:
+                print(escaped(json.dumps(response.to_dict(), indent=2, ensure_ascii=False)))
+            elif text is not None:
+                print(shown_text(text, sys.stdout))
         else:
-            with conversations.chat_completion_stream(conversation, said, asked) as stream:
+            with conversations.chat_completion_stream(conversation, question, settings) as stream:
                 response = print_answer(stream)
         sys.stdout.flush()
         if options.usage:
-            complain(shown_usage(response.usage) or "the server told no usage")
-    code = told_of_end(response, is_json=options.json)
-    return code or _told_of_misfit(response.text, options)
+            complain(shown_usage(response.usage) or "the server did not report the usage")
+    code = report_ending(response, is_json=options.json)
+    return code or _report_mismatch(response.text, options)
 
 
-def _said(options: argparse.Namespace) -> ChatMessage:
-    """The question: the words, the text files and what is piped in, with the other files."""
+def _question(options: argparse.Namespace) -> ChatMessage:
+    """The message to send: the prompt, text files and piped text, with images and other files."""
     parts, files = [" ".join(options.prompt)], list[str]()
     for name in options.file:
         text = _text_of_file(name)
@@ -260,20 +272,20 @@ def _said(options: argparse.Namespace) -> ChatMessage:
         files += [] if text else [name]
     images = [open(0, "rb", closefd=False) if one == "-" else one for one in options.image]  # noqa: SIM115
     piped = None if "-" in options.image or sys.stdin is None or sys.stdin.isatty() else sys.stdin
-    # A file that was read from before is that of a loop in a shell, if there is a prompt.
+    # With a prompt, a partly read file belongs to the shell loop that reads it.
     if piped is not None and not (options.prompt and piped.seekable() and piped.tell()):
         if isinstance(piped, io.TextIOWrapper):
-            piped.reconfigure(errors="strict")  # not half a character to the server
+            piped.reconfigure(errors="strict")  # refuse broken characters
         try:
             parts.append(piped.read())
         except UnicodeDecodeError as error:
-            raise ConfigError(f"what is piped in is not {error.encoding} text: {error}") from error
+            raise ConfigError(f"the piped text is not {error.encoding}: {error}") from error
     prompt = "\n\n".join(part for part in map(str.strip, parts) if part)
     return ChatMessage.user(prompt, images=images, files=files)
 
 
 def _text_of_file(name: str) -> str:
-    """A text file as a part of the prompt; "" for one that is sent, or complained of, as a file."""
+    """A text file as a part of the prompt; "" for any other, which is attached or refused."""
     try:
         path = Path(name).expanduser()
         text = path.read_bytes().decode("utf-8-sig")
@@ -283,22 +295,22 @@ def _text_of_file(name: str) -> str:
     return f'<file name="{path.name}">\n{text}\n</file>' if is_text and text else ""
 
 
-def _told_of_misfit(answer: str, options: argparse.Namespace) -> int:
-    """Say on stderr why an answer is not what -x or --schema asks for; the exit code for it."""
-    text, misfit = first_block_in(answer) if options.extract else answer, ""
+def _report_mismatch(answer: str, options: argparse.Namespace) -> int:
+    """Report on stderr an answer that does not match -x or --schema; return the exit code."""
+    text, mismatch = first_block_in(answer) if options.extract else answer, ""
     if text is None:
-        misfit = f"fit -x: it holds no code block and no JSON: {excerpt(answer)}"
+        mismatch = f"-x: it has no code block and no JSON: {excerpt(answer)}"
     elif options.schema:
+        value, broken = parsed(text)
         try:
-            misfit = schema_mismatch(json.loads(text), options.schema["json_schema"]["schema"])
-        except (ValueError, RecursionError) as error:
-            misfit = f"it is no JSON: {error}"
+            mismatch = schema_mismatch(value, options.schema["json_schema"]["schema"])
         except (AttributeError, TypeError) as error:
-            misfit = f"what the file holds is no JSON Schema: {error}"
-        misfit = misfit and f"fit --schema: {misfit}"
-    if misfit:
-        complain(f"the answer does not {misfit}")
-    return 4 if misfit else 0
+            mismatch = f"the schema is not a JSON Schema: {error}"
+        mismatch = f"it is not JSON: {broken}" if broken else mismatch
+        mismatch = mismatch and f"--schema: {mismatch}"
+    if mismatch:
+        complain(f"the answer does not match {mismatch}")
+    return 4 if mismatch else 0
 
 
 def _chat_options(options: argparse.Namespace) -> ChatOptions:
@@ -329,7 +341,7 @@ def _client(options: argparse.Namespace, **more: Any) -> Generator[OpenAIClient,
         logging.getLogger((__package__ or "").partition(".")[0]).setLevel(logging.DEBUG)
     settings: dict[str, Any] = {"base_url": options.base_url, **more}
     with ExitStack() as opened:
-        if options.offline:  # nothing of the environment is for the stand-in
+        if options.offline:  # ignore the environment's server, key and proxies
             from ..extras.offline import OfflineServer
 
             server = opened.enter_context(OfflineServer(delay=_OFFLINE_DELAY))
@@ -339,18 +351,18 @@ def _client(options: argparse.Namespace, **more: Any) -> Generator[OpenAIClient,
 
 def _list_models(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("chatgptlib models", parents=[_of_server()])
-    parser.description = "Print the names of the models that the server has."
+    parser.description = "Print the names of the server's models."
     with _client(parser.parse_args(arguments)) as client:
         found = client.get("models")
     models = found.get("data") if is_dict(found) else None
     if not is_list(models):
-        raise DeserializeError(f"{client.base_url}/models did not answer with a list of models")
+        raise DeserializeError(f"{client.base_url}/models did not return a list of models")
     for name in sorted(str(model["id"]) for model in models if is_dict(model) and "id" in model):
         print(shown_text(name, sys.stdout))
     return 0
 
 
-# Conversations that are kept
+# Stored conversations
 
 
 def _run_on_store(options: argparse.Namespace, store: SQLiteStore | MemoryStore) -> int:
@@ -359,16 +371,15 @@ def _run_on_store(options: argparse.Namespace, store: SQLiteStore | MemoryStore)
             print(name if name.isprintable() else json.dumps(name))
         return 0
     name = checked_conversation_id(options.conversation)
-    if options.task == "delete" and store.delete(name):  # also one that can't be loaded
+    if options.task == "delete" and store.delete(name):  # even if it can't be loaded
         return 0
     if options.task == "delete" or (found := store.load(name)) is None:
         complain(f"there is no conversation {name!r}")
         return 1
     system, messages = found
-    told = [f"system: {system}"] if system else []
-    told += (f"{one.role}: {shown_message(one)}" for one in map(ChatMessage.from_dict, messages))
-    for text in told:
-        print(shown_text(f"{text}\n", sys.stdout))
+    history = [ChatMessage.system(system)] if system else []
+    for message in (*history, *map(ChatMessage.from_dict, messages)):
+        print(shown_text(f"{message.role}: {shown_message(message)}\n", sys.stdout))
     return 0
 
 
@@ -380,7 +391,7 @@ def _store(options: argparse.Namespace) -> SQLiteStore | MemoryStore:
     if needs_file and not path.exists():
         return MemoryStore()
     if not options.store:
-        with suppress(OSError):  # which the store tells of
+        with suppress(OSError):  # the store reports it
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return SQLiteStore(path)
 

@@ -1,9 +1,9 @@
-"""The chat in a terminal, and what the command line prints for people.
+"""The chat in a terminal, and the formatting of all text that the command line prints.
 
-Lines come in through `input`, which edits them with readline where there is one, and takes a
-paste of several lines as one question. Lines that begin with a slash are commands, all others
-are said to the model. Ctrl-C stops the answer that is coming, and leaves the conversation as
-it was before the question. Characters that would steer the terminal are shown escaped.
+Lines are read with `input`, so that readline, where it is available, edits them and treats
+several pasted lines as one question. A line that begins with a slash is a command; any other is
+sent to the model. Ctrl-C stops the current answer and removes its question from the
+conversation. Control characters are printed escaped, so that no answer controls the terminal.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionRespo
 from ..settings import NO_KEY
 
 _HELP = """\
-/restart       begin a new conversation
-/system TEXT   instructions for the model from here on; without TEXT none
-/model NAME    ask another model
-/image FILE    send an image, or a URL, with the next question
-/save FILE     write the conversation down: as JSON into a .json, else as text
-/usage         the tokens used, where the server tells them
-/quit          leave, as exit, quit and Ctrl-D do
-\"""            begins and ends a question of several lines
+/restart       start a new conversation
+/system TEXT   set the instructions for the model; without TEXT, remove them
+/model NAME    use another model
+/image FILE    send an image file or URL with the next question
+/save FILE     write the conversation to a file, as JSON if it ends in .json
+/usage         print the tokens used so far
+/quit          leave; so do exit, quit and Ctrl-D
+\"""            starts and ends a question of several lines
 Ctrl-C stops an answer."""
 _NEEDED = {"/image": "FILE", "/model": "NAME", "/save": "FILE"}
 
 
 class InteractiveChat:
-    """A chat with a person at a terminal."""
+    """A chat with a user at a terminal."""
 
     def __init__(
         self, conversations: Conversations, conversation_id: str, options: ChatOptions
@@ -50,23 +50,23 @@ class InteractiveChat:
         self._usage: ChatCompletionUsage | None = None
 
     def run(self) -> None:
-        """Chat until the person leaves."""
+        """Read questions and print answers until the user leaves."""
         _enable_line_editing()
         earlier = len(self._conversations.history(self._id))
         so_far = f" ({earlier} messages so far)" if earlier else ""
         model = shown_text(self._options.model, sys.stdout)
-        print(f"Chatting with {model}{so_far}. /help tells more, Ctrl-D leaves.")
+        print(f"Chatting with {model}{so_far}. /help lists the commands, Ctrl-D leaves.")
         while True:
             try:
                 line = _typed().strip()
             except EOFError:
                 print()
                 return
-            except KeyboardInterrupt:  # a line that is given up
+            except KeyboardInterrupt:  # discards the line
                 print()
                 continue
             except UnicodeDecodeError as error:
-                complain(f"that is no {error.encoding} text")
+                complain(f"the line is not {error.encoding} text")
                 continue
             if line in ("/quit", "/exit", "quit", "exit"):
                 return
@@ -84,7 +84,7 @@ class InteractiveChat:
             ) as stream:
                 response = print_answer(stream)
         except KeyboardInterrupt:
-            print("\n(stopped; the question and this answer are not kept)")
+            print("\n(stopped; the question and the answer are not kept)")
             return
         except OpenAIError as error:
             print()
@@ -92,35 +92,35 @@ class InteractiveChat:
             return
         self._options = dataclasses.replace(self._options, restart=False)
         self._usage = added_usage(self._usage, response.usage)
-        told_of_end(response)
+        report_ending(response)
 
     def _command(self, name: str, argument: str) -> None:
         argument = argument.strip()
         if name == "/help":
-            told = _HELP
+            text = _HELP
         elif name == "/restart":
             self._options = dataclasses.replace(self._options, restart=True)
-            told = "(a new conversation begins with the next question)"
+            text = "(the next question starts a new conversation)"
         elif name == "/system":
             self._options = dataclasses.replace(self._options, system_prompt=argument)
-            told = "(from here on)" if argument else "(none from here on)"
+            text = "(instructions set)" if argument else "(instructions removed)"
         elif name in _NEEDED and not argument:
-            told = f"{name} needs an argument: {name} {_NEEDED[name]}"
+            text = f"{name} needs an argument: {name} {_NEEDED[name]}"
         elif name == "/model":
             self._options = dataclasses.replace(self._options, model=argument)
-            told = f"(asking {argument} from here on)"
+            text = f"(using {argument})"
         elif name == "/image":
             self._images.append(argument)
-            told = "(sent with the next question)"
+            text = "(to be sent with the next question)"
         elif name == "/save":
-            told = self._save(argument)
+            text = self._save(argument)
         elif name == "/usage":
             extra = {"stream_options": {"include_usage": True}, **self._options.extra}
             self._options = dataclasses.replace(self._options, extra=extra)
-            told = shown_usage(self._usage) or "(none told yet; asked for from here on)"
+            text = shown_usage(self._usage) or "(not known yet; requested from the next answer on)"
         else:
-            told = f"not a command: {name} {argument}".rstrip() + " (/help tells which there are)"
-        print(shown_text(told, sys.stdout))
+            text = f"unknown command {name}: /help lists the commands"
+        print(shown_text(text, sys.stdout))
 
     def _save(self, name: str) -> str:
         try:
@@ -134,14 +134,14 @@ class InteractiveChat:
                     f"{message.role}: {shown_message(message)}\n\n" for message in history
                 )
             path.write_text(text, encoding="utf-8", errors="replace")
-        # RuntimeError: ~nobody; ValueError: a null character in the path.
+        # RuntimeError is for ~nobody, ValueError for a null character in the path.
         except (OSError, RuntimeError, ValueError, OpenAIError) as error:
             return f"chatgptlib: cannot write {name!r}: {getattr(error, 'strerror', '') or error}"
         return f"({len(history)} messages written to {path})"
 
 
 def _typed() -> str:
-    """What a person types, or pastes, as one question."""
+    """A line from the user, or the lines between triple quotes."""
     text = input("> ")
     if not text.startswith('"""'):
         return text
@@ -157,15 +157,15 @@ def _enable_line_editing() -> None:
     except ImportError:
         return  # Windows has its own
     if os.environ.get("TERM") != "dumb":
-        # Python turns this off, and then each pasted line is a question.
+        # Python disables this, which would make each pasted line a question.
         readline.parse_and_bind("set enable-bracketed-paste on")
 
 
-# What is printed
+# Printing
 
-# Controls, but for tabs and line ends; what turns the direction of text; what can't be seen; and
-# halves of characters. Joiners are a part of scripts and emoji, but not behind ASCII.
-_STEERING = re.compile(
+# Control characters except tabs and line ends, bidirectional controls, invisible characters and
+# lone surrogates. Joiners belong to scripts and emoji, but have no use after ASCII.
+_CONTROLS = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
     r"\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
     r"|\r(?!\n)|(?<=[\x00-\x7f\u200c\u200d])[\u200c\u200d]"
@@ -173,9 +173,9 @@ _STEERING = re.compile(
 
 
 def escaped(text: str) -> str:
-    """Text with JSON's escapes in place of what would steer a terminal: rename its window,
-    write to the clipboard, hide or turn around what else is shown."""
-    return _STEERING.sub(_escape, text)
+    """Text with JSON escapes for the characters that could rename the terminal's window, write
+    to the clipboard, or hide or reorder other output."""
+    return _CONTROLS.sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -184,34 +184,33 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def shown_text(text: str, stream: TextIO) -> str:
-    """Text as it is printed: escaped for a terminal, and as it is for a program."""
+    """Text as `stream` gets it: escaped for a terminal, unchanged for a program."""
     return escaped(text) if stream.isatty() else text
 
 
 def complain(text: str) -> None:
-    """Say on stderr, in one line, what is wrong."""
+    """Print a message on stderr, in one line."""
     line = escaped(text).replace("\n", "\\n")
     print(f"chatgptlib: {line}", file=sys.stderr, flush=True)
 
 
 _HINTS: dict[type[OpenAIError], str] = {
-    AuthenticationError: "the key is that of OPENAI_API_KEY (--offline needs none), the server "
-    "that of --base-url or OPENAI_BASE_URL",
-    NotFoundError: "the model is that of -m or CHATGPTLIB_MODEL, the server that of --base-url; "
-    "chatgptlib models lists what it has",
+    AuthenticationError: "check OPENAI_API_KEY, and the server in --base-url or OPENAI_BASE_URL",
+    NotFoundError: "check the model (-m, CHATGPTLIB_MODEL) and the server (--base-url); "
+    "`chatgptlib models` lists the server's models",
 }
 
 
 def explained(error: OpenAIError) -> str:
-    """An error, with the option or variable that helps."""
-    if str(error) == NO_KEY:  # which names the parameters of Python
+    """The message of an error, with the options and variables to check."""
+    if str(error) == NO_KEY:  # it names Python parameters
         return (
-            "no API key: set the environment variable OPENAI_API_KEY, name a server that needs "
-            "none with --base-url, or try --offline"
+            "no API key: set the environment variable OPENAI_API_KEY, use --base-url for a server "
+            "that needs no key, or try --offline"
         )
     hints = [_HINTS[kind] for kind in _HINTS if isinstance(error, kind)]
-    if type(error.__cause__).__name__ == "DatabaseError":  # of sqlite3: the file is damaged
-        hints.append("move the file away, or name another with --store")
+    if type(error.__cause__).__name__ == "DatabaseError":  # sqlite3's, for a damaged file
+        hints.append("move the file away, or use another with --store")
     return "; ".join([str(error), *hints])
 
 
@@ -221,13 +220,13 @@ _CUT = {
 }
 
 
-def told_of_end(response: CreateChatCompletionResponse, *, is_json: bool = False) -> int:
-    """Say on stderr what the text of an answer does not show; the exit code for it.
+def report_ending(response: CreateChatCompletionResponse, *, is_json: bool = False) -> int:
+    """Report on stderr how an answer ended, unless it is complete; return the exit code.
 
-    An answer without text, such as one with nothing but tool calls, is a failure for a shell
-    that wants text, and a success where all of it was printed as JSON.
+    An answer without text, such as one with only tool calls, is a failure in a shell, unless
+    `is_json` says that the complete response was printed.
     """
-    choice = response.choices[0]  # without one it is an error, and does not come here
+    choice = response.choices[0]  # a response without choices is an error
     reason = choice.finish_reason
     if choice.message.refusal:
         complain(f"the model refused: {choice.message.refusal}")
@@ -246,7 +245,7 @@ def told_of_end(response: CreateChatCompletionResponse, *, is_json: bool = False
 
 
 def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
-    """Print an answer as it comes; on a terminal its reasoning before it, dimmed, on stderr."""
+    """Print an answer as it arrives. Reasoning goes to stderr, dimmed, if that is a terminal."""
     is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     dim, normal = ("", "") if is_plain else ("\x1b[2m", "\x1b[0m")
     thinks, half = False, ""
@@ -256,7 +255,7 @@ def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
             print(f"{dim}{escaped(thought)}{normal}", end="", file=sys.stderr, flush=True)
             thinks = True
         if text := half + chunk.text:
-            half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""  # the rest is to come
+            half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""  # of a surrogate pair
             print(end="\n\n" if thinks else "", file=sys.stderr, flush=True)
             text = whole_characters(text.removesuffix(half))
             print(shown_text(text, sys.stdout), end="", flush=True)
@@ -266,7 +265,7 @@ def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
 
 
 def shown_message(message: ChatMessage) -> str:
-    """A message as text, with what it holds beside text in brackets."""
+    """A message as text, with its other contents in brackets."""
     plain = message.to_dict()
     parts: list[dict[str, Any]] = plain["content"] if is_list(plain.get("content")) else []
     shown = [message.text, *(f"[{kind}]" for part in parts if (kind := part.get("type")) != "text")]
@@ -282,7 +281,7 @@ def shown_message(message: ChatMessage) -> str:
 
 
 def shown_usage(usage: ChatCompletionUsage | None) -> str:
-    """The tokens used, in words; "" where they were not told."""
+    """The token counts in words, or "" if the server did not report any."""
     if usage is None:
         return ""
     counts = {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens}

@@ -1,8 +1,9 @@
-"""The offline server for programs in any language: `python -m chatgptlib serve`.
+"""The offline server as a command, for programs in any language: `python -m chatgptlib serve`.
 
-It prints its base URL on stdout, and a line for each request on stderr, until it is stopped.
-A script is a list of replies in JSON, or `{"replies": [...], "rules": [[condition, reply], ...]}`,
-as `OfflineServer` takes them; a fault is `{"Cut": {"after": 3}}`.
+It prints its base URL on stdout and a line for each request on stderr, and runs until it is
+stopped. A script is a JSON list of replies, or an object with the `replies` and `rules` of
+`OfflineServer`: `{"replies": [...], "rules": [[condition, reply], ...]}`. A fault is written as
+`{"Cut": {"after": 3}}`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ _SCRIPT_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Inject, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C or SIGTERM. Returns 1 for replies of a strict script that are left."""
+    """Serve until Ctrl-C or SIGTERM. Returns 1 if a strict script has replies left."""
     parser = argparse.ArgumentParser(
         prog="chatgptlib serve",
-        description="Speak the API without a model, on this machine, until Ctrl-C.",
+        description="Run a local server with the API's endpoints and no model, until Ctrl-C.",
     )
     add = parser.add_argument
-    add("--port", type=int, default=0, metavar="N", help="where to listen; default: a free port")
-    add("--script", type=Path, metavar="FILE.json", help="replies, and rules for them")
-    add("--strict", action="store_true", help="refuse what the API would, or no reply is for")
-    add("--api-key", metavar="KEY", help="the key to insist on")
+    add("--port", type=int, default=0, metavar="N", help="the port; default: a free one")
+    add("--script", type=Path, metavar="FILE.json", help="replies, and rules that choose them")
+    add("--strict", action="store_true", help="refuse invalid requests, and those without a reply")
+    add("--api-key", metavar="KEY", help="the key that clients must send")
     options = parser.parse_args(arguments)
     settings = {"strict": options.strict, "api_key": options.api_key, "port": options.port}
     try:
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _script(path: Path) -> dict[str, Any]:
-    """What a file says for OfflineServer. Raises ValueError or TypeError."""
+    """The `replies` and `rules` of a script file. Raises OSError, ValueError or TypeError."""
     given, broken = parsed(path.read_text(encoding="utf-8-sig"))
     if broken is not None:
         raise ValueError(f"{path} is not JSON: {broken}")
@@ -76,7 +77,7 @@ def _script(path: Path) -> dict[str, Any]:
 
 
 def _reply(value: Any) -> Any:
-    """A reply, with an object for each fault: its name, and in it what it is made with."""
+    """A reply, in which `{name of a fault: its arguments}` is made that fault."""
     if not is_dict(value) or len(value) != 1 or (name := min(value)) not in _SCRIPT_FAULTS:
         return value
     if not is_dict(settings := value[name]):
