@@ -107,13 +107,13 @@ def test_a_passing_failure_is_not_written_and_its_line_is_asked_the_next_time(fi
         assert done.returncode == 1
         assert f"id 2: {status}: no" in done.stderr
         assert "3 lines: 2 answered, 0 errors" in done.stderr
-        assert "1 not answered: the same command asks again" in done.stderr
+        assert "1 not answered: the same command sends them again" in done.stderr
         assert ids_in(target) == [1, 3]
     with BatchServer() as server:
         done = run(source, target, "--base-url", server.url)
     assert server.questions == ["b"]
     assert done.returncode == 0
-    assert "3 lines: 3 answered, 0 errors (2 of them before)" in done.stderr
+    assert "3 lines: 3 answered, 0 errors (2 of them earlier)" in done.stderr
 
 
 def test_a_line_without_a_connection_is_not_written(files):
@@ -219,8 +219,8 @@ def test_errors_in_out_are_asked_again_only_with_retry_errors(files):
         done = run(source, target, "--base-url", server.url)
     assert len(server.asked) == 3
     assert done.returncode == 1
-    assert "3 lines: 2 answered, 1 errors (3 of them before)" in done.stderr
-    assert "1 errors: --retry-errors asks again" in done.stderr
+    assert "3 lines: 2 answered, 1 errors (3 of them earlier)" in done.stderr
+    assert "1 errors: --retry-errors sends them again" in done.stderr
     with BatchServer() as server:
         done = run(source, target, "--retry-errors", "--base-url", server.url)
     assert (done.returncode, server.questions) == (0, ["2"])
@@ -245,7 +245,7 @@ def test_five_equal_errors_stop_the_batch_and_are_shown_once(files, jobs):
         done = run(source, target, "-j", str(jobs), "-m", "wrong", "--base-url", server.url)
     assert done.returncode == 1
     assert done.stderr.count("no model wrong") == 1
-    assert "stopped: 5 lines in a row ended in the same error" in done.stderr
+    assert "stopped: 5 lines in a row had the same error" in done.stderr
     assert "-m is the model" in done.stderr
     assert 5 <= len(server.asked) < 5 + jobs
     assert len(written(target)) == len(server.asked)
@@ -331,7 +331,7 @@ def test_what_is_done_is_not_asked_again(files):
     with BatchServer() as server:
         done = run(source, target, "-j", "1", "--base-url", server.url)
     assert server.questions == ["a", "c"]
-    assert "3 lines: 2 answered, 1 errors (1 of them before)" in done.stderr
+    assert "3 lines: 2 answered, 1 errors (1 of them earlier)" in done.stderr
     assert done.returncode == 1
     assert ids_in(target) == [2, 1, 3]
 
@@ -343,7 +343,7 @@ def test_a_line_that_was_changed_since_it_was_answered_is_told(files):
     source.write_text("a\nc\n")
     done = run(source, target, "--offline")
     assert done.returncode == 1
-    assert "OUT has another line under the id 2 (see --again)" in done.stderr
+    assert "OUT has another request with id 2 (see --again)" in done.stderr
     assert len(written(target)) == 2
     assert run(source, target, "--offline", "--again").returncode == 0
     assert "You asked: c" in target.read_text()
@@ -365,8 +365,8 @@ def test_a_changed_option_is_told_and_asks_again_only_with_again(files, tmp_path
         assert run(source, target, "-m", "m", "--base-url", server.url).returncode == 0
         done = run(source, target, "-m", "m", *changed, "--base-url", server.url)
         assert (done.returncode, len(server.asked)) == (0, 2)
-        assert f"{others} answered under other options" in done.stderr
-        assert "--again asks again" in done.stderr
+        assert f"{others} answered with other options" in done.stderr
+        assert "--again sends them again" in done.stderr
         done = run(source, target, "-m", "m", *changed, "--again", "--base-url", server.url)
         assert len(server.asked) == 2 + others
         done = run(source, target, "-m", "m", *changed, "--again", "--base-url", server.url)
@@ -403,7 +403,7 @@ def test_the_tokens_of_all_answers_are_told_and_priced(files):
     source.write_text("1\n2\n3\n4\n")
     with BatchServer(lambda body: {**completion(), "usage": None}) as server:
         done = run(source, target, "--base-url", server.url)
-    assert f"{told}; 1 answers told none\n" in done.stderr
+    assert f"{told}; 1 answers did not report any\n" in done.stderr
 
 
 # Ctrl-C
@@ -423,9 +423,9 @@ def test_ctrl_c_writes_what_is_being_answered_and_says_how_to_go_on(files):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "answers are still to come" in errors
+    assert "stopping; waiting for " in errors
     assert "5000 lines: " in errors
-    assert re.search(r"\d+ not answered: the same command asks again", errors)
+    assert re.search(r"\d+ not answered: the same command sends them again", errors)
     assert len(server.asked) == len(written(target)) < 5000
 
 
@@ -436,7 +436,7 @@ def test_another_ctrl_c_leaves_at_once(files):
         process = start(source, target, "-j", "2", "--base-url", wire.url)
         wait_until(lambda: len(wire.requests) == 2)
         process.send_signal(signal.SIGINT)
-        assert "2 answers are still to come" in process.stderr.readline()
+        assert "waiting for 2 answers" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
@@ -478,9 +478,9 @@ def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
         ) as screen,
     ):
         screen.until("chatgptlib: id 1: 400: long")
-        shown = screen.until("held back by a 429 for ")
+        shown = screen.until("s after a 429")
         assert re.search(
-            r"\r2/20, 1 errors, 1 cut off, [0-9.]+/s, 0:[0-9:]+ left, held back", shown
+            r"\r2/20, 1 errors, 1 cut off, [0-9.]+/s, 0:[0-9:]+ left, waiting [0-9]", shown
         )
         assert "20/20" in screen.until("\r\n")
         screen.until("chatgptlib: 20 lines: 19 answered, 1 errors\r\n")

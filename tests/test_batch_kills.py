@@ -88,7 +88,7 @@ def check(folder, lines, kills, seed):
             assert text == f"yes {line['id']}"
     errors = len([line for line in told if "error" in line])
     assert (
-        f"{lines} lines: {lines - errors} answered, {errors} errors ({before} of them before)"
+        f"{lines} lines: {lines - errors} answered, {errors} errors ({before} of them earlier)"
         in done.stderr
     )
     # Only what was under way at a kill is asked twice.

@@ -1,9 +1,9 @@
 """Many requests from a file: `python -m chatgptlib batch IN.jsonl OUT.jsonl -j 8`.
 
-Answers are written as they come. A batch that was stopped, at any moment, goes on where it was
-when it is started again: a line is written once its outcome is final. An answer is, and a
-refusal that would come again; a failed connection, 408, 409, 429 and 5xx are not. What would
-meet every line stops the batch: a refused key, the same error five times in a row.
+Answers are written as they arrive. A batch that was stopped at any moment resumes when it is
+started again. Only final outcomes are written: answers, and errors that the same request would
+get again. Failed connections and the statuses 408, 409, 429 and 5xx are not final. An error that
+concerns every line stops the batch, such as a refused key or five equal errors in a row.
 """
 
 from __future__ import annotations
@@ -38,34 +38,36 @@ from ..errors import (
 from .batch_files import BatchLine, BatchOutput, read_requests
 from .chat import complain
 
-_TICK = 0.5  # seconds between two looks at the progress
-_EQUAL_ERRORS = 5  # so many in a row stop a batch
-_REFUSALS = 14  # 429s without an answer between them that stop a batch: a minute at least
+_TICK = 0.5  # seconds between updates of the progress
+_EQUAL_ERRORS = 5  # this many in a row stop a batch
+_REFUSALS = 14  # 429s in a row that stop a batch, after a minute at least
 _LEAST_HOLD, _LONGEST_HOLD = 0.2, 3600.0  # seconds; a 429 that asks for more stops a batch
-_SHOWN = 10  # of the lines that can't be read
-_FATAL = (AuthenticationError, PermissionDeniedError, RateLimitError)  # after all tries
+_SHOWN = 10  # unreadable lines to list
+_FATAL = (AuthenticationError, PermissionDeniedError, RateLimitError)  # after all retries
 _ADVICE = {
-    "errors": "errors: --retry-errors asks again",
-    "cut off": "cut off: raise --max-tokens, and --retry-cut asks again",
-    "filtered": "cut off by the server's content filter: --retry-cut asks again",
-    "other": "answered under other options (model, system, schema, parameters): --again asks again",
-    "unanswered": "not answered: the same command asks again",
+    "errors": "errors: --retry-errors sends them again",
+    "cut off": "cut off: raise --max-tokens, and add --retry-cut to send them again",
+    "filtered": "cut off by the server's content filter: --retry-cut sends them again",
+    "other": "answered with other options (model, system, schema, parameters): --again sends "
+    "them again",
+    "unanswered": "not answered: the same command sends them again",
 }
 
 
 class Pacer:
-    """Lets requests go within the limits given, and those that 429s tell of.
+    """Delays requests to keep within rate limits, both given ones and those of the server.
 
-    `rpm` and `tpm` are requests and tokens a minute, None for no limit; a request is taken to
-    use as many tokens as answers did in the mean. A 429 holds all requests back for the time
-    it asks, and halves how many are under way at once, until answers come again.
+    `rpm` and `tpm` are requests and tokens a minute, or None for no limit. A request is assumed
+    to use the mean number of tokens of the answers so far. A 429 delays all requests for the
+    time that it asks for, and halves the number of concurrent requests, which then grows again
+    with each answer.
     """
 
     def __init__(self, jobs: int, rpm: float | None, tpm: float | None) -> None:
         self.held_until = 0.0  # on the monotonic clock
         self._changed = threading.Condition()
         self._jobs, self._running = jobs, 0
-        self._width = 1.0 if tpm else float(jobs)  # how many may be under way
+        self._width = 1.0 if tpm else float(jobs)  # how many requests may run at once
         self._request_seconds = 60 / rpm if rpm else 0.0
         self._token_seconds = 60 / tpm if tpm else 0.0
         self._next = 0.0
@@ -73,7 +75,7 @@ class Pacer:
         self._is_stopped = False
 
     def enter(self, not_before: float) -> bool:
-        """Wait until a request may go; False if the batch is stopped."""
+        """Wait until a request may be sent; return False if the batch was stopped."""
         with self._changed:
             while not self._is_stopped:
                 now = time.monotonic()
@@ -88,7 +90,7 @@ class Pacer:
             return False
 
     def leave(self, tokens: int | None) -> None:
-        """A request is over: with an answer that used `tokens`, or without one."""
+        """Note the end of a request. `tokens` is None if it got no answer."""
         with self._changed:
             self._running -= 1
             if tokens is not None:
@@ -98,13 +100,13 @@ class Pacer:
             self._changed.notify_all()
 
     def hold(self, error: RateLimitError) -> bool:
-        """Hold all requests back after a 429; False if that is of no use any more."""
+        """Delay all requests after a 429; return False if waiting is not worthwhile."""
         with self._changed:
             seconds = error.retry_after
             if seconds is None:
                 seconds = retry_delay(error, self._refusals, random())
             now = time.monotonic()
-            if now >= self.held_until:  # else the request went before the first 429 came
+            if now >= self.held_until:  # else it was sent before an earlier 429 arrived
                 self._refusals += 1
                 self._width = max(self._width / 2, 1.0)
             if seconds is None or seconds > _LONGEST_HOLD or self._refusals > _REFUSALS:
@@ -113,7 +115,7 @@ class Pacer:
             return True
 
     def stop(self) -> int:
-        """Let no more requests go; how many are under way."""
+        """Let no more requests start; return how many are running."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
@@ -121,42 +123,42 @@ class Pacer:
 
 
 class Tally:
-    """How many lines there are, and what became of them in this and earlier runs."""
+    """Counts the lines and their outcomes, in this run and in earlier ones."""
 
     def __init__(self, lines: int, unreadable: list[str]) -> None:
         self.lines, self.unreadable = lines + len(unreadable), unreadable
         self.outcomes: Counter[str] = Counter()
-        self.before = self.other_options = 0  # of these: from earlier runs, with other options
+        self.before = self.other_options = 0  # outcomes of earlier runs; with other options
         self._started = time.monotonic()
 
     @property
     def unanswered(self) -> int:
-        """How many lines have no outcome."""
+        """The number of lines without an outcome."""
         return self.lines - len(self.unreadable) - self.outcomes.total()
 
     def progress(self, held: float) -> str:
-        """How far it is, for a person who waits; nothing is asked for `held` seconds."""
+        """The progress in a line; `held` is how many seconds a 429 still delays requests."""
         done = self.outcomes.total()
-        told = [f"{done}/{self.lines}"]
-        told += [f"{self.outcomes[name]} {name}" for name in _ADVICE if self.outcomes[name]]
+        parts = [f"{done}/{self.lines}"]
+        parts += [f"{self.outcomes[name]} {name}" for name in _ADVICE if self.outcomes[name]]
         if rate := (done - self.before) / max(time.monotonic() - self._started, 0.001):
             left = timedelta(seconds=round(self.unanswered / rate))
-            told += [f"{rate:.1f}/s", f"{left} left"]
-        return ", ".join(told) + (f", held back by a 429 for {held:.0f} s" if held > 0 else "")
+            parts += [f"{rate:.1f}/s", f"{left} left"]
+        return ", ".join(parts) + (f", waiting {held:.0f} s after a 429" if held > 0 else "")
 
     def summary(self) -> Iterator[str]:
-        """What came of it, and what can be done about lines without a whole answer."""
+        """The outcomes in lines, with advice on lines that have no complete answer."""
         errors, unreadable = self.outcomes["errors"], len(self.unreadable)
-        told = f"{self.lines} lines: {self.outcomes.total() - errors} answered, {errors} errors"
-        told += f" ({self.before} of them before)" if self.before else ""
-        yield told + (f", {unreadable} unreadable" if unreadable else "")
+        text = f"{self.lines} lines: {self.outcomes.total() - errors} answered, {errors} errors"
+        text += f" ({self.before} of them earlier)" if self.before else ""
+        yield text + (f", {unreadable} unreadable" if unreadable else "")
         yield from self.unreadable[:_SHOWN]
         rest = self.outcomes + Counter(other=self.other_options, unanswered=self.unanswered)
         yield from (f"{rest[name]} {_ADVICE[name]}" for name in _ADVICE if rest[name])
 
 
 class Batch:
-    """The loop: each thread takes a line, asks, and writes what came."""
+    """Sends the lines of a batch on several threads, and writes their outcomes."""
 
     def __init__(
         self,
@@ -170,18 +172,18 @@ class Batch:
         self._tally, self._options = tally, options
         self._pacer = Pacer(options.jobs, options.rpm, options.tpm)
         self._order = lines if options.ordered else []
-        self._lines = iter([line for line in lines if self._is_asked(line)])
-        self._lock = threading.Lock()  # of the lines and what becomes of them
-        self._at_work = 0  # threads
+        self._lines = iter([line for line in lines if self._is_due(line)])
+        self._lock = threading.Lock()  # guards the lines, the output and the tally
+        self._at_work = 0  # running threads
         self._is_over = threading.Event()
         self._failure: BaseException | None = None
         self._last_error, self._in_a_row = "", 0
-        self._errors_told: set[str] = set()
-        self._drawn = 0  # how long the progress is that stands on the screen
+        self._errors_shown: set[str] = set()
+        self._drawn = 0  # length of the progress line on the screen
         self._is_shown = sys.stderr.isatty() and (output.is_file or not sys.stdout.isatty())
 
-    def _is_asked(self, line: BatchLine) -> bool:
-        """Whether a line is asked in this run; if not, it is counted."""
+    def _is_due(self, line: BatchLine) -> bool:
+        """Whether to send a line in this run; if not, its earlier outcome is counted."""
         mark, outcome = self._output.done.get(str(line.id), ("", ""))
         options, tally = self._options, self._tally
         again = ["errors"] * options.retry_errors + ["cut off", "filtered"] * options.retry_cut
@@ -189,7 +191,7 @@ class Batch:
         if not outcome or outcome in again or (options.again and is_other):
             return True
         if is_other and mark.partition("-")[0] != line.mark.partition("-")[0]:
-            tally.unreadable.append(f"OUT has another line under the id {line.id!r} (see --again)")
+            tally.unreadable.append(f"OUT has another request with id {line.id!r} (see --again)")
         else:
             tally.outcomes[outcome] += 1
             tally.before += 1
@@ -197,9 +199,10 @@ class Batch:
         return False
 
     def run(self) -> None:
-        """Ask. What is under way at Ctrl-C is waited for, as it is paid for, until another."""
+        """Send the lines. Ctrl-C waits for the running requests, which are billed anyway; a
+        second Ctrl-C does not."""
         if not self._output.is_file:
-            self._say("if this is stopped, it can't go on: name a file as OUT for that")
+            self._print("this can't be resumed if it is stopped: to resume, name a file as OUT")
         interruption = None
         jobs = min(self._options.jobs, self._tally.unanswered)
         try:
@@ -208,19 +211,19 @@ class Batch:
             self._watch(jobs)
         except KeyboardInterrupt as error:
             interruption, running = error, self._pacer.stop()
-            self._say(f"stopping; {running} answers are still to come (Ctrl-C: leave at once)")
+            self._print(f"stopping; waiting for {running} answers (Ctrl-C: leave at once)")
             self._watch(self._at_work)
         self._output.finish(self._order)
         if failure := interruption or self._failure:
             raise failure
 
     def _watch(self, threads: int) -> None:
-        # Not by Thread.join(), which, when interrupted, takes a thread for dead (bpo-45274).
+        # An interrupted Thread.join() may take a running thread for ended (bpo-45274).
         while threads and not self._is_over.wait(_TICK):
             self._draw()
 
     def _draw(self) -> None:
-        """Print the progress over the one before, on a terminal."""
+        """Print the progress over the previous one, on a terminal."""
         if self._is_shown:
             width = shutil.get_terminal_size().columns - 1
             with self._lock:
@@ -228,56 +231,56 @@ class Batch:
                 print(f"\r{text:{self._drawn}}", end="", file=sys.stderr, flush=True)
                 self._drawn = len(text)
 
-    def _say(self, text: str) -> None:
-        """Print a message in the place of the progress. It can't steer the terminal."""
+    def _print(self, text: str) -> None:
+        """Print a message in place of the progress."""
         blank, self._drawn = " " * self._drawn, 0
         print(end=f"\r{blank}\r" if blank else "", file=sys.stderr)
         complain(text)
 
-    def tell(self) -> None:
-        """Say what came of it."""
+    def report(self) -> None:
+        """Print the outcomes."""
         if self._tally.lines:
             self._draw()
             print(end="\n" if self._drawn else "", file=sys.stderr)
             self._drawn = 0
             for text in (*self._tally.summary(), self._cost()):
-                self._say(text)
+                self._print(text)
 
     def _cost(self) -> str:
         tokens, options = self._output.tokens, self._options
-        told = f"tokens: {tokens['prompt']:,} prompt ({tokens['cached']:,} of them cached), "
-        told += f"{tokens['completion']:,} completion"
-        if tokens["untold"]:
-            told += f"; {tokens['untold']} answers told none"
+        text = f"tokens: {tokens['prompt']:,} prompt ({tokens['cached']:,} of them cached), "
+        text += f"{tokens['completion']:,} completion"
+        if tokens["unknown"]:
+            text += f"; {tokens['unknown']} answers did not report any"
         if options.price_in is not None or options.price_out is not None:
             price = tokens["prompt"] * (options.price_in or 0)
             price += tokens["completion"] * (options.price_out or 0)
-            told += f"; price: {price / 1e6:.6f}"
-        return told
+            text += f"; price: {price / 1e6:.6f}"
+        return text
 
     def _work(self) -> None:
         with self._lock:
             self._at_work += 1
         try:
             while (line := self._next_line()) is not None:
-                if (result := self._ask(line)) is None:
+                if (result := self._send(line)) is None:
                     return
                 with self._lock:
-                    self._take(line, result)
+                    self._keep(line, result)
         except BaseException as error:
             self._fail(error)
         finally:
             with self._lock:
                 self._at_work -= 1
-                if not self._at_work:  # any thread that comes later finds nothing to do
+                if not self._at_work:  # a thread that starts later finds no line
                     self._is_over.set()
 
     def _next_line(self) -> BatchLine | None:
         with self._lock:
             return next(self._lines, None)
 
-    def _ask(self, line: BatchLine) -> dict[str, Any] | OpenAIError | None:
-        """The answer, or the error after all tries; None if the batch was stopped before."""
+    def _send(self, line: BatchLine) -> dict[str, Any] | OpenAIError | None:
+        """The answer, or the error after all retries; None if the batch was stopped."""
         attempt, not_before = 0, 0.0
         while self._pacer.enter(not_before):
             tokens = None
@@ -297,8 +300,8 @@ class Batch:
                 self._pacer.leave(tokens)
         return None
 
-    def _take(self, line: BatchLine, result: dict[str, Any] | OpenAIError) -> None:
-        """Write a result down if it is final."""
+    def _keep(self, line: BatchLine, result: dict[str, Any] | OpenAIError) -> None:
+        """Write and count a result if it is final."""
         if isinstance(result, _FATAL):
             self._fail(result)
             return
@@ -311,20 +314,20 @@ class Batch:
         self._tally.outcomes[self._output.write(line, result)] += 1
 
     def _note_error(self, line: BatchLine, error: OpenAIError) -> None:
-        """Show an error unless it was shown; stop if it comes again and again."""
-        told = str(error)
+        """Print an error the first time; stop the batch if the same one repeats."""
+        text = str(error)
         if isinstance(error, APIError):
-            told = f"{error.status_code} {error.message}"  # without the id of the request
-        self._in_a_row = self._in_a_row + 1 if told == self._last_error else 1
-        self._last_error = told
-        if told not in self._errors_told:
-            self._errors_told.add(told)
-            self._say(f"id {line.id!r}: {error}")
+            text = f"{error.status_code} {error.message}"  # without the request's id
+        self._in_a_row = self._in_a_row + 1 if text == self._last_error else 1
+        self._last_error = text
+        if text not in self._errors_shown:
+            self._errors_shown.add(text)
+            self._print(f"id {line.id!r}: {error}")
         if self._in_a_row == _EQUAL_ERRORS:
             self._pacer.stop()
-            self._say(
-                f"stopped: {_EQUAL_ERRORS} lines in a row ended in the same error. Mend what it "
-                "tells (-m is the model, --base-url the server); then --retry-errors asks again"
+            self._print(
+                f"stopped: {_EQUAL_ERRORS} lines in a row had the same error. Correct its cause "
+                "(-m is the model, --base-url the server) and run again with --retry-errors"
             )
 
     def _fail(self, error: BaseException) -> None:
@@ -339,7 +342,7 @@ def _total_tokens(response: JSONValue) -> int:
 
 
 def _is_passing(error: OpenAIError) -> bool:
-    """Whether the same request may be answered another time."""
+    """Whether the same request may succeed later."""
     if isinstance(error, APIError):
         return isinstance(error, InternalServerError) or is_passing(error.status_code)
     return isinstance(error, HTTPError)
@@ -353,9 +356,9 @@ def batch_command(
     common: argparse.ArgumentParser,
     open_client: Callable[..., AbstractContextManager[OpenAIClient]],
 ) -> int:
-    """Run `chatgptlib batch` with these arguments; the exit code.
+    """Run `chatgptlib batch` and return its exit code.
 
-    `common` has the options that all commands have, of which `open_client` makes a client.
+    `common` has the options that all commands share; `open_client` makes a client from them.
     """
     options = _options(arguments, common)
     defaults = {
@@ -377,11 +380,11 @@ def batch_command(
         try:
             batch.run()
         except KeyboardInterrupt:
-            batch.tell()
+            batch.report()
             sys.stderr.flush()
-            os._exit(130)  # without waiting for answers that nobody will write down
+            os._exit(130)  # without waiting for the threads
         finally:
-            batch.tell()
+            batch.report()
     return 0 if tally.outcomes["answered"] == tally.lines else 1
 
 
@@ -391,23 +394,23 @@ def _options(arguments: Sequence[str], common: argparse.ArgumentParser) -> argpa
         usage="%(prog)s [options] IN OUT",
         parents=[common],
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
-        description="Ask for each line of IN: a prompt, or a request as JSON. A JSON array or a "
-        "table (CSV, TSV) will do too. OUT gets a line for each. Stopped and started again, it "
-        "goes on where it was.",
+        description="Send each line of IN, a prompt or a JSON request, and write its answer as "
+        "a line of OUT. IN may also be a JSON array or a table (CSV, TSV). The same command "
+        "resumes a batch that was stopped.",
     )
     add = parser.add_argument
     add("source", metavar="IN", help="a file, or - for stdin")
     add("target", metavar="OUT", help="a file, or - for stdout")
-    add("-j", "--jobs", type=int, default=4, metavar="N", help="how many at once; default: 4")
+    add("-j", "--jobs", type=int, default=4, metavar="N", help="concurrent requests; default: 4")
     add("--rpm", type=float, metavar="N", help="at most N requests a minute")
     add("--tpm", type=float, metavar="N", help="at most N tokens a minute")
-    add("--retries", type=int, default=5, metavar="N", help="tries after the first; default: 5")
-    add("--retry-errors", action="store_true", help="ask again what is an error in OUT")
-    add("--retry-cut", action="store_true", help="ask again what is cut off in OUT")
-    add("--again", action="store_true", help="ask again what was asked with other options")
+    add("--retries", type=int, default=5, metavar="N", help="retries of a line; default: 5")
+    add("--retry-errors", action="store_true", help="send lines again that are errors in OUT")
+    add("--retry-cut", action="store_true", help="send lines again that are cut off in OUT")
+    add("--again", action="store_true", help="send lines again that had other options")
     add("--prompt", metavar="TEXT", help="for tables: 'Label this: {column}'")
-    add("--ordered", action="store_true", help="sort OUT as IN, at the end")
-    add("--openai-format", action="store_true", help="write OUT as OpenAI's batches do")
+    add("--ordered", action="store_true", help="finally sort OUT like IN")
+    add("--openai-format", action="store_true", help="write OUT in OpenAI's batch format")
     add("--price-in", type=float, metavar="X", help="price of a million prompt tokens")
     add("--price-out", type=float, metavar="X", help="price of a million completion tokens")
     options = parser.parse_args(arguments)
@@ -415,5 +418,5 @@ def _options(arguments: Sequence[str], common: argparse.ArgumentParser) -> argpa
         if (value := getattr(options, name)) is not None and not value > 0:
             parser.error(f"--{name} must be more than 0, not {value}")
     if options.ordered and options.target == "-":
-        parser.error("--ordered sorts a file: give OUT a name, not -")
+        parser.error("--ordered needs a file as OUT, not -")
     return options

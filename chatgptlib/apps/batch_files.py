@@ -1,9 +1,9 @@
-"""The files of a batch: requests in, in several formats, and answers out.
+"""The files of a batch: IN with the requests, in several formats, and OUT with the answers.
 
-IN holds a prompt or a request on each line, a JSON array of them, or a table (CSV, TSV) whose
-rows fill in a prompt. OUT has a line of JSON for each: its `id`, a mark of what was asked
-(`line`), and a `response` or an `error`; or the same as OpenAI's own batches write it. Of
-several lines in OUT with the same id the last one counts.
+IN has a prompt or a JSON request on each line, or is a JSON array of them, or a table (CSV, TSV)
+whose rows fill in a prompt. OUT has a JSON line for each: its `id`, a fingerprint of the request
+(`line`), and a `response` or an `error`; or the same in OpenAI's batch format. If several lines
+of OUT have the same id, the last one counts.
 https://platform.openai.com/docs/api-reference/batch
 """
 
@@ -26,31 +26,31 @@ from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, exce
 from ..models import CreateChatCompletionResponse
 from ..replies import parsed
 
-_ENCODINGS = {  # by the byte order mark; that of UTF-32 begins as that of UTF-16
+_ENCODINGS = {  # by byte order mark; the longer ones come first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_CUT = {"length": "cut off", "content_filter": "filtered"}  # outcomes, by the finish reason
-_OPENAI_ID = "batch_req_"  # our mark follows, where OpenAI has a number
+_CUT = {"length": "cut off", "content_filter": "filtered"}  # outcomes by finish reason
+_OPENAI_ID = "batch_req_"  # OpenAI puts a number after it, this module the fingerprint
 
 
-# Requests in
+# IN
 
 
 class BatchLine(NamedTuple):
     """One request of IN."""
 
     id: str | int
-    mark: str  # of the line itself, a hyphen, and of the request with all its options
+    mark: str  # fingerprints of the line and of the complete request, with a hyphen between
     body: dict[str, Any]
 
 
 def read_requests(options: argparse.Namespace) -> tuple[list[BatchLine], list[str]]:
-    """The requests of IN, and what is wrong with the lines that hold none.
+    """The requests of IN, and a message for each line that is not a request.
 
-    Raises ConfigError for a file that can't be read, or is as a whole not what it seems.
+    Raises ConfigError if the file can't be read, or is in none of the formats.
     """
     source, name = options.source, "stdin" if options.source == "-" else repr(options.source)
     text = _text_of(source, name)
@@ -69,7 +69,7 @@ def read_requests(options: argparse.Namespace) -> tuple[list[BatchLine], list[st
         try:
             line = _line(number, value, options)
             if (before := number_of.setdefault(str(line.id), number)) != number:
-                raise ValueError(f"its id {line.id!r} is that of {unit} {before}")
+                raise ValueError(f"its id {line.id!r} is also the id of {unit} {before}")
             lines.append(line)
         except ValueError as error:
             unreadable.append(f"{unit} {number}: {error}")
@@ -88,15 +88,15 @@ def _text_of(source: str, name: str) -> str:
         raise ConfigError(f"{name} is damaged: {error}") from error
     if "\0" in text:
         raise ConfigError(
-            f"{name} holds NUL bytes, so it is not text, or in an encoding that its first bytes "
-            "do not tell: save it as UTF-8"
+            f"{name} contains NUL bytes: it is not text, or lacks the byte order mark of its "
+            "encoding; save it as UTF-8"
         )
     return text
 
 
 def _values(text: str, name: str) -> Iterator[tuple[int, Any]]:
-    """The prompts and requests by line; an error in place of what can't be read."""
-    unclosed = ""  # JSON that has not ended with its line
+    """The number and the prompt or request of each line; a ValueError for an unreadable one."""
+    unclosed = ""  # the previous line, if its JSON does not end with it
     for number, line in enumerate(map(str.strip, text.split("\n")), 1):
         if not line:
             continue
@@ -106,15 +106,15 @@ def _values(text: str, name: str) -> Iterator[tuple[int, Any]]:
             value, error = parsed(line)
         if unclosed and _is_begun(f"{unclosed}\n{line}"):
             raise ConfigError(
-                f"{name}: JSON goes on from the line before into line {number}: put each request "
-                "on a line of its own, as jq -c . does, or all of them into one array"
+                f"{name}: the JSON before line {number} continues in it: write each request on a "
+                "single line, as jq -c . does, or all of them as one array"
             )
         unclosed = line if error and _is_begun(line) else ""
         if not line.isascii() and re.search("[\udc80-\udcff]", line):
             value = ValueError("not UTF-8")
         elif error and line[0] == "{":
-            value = ValueError(f"no JSON: {error}: {excerpt(line[:80])}")
-        elif error:  # a prompt that begins so
+            value = ValueError(f"not JSON: {error}: {excerpt(line[:80])}")
+        elif error:  # a prompt that begins with a quote or a bracket
             value = line
         yield number, value
 
@@ -131,9 +131,9 @@ def _rows(text: str, name: str) -> Iterator[tuple[int, Any]]:
         for number, row in enumerate((row for row in rows if row), 1):
             value = dict(zip(columns, row, strict=False))
             fits = len(row) == len(columns) == len(value)
-            yield number, value if fits else ValueError(f"not a field for each of {columns}")
+            yield number, value if fits else ValueError(f"it needs a field for each of {columns}")
     except csv.Error as error:
-        raise ConfigError(f"{name} is not a whole table: {error}") from error
+        raise ConfigError(f"{name} is not a valid table: {error}") from error
 
 
 def _line(number: int, value: JSONValue | ValueError, options: argparse.Namespace) -> BatchLine:
@@ -143,7 +143,7 @@ def _line(number: int, value: JSONValue | ValueError, options: argparse.Namespac
     if isinstance(value, dict):
         line_id = value.get("custom_id", value.get("id", number))
     if isinstance(line_id, bool) or not isinstance(line_id, (str, int)) or line_id == "":
-        raise ValueError(f"an id is text or a number, not {json.dumps(line_id)}")
+        raise ValueError(f"an id must be a text or an integer, not {json.dumps(line_id)}")
     body: dict[str, Any] = {**options.defaults, **_body(value, options.prompt)}
     if options.system and not any(map(_instructs, body["messages"])):
         body["messages"] = [{"role": "system", "content": options.system}, *body["messages"]]
@@ -151,35 +151,35 @@ def _line(number: int, value: JSONValue | ValueError, options: argparse.Namespac
 
 
 def _body(value: JSONValue, template: str | None) -> dict[str, Any]:
-    """The request that a value stands for. Raises ValueError if it stands for none."""
+    """The request that a prompt, a row or an object describes. Raises ValueError."""
     if isinstance(value, dict):
         body = value.get("body", {k: value[k] for k in value if k not in ("custom_id", "id")})
         if isinstance(body, dict) and isinstance(body.get("messages"), list):
             if body.pop("stream", None):
-                raise ValueError("a batch has no streams")
+                raise ValueError("a batch can't stream: leave out `stream`")
             return body
         if template is None:
-            raise ValueError("a request has messages: a list (or give --prompt 'Label: {name}')")
+            raise ValueError("a request needs a list of messages (or --prompt 'Label: {name}')")
         value = _filled(template, value)
     elif template is not None:
-        raise ValueError("--prompt is for rows and JSON objects")
+        raise ValueError("--prompt needs a row or a JSON object")
     if not isinstance(value, str):
-        raise ValueError(f"a request is a JSON object, not a {type(value).__name__}")
+        raise ValueError(f"a request must be a JSON object, not {type(value).__name__}")
     return {"messages": [{"role": "user", "content": value}]}
 
 
 def _filled(template: str, record: Mapping[str, JSONValue]) -> str:
-    """The prompt for a record. Braces around what is no name stand for themselves."""
+    """The prompt for a record. Braces that can't enclose a name are kept."""
 
     def value_of(match: re.Match[str]) -> str:
         if match[1] not in record:
-            raise ValueError(f"--prompt has {match[0]}, but the names are {', '.join(record)}")
+            raise ValueError(f"--prompt has {match[0]}; the names are {', '.join(record)}")
         value = record[match[1]]
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     prompt, count = re.subn(r'\{([^{}":,]+)\}', value_of, template)
     if not count:
-        raise ValueError("--prompt has no {name} in it: all requests would be the same")
+        raise ValueError("--prompt contains no {name}, so all requests would be the same")
     return prompt
 
 
@@ -192,25 +192,24 @@ def _mark(value: Any) -> str:
 
 
 def _is_begun(text: str) -> bool:
-    """Whether this is JSON, or would be if it went on."""
+    """Whether this is JSON or the beginning of it."""
     _, error = parsed(text)
     return error is None or (isinstance(error, json.JSONDecodeError) and error.pos >= len(text))
 
 
-# Answers out
+# OUT
 
 
 class BatchOutput:
-    """The file of answers: what is done in it, and a place at its end for more.
+    """The file of answers: the outcomes in it, to which more are added.
 
-    "-" is stdout, where nothing is known of earlier runs.
-
-    Raises ConfigError for a file that can't be written.
+    "-" is stdout, which has no earlier outcomes. Raises ConfigError for a file that can't be
+    written.
     """
 
     def __init__(self, target: str, openai_format: bool) -> None:
-        self.done: dict[str, tuple[str, str]] = {}  # mark and outcome, by id
-        self.tokens: Counter[str] = Counter()  # of all answers; "untold": answers without
+        self.done: dict[str, tuple[str, str]] = {}  # fingerprint and outcome by id
+        self.tokens: Counter[str] = Counter()  # of all answers; "unknown" counts those without
         self.is_file = target != "-"
         self._name = repr(target) if self.is_file else "stdout"
         self._path = os.path.realpath(target)
@@ -225,29 +224,29 @@ class BatchOutput:
             raise ConfigError(f"cannot write {self._name}: {error.strerror}") from error
 
     def read(self) -> None:
-        """Note what is done. Raises ConfigError for a file that is not a batch's."""
+        """Read the outcomes of earlier runs. Raises ConfigError if another program wrote them."""
         if not self.is_file:
             return
         _lock(self._file, self._name)
-        whole, line = 0, b""
+        good, line = 0, b""
         with open(self._path, "rb") as lines:
             for number, line in enumerate(lines, 1):
-                told, error = parsed(line)
-                if self._note(told):
-                    whole += len(line)
+                record, error = parsed(line)
+                if self._note(record):
+                    good += len(line)
                 elif error and line[:7] == b'{"id": '[: len(line)] and not line.endswith(b"\n"):
-                    self._file.truncate(whole)  # it was being written when the process died
+                    self._file.truncate(good)  # the process ended while it wrote this line
                     return
                 else:
                     raise ConfigError(
-                        f"{self._name} is no output of a batch (line {number}): name another file"
+                        f"{self._name} is not the output of a batch (line {number}): name another"
                     )
         if line and not line.endswith(b"\n"):
             self._append(b"\n")
 
-    def _note(self, told: JSONValue) -> str | None:
-        """Note what a line tells; its outcome, or None if it is not a batch's."""
-        found = _answer_in(told)
+    def _note(self, record: JSONValue) -> str | None:
+        """Note the outcome of a record and return it; None if it is not a batch's record."""
+        found = _answer_in(record)
         if found is None:
             return None
         line_id, mark, response = found
@@ -257,14 +256,14 @@ class BatchOutput:
         return outcome
 
     def _outcome(self, response: Mapping[str, Any]) -> str:
-        """How an answer ended; its tokens are added up."""
+        """The outcome of a response, whose tokens are counted."""
         try:
             answer = CreateChatCompletionResponse.from_dict(response)
-        except DeserializeError:  # it is an answer all the same
+        except DeserializeError:  # an unusual answer is an answer, too
             answer = CreateChatCompletionResponse([])
         usage, tokens = answer.usage, self.tokens
         if usage is None:
-            tokens["untold"] += 1
+            tokens["unknown"] += 1
         else:
             details = usage.prompt_tokens_details
             tokens["prompt"] += usage.prompt_tokens or 0
@@ -274,9 +273,9 @@ class BatchOutput:
         return next((_CUT[reason] for reason in _CUT if reason in reasons), "answered")
 
     def write(self, line: BatchLine, result: dict[str, Any] | OpenAIError) -> str:
-        """Add an answer or an error; its outcome. It is in the file, whatever comes then."""
+        """Write an answer or an error to the file, and return the outcome."""
         record = _record(line, result, self._openai_format)
-        text = json.dumps(record, ensure_ascii=self._file.isatty())  # which it can't steer then
+        text = json.dumps(record, ensure_ascii=self._file.isatty())  # escaped for a terminal
         self._check_place()
         self._append(text.encode("utf-8", "backslashreplace") + b"\n")
         return self._note(record) or "errors"
@@ -287,14 +286,14 @@ class BatchOutput:
             while data:
                 data = data[self._file.write(data) :]
         except BrokenPipeError:
-            raise  # whoever read stdout has stopped
+            raise  # the reader of stdout has stopped
         except OSError as error:
-            if self.is_file:  # or the next line would go on where this one broke off
+            if self.is_file:  # leave no partial line
                 self._file.truncate(start)
             raise ConfigError(f"cannot write {self._name}: {error.strerror}") from error
 
     def _check_place(self) -> None:
-        """Raise ConfigError if the file is no longer where others would look for it."""
+        """Raise ConfigError if the file's path no longer leads to it."""
         try:
             is_here = not self.is_file or os.path.samefile(self._path, self._file.fileno())
         except OSError:
@@ -302,11 +301,11 @@ class BatchOutput:
         if not is_here:
             raise ConfigError(
                 f"{self._name} was moved, removed or replaced while it was written, and lacks "
-                "answers: put it back, and start again"
+                "answers: put it back and start again"
             )
 
     def finish(self, order: Sequence[BatchLine]) -> None:
-        """Leave the last line of each id alone, in this order if there is one."""
+        """Remove all but the last line of each id, and sort the lines like `order`."""
         self._check_place()
         if not self.is_file or not (order or self._has_old_lines):
             return
@@ -318,28 +317,28 @@ class BatchOutput:
             with open(new, "xb", opener=_private) as file:
                 file.writelines([*wanted, *last.values()])
             os.chmod(new, os.stat(self._path).st_mode)
-            self._file.close()  # else Windows does not replace it
-            os.replace(new, self._path)  # at once: nothing is lost on the way
+            self._file.close()  # Windows does not replace an open file
+            os.replace(new, self._path)
         except OSError as error:
             raise ConfigError(f"cannot sort {self._name}: {error.strerror}") from error
         finally:
             Path(new).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let another batch write the file."""
+        """Close the file, so that another batch may write it."""
         self._file.close()
 
 
-def _answer_in(told: JSONValue) -> tuple[str, str, JSONValue] | None:
-    """Id, mark and response of a line in either format; None if it is not a batch's.
+def _answer_in(record: JSONValue) -> tuple[str, str, JSONValue] | None:
+    """Id, fingerprint and response of a record in either format; None if it is not a batch's.
 
-    The mark is "" if nothing tells what was asked, the response None if there is none.
+    The fingerprint is "" and the response None if the record has none.
     """
-    if not isinstance(told, dict) or not {"response", "error"} & told.keys():
+    if not isinstance(record, dict) or not {"response", "error"} & record.keys():
         return None
-    line_id, mark, response = told.get("id"), str(told.get("line", "")), told.get("response")
-    if "custom_id" in told:
-        line_id, mark = told["custom_id"], str(line_id).removeprefix(_OPENAI_ID)
+    line_id, mark, response = record.get("id"), str(record.get("line", "")), record.get("response")
+    if "custom_id" in record:
+        line_id, mark = record["custom_id"], str(line_id).removeprefix(_OPENAI_ID)
         if isinstance(response, dict):
             response = response.get("body") if response.get("status_code") == 200 else None
     if not isinstance(line_id, (str, int)):
@@ -350,7 +349,7 @@ def _answer_in(told: JSONValue) -> tuple[str, str, JSONValue] | None:
 def _record(
     line: BatchLine, result: dict[str, Any] | OpenAIError, openai_format: bool
 ) -> dict[str, Any]:
-    """What is written of an answer or an error."""
+    """The record to write for an answer or an error."""
     error: dict[str, Any] | None = None
     if isinstance(result, OpenAIError):
         error = {"type": type(result).__name__, "message": str(result)}
@@ -368,11 +367,11 @@ def _record(
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # what people ask is for nobody else to read
+    return os.open(path, flags, 0o600)  # readable only by its owner, since prompts may be private
 
 
 def _lock(file: io.FileIO, name: str) -> None:
-    """Two batches on one file would ask all the rest twice."""
+    """Lock the file, since a second batch would send the same requests again."""
     try:
         import fcntl
     except ImportError:
