@@ -571,7 +571,7 @@ def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extr
     target.write_bytes(vendored(*extras).replace("\n", newline).encode())
     assert checked(target) == 0
     told = capsys.readouterr().out
-    assert told == f"{target} is what chatgptlib {lib.__version__} writes\n"
+    assert told == f"{target} is up to date: chatgptlib {lib.__version__} would write the same\n"
 
 
 @pytest.mark.parametrize(
@@ -579,40 +579,40 @@ def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extr
     [
         pytest.param(
             UNTOUCHED["of-an-older-version"], 3,
-            f"is what chatgptlib 0.0.9 wrote (this is {lib.__version__})", id="older",
+            f"was written by another chatgptlib, 0.0.9 (this is {lib.__version__})", id="older",
         ),
         pytest.param(
             UNTOUCHED["of-a-newer-version"], 3,
-            f"is what chatgptlib 99.0 wrote (this is {lib.__version__})", id="newer",
+            f"was written by another chatgptlib, 99.0 (this is {lib.__version__})", id="newer",
         ),
         pytest.param(
             signed(CORE_TEXT.replace(f"{lib.__version__}:", f"{lib.__version__}rc1:", 1)), 3,
-            f"is what chatgptlib {lib.__version__}rc1 wrote (this is {lib.__version__})",
+            f"was written by another chatgptlib, {lib.__version__}rc1 (this is {lib.__version__})",
             id="before-this",
         ),
         pytest.param(
             signed(CORE_TEXT.replace("def ", "async def ")), 3,
-            f"is what another chatgptlib {lib.__version__} wrote", id="other-sources",
+            f"was written by another chatgptlib, {lib.__version__}", id="other-sources",
         ),
         pytest.param(
             UNTOUCHED["with-an-extra-that-is-no-more"], 3,
-            f"is what another chatgptlib {lib.__version__} wrote", id="other-extras",
+            f"was written by another chatgptlib, {lib.__version__}", id="other-extras",
         ),
         pytest.param(
             EDITED["a-letter-changed"], 4,
-            f"was edited since chatgptlib {lib.__version__} wrote it", id="edited",
+            f"was edited after chatgptlib {lib.__version__} wrote it", id="edited",
         ),
         pytest.param(
             EDITED["a-line-in-front"], 4,
-            f"was edited since chatgptlib {lib.__version__} wrote it", id="a-line-in-front",
+            f"was edited after chatgptlib {lib.__version__} wrote it", id="a-line-in-front",
         ),
         pytest.param(
             EDITED["another-selection-named"], 4,
-            f"was edited since chatgptlib {lib.__version__} wrote it", id="another-selection-named",
+            f"was edited after chatgptlib {lib.__version__} wrote it", id="another-selection-named",
         ),
         pytest.param(
             EDITED["of-an-older-version"], 4,
-            f"was edited since chatgptlib 0.0.9 wrote it (this is {lib.__version__})",
+            f"was edited after chatgptlib 0.0.9 wrote it (this is {lib.__version__})",
             id="older-and-edited",
         ),
         *(

@@ -2,13 +2,13 @@
 
     python -m chatgptlib vendor --with tools -o chat.py
 
-The file holds the core, and the extras that are asked for with those that they import. Each
-module stands in it as it is here, behind the modules that it needs, but for its imports:
-those of the library are left out, the others stand once at the top. Where the core would
-import an extra that is not in the file, a ConfigError says how to add it.
+The file contains the core, the selected extras and the extras that these import. Each module
+follows those that it imports, and is unchanged except for its imports: imports within the
+library are removed, all others are collected at the top. Where the core would import an extra
+that the file lacks, it raises a ConfigError that says how to add it.
 
-The same sources and extras give the same bytes. The header tells the version, the extras and
-a hash of the rest, in a form that every version can read.
+The same sources and extras give the same bytes. The header has the version, the extras and a
+hash of the other lines, in a format that all versions can read.
 """
 
 from __future__ import annotations
@@ -53,61 +53,61 @@ AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
 LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
 OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
-"""  # as in LICENSE, which is not beside the modules where these are installed
+"""  # a copy of LICENSE, which is not installed with the modules
 _HOME = (__package__ or "chatgptlib.apps").rpartition(".")[0]
 _COMMAND = "python -m chatgptlib vendor"
 _SEAL = "# sha256 of the other lines: "
 _HEADER = f"""\
 # chatgptlib {{version}}: Chat Completions in one module, under any name, for Python 3.10 and newer.
-# Made by `{_COMMAND}{{option}} -o FILE`. Change the package, then make it again.
+# Made by `{_COMMAND}{{option}} -o FILE`. Do not edit: change the package, and make it again.
 {_SEAL}
 # {{licence}}; its text is at the end.
 #
-# It needs `requests` 2.28.1 with urllib3 1.26.12, or newer, and nothing else. Each section was a
-# module: where one speaks of its import or of its annotations, it means the package.
+# It requires `requests` 2.28.1 with urllib3 1.26.12, or newer. Each section was a module of the
+# package, which is what its comments on imports and annotations refer to.
 #
-# Contents, each with the number of its line:
+# Contents, with line numbers:
 {{contents}}
 #
-# The rules it keeps are the package's, and not those of the project it is copied into.
+# It follows the coding style of the package, so linters and formatters should skip it.
 # fmt: off
 # isort: skip_file
 # ruff: noqa
 # flake8: noqa
 # pyright: reportMissingModuleSource=false, reportPrivateUsage=false
 """
-_MADE = re.compile(  # the lines that every version writes, so that any other can read them
+_MADE = re.compile(  # these lines have the same format in all versions
     rf"^# chatgptlib (?P<version>\S+): .*\n"
     rf"# Made by `{_COMMAND}(?: --with (?P<extras>\S+))? -o FILE`.*\n"
     rf"(?P<seal>{_SEAL}(?P<digest>.*)\n)",
     re.MULTILINE,
 )
 
-_OTHER, _EDITED, _FOREIGN = 3, 4, 5  # what a file may be, as the exit status of --check
+_OTHER, _EDITED, _FOREIGN = 3, 4, 5  # exit statuses of --check
 _STATUS = f"""\
 exit status of --check:
-  0  FILE is what this version writes, with the extras that are in it
-  {_OTHER}  FILE is what another version wrote
-  {_EDITED}  FILE was edited since this version or another wrote it
+  0  FILE is up to date: this version would write the same
+  {_OTHER}  FILE was written by another version
+  {_EDITED}  FILE was edited
   {_FOREIGN}  FILE was not written by this command
 """
 
 
 class CannotVendor(Exception):
-    """There is no such extra, the sources are not there, or the file can't be written."""
+    """An extra is unknown, the sources can't be read, or the file can't be written."""
 
 
 def vendored(extras: Iterable[str] = ()) -> str:
-    """The text of the single file: the core, and these extras with what they need.
+    """The text of the single file: the core, these extras and the extras that they need.
 
-    `["all"]` stands for every extra. Raises CannotVendor if there is no extra of such a name,
-    or if the sources can't be had.
+    `["all"]` selects every extra. Raises CannotVendor for an unknown extra, or if the sources
+    can't be read.
     """
     return _File(_package(), extras).text()
 
 
 def _package() -> dict[str, str]:
-    """The sources of the core's modules and, with a prefix, the extras'; and of `__init__`."""
+    """The sources by module name: `__init__`, the core's, and the extras' as `extras.NAME`."""
     found: dict[str, str] = {}
     try:
         home = resources.files(_HOME)
@@ -116,7 +116,7 @@ def _package() -> dict[str, str]:
                 module = prefix + name.removesuffix(".py")
                 if name.endswith(".py") and module not in ("__main__", "extras.__init__"):
                     found[module] = folder.joinpath(name).read_text("utf-8")
-    except (OSError, TypeError, NotImplementedError) as error:  # each loader has its own
+    except (OSError, TypeError, NotImplementedError) as error:  # depending on the loader
         raise CannotVendor(f"cannot read the sources of {_HOME}: {error}") from error
     if "__init__" not in found:
         raise CannotVendor(f"cannot find the sources of {_HOME} in {home}")
@@ -142,32 +142,32 @@ def _extras(modules: Iterable[str]) -> list[str]:
 
 
 class _File:
-    """The single file with some extras, and with those that these need."""
+    """The single file with some extras and the extras that they need."""
 
     def __init__(self, package: Mapping[str, str], extras: Iterable[str]) -> None:
         self.package = package
-        self.modules: dict[str, str] = {}  # in the order that they have in the file
+        self.modules: dict[str, str] = {}  # in the order of the file
         every = _extras(package)
         wanted = [name for name in package if "." not in name and name != "__init__"]
         for extra in extras:
             if extra not in (*every, "all"):
-                raise CannotVendor(f"there is no extra {extra!r}: name {', '.join(every)}, or all")
+                raise CannotVendor(f"no extra {extra!r}: choose from {', '.join(every)} and all")
             wanted += [f"extras.{name}" for name in every if extra in (name, "all")]
-        for name in wanted:  # which grows by what an extra needs
+        for name in wanted:  # the list grows as extras need others
             wanted += _needs(name, package[name]) - {*wanted}
         for name in package:
             if name in wanted:
                 self._add(name)
 
     def _add(self, name: str) -> None:
-        """Add a module behind those that it imports as it is loaded."""
+        """Add a module after those that it imports at its top level."""
         if name not in self.modules:
             for needed in _imported(name, _parsed(self.package[name]).body):
                 self._add(needed)
             self.modules[name] = self.package[name]
 
     def option(self) -> str:
-        """What to give on the command line for this file."""
+        """The option of the command that makes this file."""
         needed = {need for name in self.modules for need in _needs(name, self.modules[name])}
         extras = ",".join(sorted(_extras(self.modules.keys() - needed)))
         if _extras(self.package) == sorted(_extras(self.modules)):
@@ -201,7 +201,7 @@ class _File:
         return text.replace(_SEAL, _SEAL + _digest(text.replace(f"{_SEAL}\n", "", 1)), 1)
 
     def _all(self, root: ast.Module) -> str:
-        """The package's `__all__` without the names of modules that are not in the file."""
+        """The package's `__all__` without the names of modules that the file lacks."""
         left_out = {
             alias.name
             for node in ast.walk(root)
@@ -215,11 +215,11 @@ class _File:
         raise CannotVendor("__init__.py has no __all__")
 
     def _missing(self, name: str, node: ast.stmt) -> list[str]:
-        """The extras that a statement of a module imports, and that are not in the file."""
+        """The extras that a statement of a module imports and the file lacks."""
         return _extras(one for one in _imported(name, [node]) if one not in self.modules)
 
     def _absent(self) -> Iterator[str]:
-        """For type checkers, what stands for the types of extras that are not in the file."""
+        """Replacements, for type checkers, for the types of extras that the file lacks."""
         for name, source in self.modules.items():
             for block in filter(_is_for_checkers, ast.walk(_parsed(source))):
                 for node in block.body:
@@ -227,7 +227,7 @@ class _File:
                         yield from (f"    {alias.name} = Any" for alias in node.names)
 
     def _section(self, name: str, source: str) -> str:
-        """A module without its docstring and its imports, under a banner with the docstring."""
+        """A module without its imports; its docstring becomes a comment under a banner."""
         lines: list[str | None] = [*source.splitlines()]
         tree = _parsed(source)
         _blank(lines, tree.body[0])
@@ -239,11 +239,11 @@ class _File:
         return f"{_comment(name, _docstring(source))}\n\n\n{code}"
 
     def _cut(self, name: str, lines: list[str | None], block: list[Any], hoisted: bool) -> None:
-        """Take imports out of a block of statements: the library's, or all if they are hoisted."""
+        """Remove the imports from a block of statements: the library's, or all if `hoisted`."""
         for node in block:
             of_ours = [*_imported(name, [node])]
             missing = [] if hoisted else self._missing(name, node)
-            if missing:  # what follows in the block would use it
+            if missing:  # the rest of the block would use it
                 first, end = node.lineno - 1, block[-1].end_lineno
                 wider = _File(self.package, [*_extras(self.modules), *missing])
                 command = f"{_COMMAND}{wider.option()} -o FILE"
@@ -260,13 +260,13 @@ class _File:
 
 @functools.cache
 def _needs(module: str, source: str) -> frozenset[str]:
-    """What an extra imports at any time; the core does without the extras."""
+    """The modules that an extra imports anywhere; empty for the core, which needs no extra."""
     is_extra = module.startswith("extras.")
     return frozenset(_imported(module, ast.walk(_parsed(source))) if is_extra else ())
 
 
 def _imported(module: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """The modules of the package that these statements of a module import."""
+    """The modules of the package that these statements import."""
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = module.rpartition(".")[0] if node.level == 1 else ""
@@ -283,7 +283,7 @@ def _is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
 
 
 def _blank(lines: list[str | None], node: ast.stmt) -> None:
-    """Take a statement out, and the blank lines that set it off from what follows."""
+    """Remove a statement and the blank lines after it."""
     first, end = node.lineno - 1, node.end_lineno or node.lineno
     while end < len(lines) and not lines[end]:
         end += 1
@@ -291,13 +291,13 @@ def _blank(lines: list[str | None], node: ast.stmt) -> None:
 
 
 def _comment(title: str, text: str) -> str:
-    """Some text as a comment, under a banner."""
+    """A text as a comment, under a banner."""
     banner = f"# ---- {title} ".ljust(100, "-")
     return "\n".join([banner, "#", *(f"# {line}".rstrip() for line in text.splitlines())])
 
 
 def _imports(trees: Sequence[ast.Module]) -> str:
-    """What the modules import from outside, once each; then what type checkers need."""
+    """All imports from outside the library; those for type checkers come last."""
     always = _outside(tree.body for tree in trees)
     blocks = (node.body for tree in trees for node in tree.body if _is_for_checkers(node))
     checked = ("    " + line for line in _import_lines(_outside(blocks) - always))
@@ -305,7 +305,7 @@ def _imports(trees: Sequence[ast.Module]) -> str:
 
 
 def _outside(blocks: Iterable[Sequence[ast.stmt]]) -> set[tuple[str, str]]:
-    """The imports from outside of the library: how each begins, and the name at its end."""
+    """The imports from outside the library: the start of each statement, and the name."""
     found: set[tuple[str, str]] = set()
     for node in itertools.chain.from_iterable(blocks):
         if isinstance(node, ast.Import):
@@ -327,7 +327,7 @@ def _digest(text: str) -> str:
 
 
 def _listed() -> str:
-    """A table of the core and the extras: the size of each, and which others an extra needs."""
+    """A table of the core and the extras: their sizes, titles and the extras they need."""
     package = _package()
     wide = max(map(len, _extras(package)))
     rows = [f"{'--with':{wide}}   lines     bytes"]
@@ -345,7 +345,7 @@ def _listed() -> str:
 
 
 def _check(path: Path) -> tuple[int, str]:
-    """What a file is: an exit status, and a line that says it. Its line ends don't matter."""
+    """The exit status for a file, and a line that explains it. CRLF line ends are accepted."""
     text = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
     made = _MADE.search(text)
     if not made:
@@ -353,27 +353,27 @@ def _check(path: Path) -> tuple[int, str]:
     version, extras = made["version"], [*filter(None, (made["extras"] or "").split(","))]
     known = "" if version == __version__ else f" (this is {__version__})"
     if _digest(text.replace(made["seal"], "", 1)) != made["digest"]:
-        return _EDITED, f"{path} was edited since chatgptlib {version} wrote it{known}"
+        return _EDITED, f"{path} was edited after chatgptlib {version} wrote it{known}"
     package = _package()
     if {*extras} <= {*_extras(package), "all"} and text == _File(package, extras).text():
-        return 0, f"{path} is what chatgptlib {version} writes"
-    return _OTHER, f"{path} is what {'' if known else 'another '}chatgptlib {version} wrote{known}"
+        return 0, f"{path} is up to date: chatgptlib {version} would write the same"
+    return _OTHER, f"{path} was written by another chatgptlib, {version}{known}"
 
 
 def _write(target: Path, data: bytes, force: bool) -> None:
-    """Replace a file in one step, or not at all. A link stays, and its target is replaced."""
+    """Replace a file atomically. If `target` is a link, the file that it leads to is replaced."""
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_file():
-        raise CannotVendor(f"{target} is not a regular file: name one, or leave out -o")
+        raise CannotVendor(f"{target} is not a regular file: name another, or leave out -o")
     if not force and target.exists() and target.stat().st_size:
         status, verdict = _check(target)
         if status in (_EDITED, _FOREIGN):
-            raise CannotVendor(f"{verdict}; --force replaces it")
+            raise CannotVendor(f"{verdict}; use --force to replace it")
     beside = target.with_name(f".{target.name}.{token_hex(8)}")
     with open(beside, "xb") as file:  # "x" follows no link
         try:
             file.write(data)
-            file.close()  # before it is moved, which Windows asks for
+            file.close()  # Windows does not move an open file
             if target.exists():
                 shutil.copymode(target, beside)
             os.replace(beside, target)
@@ -384,21 +384,21 @@ def _write(target: Path, data: bytes, force: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_COMMAND,
-        description="Write the library as one module: its core, and the extras that you name.",
+        description="Write the library as one module: the core and selected extras.",
         epilog=_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_mutually_exclusive_group().add_argument
-    add("-o", metavar="FILE", type=Path, help="where to (default: standard output)")
-    add("--list", action="store_true", help="list the extras, their sizes and what they need")
-    add("--check", metavar="FILE", type=Path, help="tell whether FILE is up to date, and unedited")
+    add("-o", metavar="FILE", type=Path, help="the file to write; default: standard output")
+    add("--list", action="store_true", help="list the extras with their sizes")
+    add("--check", metavar="FILE", type=Path, help="check whether FILE is up to date")
     parser.add_argument(
         "--with", metavar="EXTRA,...", dest="extras", action="extend", default=[],
-        type=lambda text: text.split(","), help="add these, and what they need; or all",
+        type=lambda text: text.split(","), help="add these extras and those they need, or all",
     )  # fmt: skip
     parser.add_argument(
         "--force", action="store_true",
-        help="replace FILE also if it was edited, or not written by this command",
+        help="replace FILE even if it was edited or not written by this command",
     )  # fmt: skip
     return parser
 
@@ -407,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.extras and (given.list or given.check):
-        parser.error("--with is for a file to write")
+        parser.error("--with can't be used with --list or --check")
     try:
         if given.check:
             status, verdict = _check(given.check)
@@ -418,7 +418,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif given.o:
             _write(given.o, vendored(given.extras).encode(), given.force)
         else:
-            sys.stdout.buffer.write(vendored(given.extras).encode())  # the same on every system
+            sys.stdout.buffer.write(
+                vendored(given.extras).encode()
+            )  # with the same line ends everywhere
             sys.stdout.flush()
     except (CannotVendor, OSError) as error:
         sys.stderr.write(f"chatgptlib vendor: {error}\n")
