@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import JSONValue
@@ -49,21 +48,44 @@ def first_block_in(text: str) -> str | None:
     return next(found, None)
 
 
+_PIECE = re.compile(
+    r"""(?x) \s* (?: (?P<opening>[{\[]) | (?P<closing>[}\]]) | (?P<between>[,:])
+    | (?P<word>[\w.+-]+) (?=\s*[,}\]])
+    | "(?: [^"\\]+ | \\[^u]                            # a text, up to a cut or to half a character
+        | \\u(?![dD][89abAB])[0-9a-fA-F]{4}
+        | \\u[dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2}
+    )* (?P<quote>"?) )
+    """
+)
+
+
 def json_so_far(text: str) -> dict[str, Any]:
     """The object that an answer has begun to write.
 
-    Text is there as far as it came; numbers and words only when they are whole, since what
-    is cut off of them changes what they say.
+    Text is there as far as it came; numbers and words only when they are complete, since a
+    part of one means something else.
     """
     text = _without_thoughts(text)
-    begin = text.find("{")
-    found: list[dict[str, Any]] = [{}]
-    if begin >= 0:
-        try:
-            _read_beginning(text, begin, found.append)
-        except (_Cut, RecursionError):
-            pass
-    return found[-1]
+    begin = at = text.find("{")
+    found, closing, before = "{}", "", ":"
+    while at >= 0 and (piece := _PIECE.match(text, at)):
+        at, kind = piece.end(), piece.lastgroup
+        if kind == "between":
+            before = piece["between"]
+            continue
+        if kind == "opening":
+            closing = ("}" if piece["opening"] == "{" else "]") + closing
+        elif kind == "closing":
+            closing = closing[1:]
+        is_name = kind == "quote" and closing[:1] == "}" and before != ":"
+        is_cut = kind == "quote" and not piece["quote"]
+        if not is_name:
+            found = text[begin:at] + '"' * is_cut + closing
+        if is_cut or not closing:
+            break
+        before = ""
+    value, _ = parsed(found)
+    return value if isinstance(value, dict) else {}
 
 
 def _without_thoughts(text: str) -> str:
@@ -75,59 +97,3 @@ def _without_thoughts(text: str) -> str:
         return answer
     is_thought = end and text[0] not in "{[`" and ("{" in answer or "{" not in thoughts)
     return answer if is_thought else text
-
-
-class _Cut(Exception):
-    """The text ends here, or goes on with what is no JSON."""
-
-
-_BETWEEN = re.compile(r"[\s,:]*")
-_TEXT = re.compile(r'"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')  # up to its end, or to a cut escape
-_WORD = re.compile(r'[^\s,:{}\[\]"]+')
-
-
-def _read_beginning(text: str, at: int, put: Callable[[Any], object]) -> int:
-    """Give the value at a place to `put`, as soon as anything of it is there; return its end."""
-    if text.startswith("{", at):
-        members: dict[str, Any] = {}
-        put(members)
-        at = _skipped(text, at + 1)
-        while not text.startswith("}", at):
-            key: list[str] = []
-            at = _skipped(text, _read_text(text, at, key.append))
-            at = _skipped(text, _read_beginning(text, at, partial(members.__setitem__, key[0])))
-        return at + 1
-    if text.startswith("[", at):
-        items: list[Any] = []
-        put(items)
-        at = _skipped(text, at + 1)
-        while not text.startswith("]", at):
-            at = _skipped(text, _read_beginning(text, at, items.append))
-        return at + 1
-    if text.startswith('"', at):
-        return _read_text(text, at, put)
-    word = _WORD.match(text, at)
-    value, broken = parsed(word[0]) if word else (None, None)
-    if word is None or word.end() == len(text) or broken is not None:
-        raise _Cut
-    put(value)
-    return word.end()
-
-
-def _read_text(text: str, at: int, put: Callable[[str], object]) -> int:
-    match = _TEXT.match(text, at)
-    said, _ = parsed(f'"{match[1]}"') if match else (None, None)
-    if match is None or not isinstance(said, str):
-        raise _Cut
-    is_whole = text.startswith('"', match.end())
-    if not is_whole and "\ud800" <= said[-1:] <= "\udbff":
-        said = said[:-1]  # half of a character
-    put(said)
-    if not is_whole:
-        raise _Cut
-    return match.end() + 1
-
-
-def _skipped(text: str, at: int) -> int:
-    between = _BETWEEN.match(text, at)
-    return between.end() if between else at
