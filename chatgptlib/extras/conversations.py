@@ -33,7 +33,7 @@ from ..models import (
     Model,
     ToolCall,
 )
-from .results import about_response
+from .results import about_response, check_at_least
 from .stores import ConversationStore, MemoryStore
 
 if TYPE_CHECKING:
@@ -188,7 +188,8 @@ class Conversations:
 
     def _turn(self, conversation_id: str, sentence: Sentence, options: ChatOptions) -> _Turn:
         checked_conversation_id(conversation_id)
-        _check_limits(options)
+        limits = {name: getattr(options, name) for name in ("history_messages", "history_tokens")}
+        check_at_least(0, **{name: limit for name, limit in limits.items() if limit is not None})
         said = _messages_said(sentence)
         kept = None
         if not options.restart:
@@ -316,13 +317,6 @@ def checked_conversation_id(conversation_id: Any) -> str:
     except UnicodeEncodeError:  # half a character, which no file can hold
         pass
     raise ConfigError(f"the id of a conversation is text, not {conversation_id!r}")
-
-
-def _check_limits(options: ChatOptions) -> None:
-    for name in ("history_messages", "history_tokens"):
-        limit = getattr(options, name)
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise ConfigError(f"{name} must be 0 or more, or None, not {limit!r}")
 
 
 def _messages_said(sentence: str | ChatMessage | Sequence[Any] | None) -> list[ChatMessage]:

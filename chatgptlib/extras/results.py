@@ -138,6 +138,13 @@ def without_secrets(value: ObjectT, client: OpenAIClient) -> ObjectT:
     return type(value).from_dict(client._secrets.redacted(value.to_dict()))
 
 
+def check_at_least(least: int, **numbers: Any) -> None:
+    """Raise ConfigError for an argument that is no int, or a smaller one."""
+    for name, value in numbers.items():
+        if type(value) is not int or value < least:
+            raise ConfigError(f"{name} must be {least} or more, not {value!r}")
+
+
 def added_usage(
     so_far: ChatCompletionUsage | None, more: ChatCompletionUsage | None
 ) -> ChatCompletionUsage | None:

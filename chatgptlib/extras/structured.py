@@ -32,7 +32,7 @@ from ..errors import (
 )
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 from .partial import json_in, json_so_far
-from .results import ResultStream, about_response, added_usage
+from .results import ResultStream, about_response, added_usage, check_at_least
 from .schema import Hints
 from .shapes import Member, object_schema, object_shape
 
@@ -109,8 +109,7 @@ def parse_chat_completion(
     response as `partial`, with the usage of all attempts.
     https://platform.openai.com/docs/guides/structured-outputs
     """
-    if type(attempts) is not int or attempts < 1:
-        raise ConfigError(f"attempts must be 1 or more, not {attempts!r}")
+    check_at_least(1, attempts=attempts)
     form = _Form(client, into)
     body = form.body(request)
     usage: ChatCompletionUsage | None = None

@@ -44,7 +44,14 @@ from ..models import (
 )
 from ..replies import parsed
 from .docstrings import parameter_notes, prose_of
-from .results import ResultStream, about_response, added_usage, json_form, without_secrets
+from .results import (
+    ResultStream,
+    about_response,
+    added_usage,
+    check_at_least,
+    json_form,
+    without_secrets,
+)
 from .schema import Hints
 from .shapes import Member, object_schema, object_shape
 
@@ -165,10 +172,7 @@ class _Settings:
     jobs: int
 
     def __post_init__(self) -> None:
-        for name in ("max_rounds", "jobs"):
-            value: Any = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"{name} must be 1 or more, not {value!r}")
+        check_at_least(1, max_rounds=self.max_rounds, jobs=self.jobs)
 
 
 class _Exchange:
@@ -470,7 +474,7 @@ def _behind_partials(function: Any) -> Any:
 def _own_signature(function: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(function, follow_wrapped=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, NameError):
         return None
 
 
@@ -495,10 +499,9 @@ def _described_one(function: Any) -> Any:
 def _signature_of(function: Any, name: str) -> inspect.Signature:
     """The parameters that a model is to fill in: without those that a partial has bound."""
     one: Any = _described_one(function)
-    try:
-        signature = inspect.signature(one, follow_wrapped=False)
-    except (TypeError, ValueError, NameError) as error:
-        raise ConfigError(f"cannot describe {name}: {error}") from None
+    signature = _own_signature(one)
+    if signature is None:
+        raise ConfigError(f"cannot describe {name}: Python does not know its parameters")
     bound = one.keywords if isinstance(one, functools.partial) else {}
     parameters = signature.parameters.values()
     return signature.replace(parameters=[p for p in parameters if p.name not in bound])
