@@ -113,7 +113,7 @@ def test_an_answer_that_was_stopped_is_an_error_with_what_came(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Here you are!", "the answer is no JSON: Here you are!"),
+        ("Here you are!", "the answer is not JSON: Here you are!"),
         ('{"value": "three"}', "$.value: expected integer, got string"),
         ("{}", "$.value: missing"),
         ("[3]", "$: expected object, got list"),

@@ -78,10 +78,10 @@ def test_a_bare_answer_is_read_where_our_own_wrapper_was_asked_for(
         ('{"title": "Toast"}', "$.minutes: missing"),
         ('{"title": "Toast", "minutes": 5, "x": 1}', "$.x: there is no such key"),
         ('Here: {"title": 1, "minutes": 5}', "$.title: expected string, got number"),
-        ('{"title": "Toast"', "the answer is no JSON"),
-        ("[" * 100_000, "the answer is no JSON"),
-        ("{" * 100_000, "the answer is no JSON"),
-        ('{"' * 100_000, "the answer is no JSON"),
+        ('{"title": "Toast"', "the answer is not JSON"),
+        ("[" * 100_000, "the answer is not JSON"),
+        ("{" * 100_000, "the answer is not JSON"),
+        ('{"' * 100_000, "the answer is not JSON"),
     ],
 )
 def test_what_can_not_be_read_is_still_an_error(offline, question, text, words):
@@ -118,7 +118,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_with_the_path_and_the_re
     )  # fmt: skip
     assert again["role"] == "user"
     assert "$.minutes: expected integer, got string" in again["content"]
-    assert "the answer is no JSON: Five!" in third["messages"][-1]["content"]
+    assert "the answer is not JSON: Five!" in third["messages"][-1]["content"]
     assert len(third["messages"]) == 5
     assert len(question["messages"]) == 1
 

@@ -333,11 +333,14 @@ def test_the_tokens_of_all_answers_are_added_up(offline, question):
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (call("add", {"a": "one"}), "the call does not fit add: $.a: expected integer, got string"),
-        (call("add", {}), "the call does not fit add: $.a: missing"),
-        (call("add", {"a": 1, "c": 2}), "the call does not fit add: $.c: there is no such key"),
-        (call("add", "{"), "the call does not fit add: $: the arguments are no JSON"),
-        (call("add", "[1]"), "the call does not fit add: $: expected object, got list"),
+        (
+            call("add", {"a": "one"}),
+            "the call does not match add: $.a: expected integer, got string",
+        ),
+        (call("add", {}), "the call does not match add: $.a: missing"),
+        (call("add", {"a": 1, "c": 2}), "the call does not match add: $.c: there is no such key"),
+        (call("add", "{"), "the call does not match add: $: the arguments are not JSON"),
+        (call("add", "[1]"), "the call does not match add: $: expected object, got list"),
         (call("sub", {"a": 1}), "there is no function named 'sub'"),
         (call("add", ""), "$.a: missing"),
     ],

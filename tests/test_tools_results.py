@@ -184,7 +184,7 @@ def test_an_awaitable_result_is_an_error_of_the_caller_and_not_told(
 ):
     client = offline(calls(call(function.__name__, {})))
     with pytest.raises(
-        lib.ToolError, match=r"\(\) returned an? .*, which has to be awaited"
+        lib.ToolError, match=r"\(\) returned an? .*, which must be awaited"
     ) as caught:
         lib.run_tools(client, question, [logged(function)], raise_errors=raise_errors)
     assert caught.value.call.id == "call_1"

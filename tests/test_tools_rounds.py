@@ -297,7 +297,7 @@ def test_a_call_that_is_whole_is_carried_out_though_the_answer_was_cut_behind_it
 def test_a_call_that_no_limit_cut_is_told_to_the_model(offline, question):
     client = offline(calls(call("add", '{"a": 1')), "Sorry.")
     assert lib.run_tools(client, question, [add]).text == "Sorry."
-    assert "the arguments are no JSON" in told(client)[0]["content"]
+    assert "the arguments are not JSON" in told(client)[0]["content"]
 
 
 # Ids

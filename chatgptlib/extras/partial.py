@@ -1,4 +1,4 @@
-"""JSON in an answer: among other words, or while it is still being written. No I/O."""
+"""Find JSON in an answer: between other text, or while it is still incomplete. No I/O."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from ..errors import JSONValue
 from ..replies import check_depth, parsed
 
-_MOST_VALUES = 100  # that are looked for in one answer
+_MOST_VALUES = 100  # in one answer
 _FENCE = re.compile(r"^\s*```(?:[a-zA-Z]+(?=[\s{\[]))?|```\s*$")
 _OPENING = re.compile(r"[{\[]")
 
 
 def json_in(text: str) -> Iterator[JSONValue]:
-    """The JSON values in an answer: the whole of it, or else what stands in a Markdown fence,
-    behind the model's thoughts, and between other words."""
+    """The JSON values in an answer: the answer itself, or else those in a Markdown fence, after
+    the model's thoughts, or between other text."""
     text = text.lstrip("\ufeff").rstrip()
     value, broken = parsed(text)
     if broken is not None:
@@ -41,7 +41,7 @@ def json_in(text: str) -> Iterator[JSONValue]:
 
 
 def first_block_in(text: str) -> str | None:
-    """The first code block of an answer, or else the JSON in it; None if there is neither."""
+    """The first code block in an answer, else the first JSON value; None if it has neither."""
     if block := re.search(r"(?ms)^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)^[ \t]*\1", text):
         return block[2].removesuffix("\n")
     found = (json.dumps(value, indent=2, ensure_ascii=False) for value in json_in(text))
@@ -51,7 +51,7 @@ def first_block_in(text: str) -> str | None:
 _PIECE = re.compile(
     r"""(?x) \s* (?: (?P<opening>[{\[]) | (?P<closing>[}\]]) | (?P<between>[,:])
     | (?P<word>[\w.+-]+) (?=\s*[,}\]])
-    | "(?: [^"\\]+ | \\[^u]                            # a text, up to a cut or to half a character
+    | "(?: [^"\\]+ | \\[^u]                            # a string; it may be cut, also in an escape
         | \\u(?![dD][89abAB])[0-9a-fA-F]{4}
         | \\u[dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2}
     )* (?P<quote>"?) )
@@ -60,10 +60,10 @@ _PIECE = re.compile(
 
 
 def json_so_far(text: str) -> dict[str, Any]:
-    """The object that an answer has begun to write.
+    """The object in an answer that is still incomplete.
 
-    Text is there as far as it came; numbers and words only when they are complete, since a
-    part of one means something else.
+    A text is included as far as it has arrived; a number or a word only when it is complete,
+    since a part of it means something else.
     """
     text = _without_thoughts(text)
     begin = at = text.find("{")
@@ -89,11 +89,11 @@ def json_so_far(text: str) -> dict[str, Any]:
 
 
 def _without_thoughts(text: str) -> str:
-    """An answer without the thoughts before it, whose opening tag some servers leave out. A
-    string in the JSON may hold the closing tag too."""
+    """An answer without the thoughts before it. Some servers omit their opening tag, and a
+    string in the JSON may contain the closing one."""
     text = text.lstrip()
     thoughts, end, answer = text.partition("</think>")
     if text.startswith("<think"):
         return answer
-    is_thought = end and text[0] not in "{[`" and ("{" in answer or "{" not in thoughts)
-    return answer if is_thought else text
+    has_thoughts = end and text[0] not in "{[`" and ("{" in answer or "{" not in thoughts)
+    return answer if has_thoughts else text

@@ -1,4 +1,4 @@
-"""What calls come to: a stream with a result, the tokens of all, what a tool returned as JSON."""
+"""Results of calls: a stream that has a result, the sum of usages, the JSON of a tool's result."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ MovedT = TypeVar("MovedT")
 
 
 class ResultStream(Generator[StepT, None, EndT]):
-    """Items as they arrive, and at their end a result: a generator, and a context manager.
+    """Items as they arrive, then a result: a generator and a context manager.
 
         for item in stream: ...
         result = stream.result()
 
-    Inside of a generator `result = yield from stream` passes the items on. Iterating and
-    result() raise what the function that made the stream says, and StreamInterruptedError
-    when it was closed, or had failed, before its end.
+    In a generator, `result = yield from stream` passes the items on. Iterating and result()
+    raise what the function that made the stream documents, ConfigError while another thread
+    reads the stream, and StreamInterruptedError after it was closed or failed.
     """
 
     def __init__(self, items: Generator[StepT, None, EndT]) -> None:
@@ -63,28 +63,28 @@ class ResultStream(Generator[StepT, None, EndT]):
         return self._step(self._items.__next__)
 
     def send(self, value: None = None, /) -> StepT:
-        """The next item, as `next()` gives it."""
+        """Return the next item, as `next()` does."""
         return self._step(self._items.__next__)
 
     def throw(self, *exception: Any) -> StepT:
-        """Raise an exception where the stream is, as `yield from` does."""
+        """Raise an exception inside the stream, for `yield from`."""
         return self._step(self._items.throw, *exception)
 
     def result(self) -> EndT:
-        """Read what is left, and return the result.
+        """Read the remaining items, and return the result.
 
         Raises what iterating raises.
         """
-        deque(self, maxlen=0)  # a loop's variable would keep the last item
+        deque(self, maxlen=0)  # a loop variable would keep the last item alive
         return self._result[0]
 
     def close(self) -> None:
-        """Leave the stream, and free its connection. Nothing more is asked of the model."""
+        """Close the stream and free its connection. No further request is sent."""
         self._step(self._items.close)
         self._open = False
 
     def _step(self, move: Callable[..., MovedT], *arguments: Any) -> MovedT:
-        """Move the items on by one of the methods of a generator."""
+        """Call a method of the generator, and record how it ended."""
         try:
             return move(*arguments)
         except StopIteration as end:
@@ -96,7 +96,7 @@ class ResultStream(Generator[StepT, None, EndT]):
             words = "the stream was closed, or failed, before its end"
             raise StreamInterruptedError(words) from None
         except BaseException as error:
-            if _is_from_outside(error):
+            if _is_already_running(error):
                 raise ConfigError("another thread is reading this stream") from None
             self._open = False
             if isinstance(error, OpenAIError):
@@ -110,18 +110,19 @@ class ResultStream(Generator[StepT, None, EndT]):
         self.close()
 
 
-def _is_from_outside(error: BaseException) -> bool:
-    """Whether Python refused to run a generator that runs already, which none of its frames did."""
+def _is_already_running(error: BaseException) -> bool:
+    """Whether Python refused to enter a running generator. The traceback then has no inner
+    frame, unlike that of the same error raised by the generator itself."""
     is_refusal = isinstance(error, ValueError) and "already executing" in str(error)
     trace = error.__traceback__
     return is_refusal and trace is not None and trace.tb_next is None
 
 
 def about_response(error: E, response: CreateChatCompletionResponse, client: OpenAIClient) -> E:
-    """`error` with the response that it is about, and both without the client's secrets, which
-    a server may repeat."""
+    """Attach the response that an error is about, and strike the client's secrets, which a
+    server may repeat, out of both."""
     redacted = client._secrets.redacted
-    kind: Any = type(response.headers)  # which knows that their case does not matter
+    kind: Any = type(response.headers)  # a mapping that ignores case
     error.headers, error.request_id = kind(redacted(dict(response.headers))), response.request_id
     error.partial = safe = without_secrets(response, client)
     safe.headers, safe.request_id = error.headers or {}, error.request_id
@@ -134,12 +135,12 @@ def about_response(error: E, response: CreateChatCompletionResponse, client: Ope
 
 
 def without_secrets(value: ObjectT, client: OpenAIClient) -> ObjectT:
-    """A copy of what a server sent, with the client's secrets struck out."""
+    """A copy of an object that a server sent, without the client's secrets."""
     return type(value).from_dict(client._secrets.redacted(value.to_dict()))
 
 
 def check_at_least(least: int, **numbers: Any) -> None:
-    """Raise ConfigError for an argument that is no int, or a smaller one."""
+    """Raise ConfigError for an argument that is not an int of at least `least`."""
     for name, value in numbers.items():
         if type(value) is not int or value < least:
             raise ConfigError(f"{name} must be {least} or more, not {value!r}")
@@ -148,14 +149,14 @@ def check_at_least(least: int, **numbers: Any) -> None:
 def added_usage(
     so_far: ChatCompletionUsage | None, more: ChatCompletionUsage | None
 ) -> ChatCompletionUsage | None:
-    """The tokens of both, where they were told."""
+    """The sum of two usages, either of which may be missing."""
     if so_far is None or more is None:
         return so_far or more
     return ChatCompletionUsage.from_dict(_sum(so_far.to_dict(), more.to_dict()))
 
 
 def _sum(one: Any, other: Any) -> Any:
-    """Numbers added, at every level; of anything else the later."""
+    """Add numbers at every level; of any other value keep the later."""
     if is_dict(one) and is_dict(other):
         both = {key: _sum(one[key], other[key]) for key in one.keys() & other.keys()}
         return {**one, **other, **both}
@@ -165,7 +166,7 @@ def _sum(one: Any, other: Any) -> Any:
         return other
     try:
         return one + other
-    except OverflowError:  # a fraction and a number beyond all floats, in which it is lost
+    except OverflowError:  # of a float and an int that is too large for a float
         return max(one, other)
 
 
@@ -173,11 +174,11 @@ def _sum(one: Any, other: Any) -> Any:
 
 
 def json_form(value: Any) -> Any:
-    """A value as dicts, lists, text and numbers that JSON can hold.
+    """Convert any value to dicts, lists, text and numbers that JSON can hold.
 
-    Objects are written with all their fields, iterators as lists, NumPy's arrays and
-    numbers as Python's. Anything else is its text, since what a tool did is done, whatever
-    it returned.
+    Objects become dicts of all their fields, iterators become lists, and NumPy's arrays and
+    numbers become Python's. Anything else becomes its text, since a tool that has run must not
+    fail because of what it returned.
     """
     if isinstance(value, Enum):
         return json_form(value.value)
@@ -198,8 +199,8 @@ def json_form(value: Any) -> Any:
 
 
 def _object_in(value: Any) -> Mapping[Any, Any] | None:
-    """What a value holds, if it is an object in JSON. A field at None says something, except in
-    the API's own objects."""
+    """The members of a value that is an object in JSON, else None. Fields at None are kept,
+    except in the API's own objects."""
     if isinstance(value, JSONObject):
         return members(value)
     if is_dataclass(value) and not isinstance(value, type):
@@ -209,7 +210,7 @@ def _object_in(value: Any) -> Mapping[Any, Any] | None:
     if isinstance(value, type):
         return None
     found: Any = None
-    if hasattr(value, "model_dump"):  # a model of Pydantic's
+    if hasattr(value, "model_dump"):  # a Pydantic model
         found = value.model_dump(mode="json")
     elif hasattr(value, "_asdict"):  # a NamedTuple
         found = value._asdict()

@@ -2,8 +2,8 @@
 
     recipe = parse_chat_completion(client, request, Recipe)
 
-The request says by a strict JSON Schema what the answer has to look like; the answer is
-read into the class, or there is an error that holds it.
+The request describes the class by a strict JSON Schema. The answer is read into the class, or
+an error holds it.
 https://platform.openai.com/docs/guides/structured-outputs
 """
 
@@ -41,10 +41,10 @@ V = TypeVar("V")
 
 @dataclass
 class ParsedCompletion(Generic[V]):
-    """What parse_chat_completion gives with `with_response=True`.
+    """The result of parse_chat_completion with `with_response=True`.
 
-    `value` is the instance that was asked for; `response` the answer it was read from, with
-    its request id; `usage` the tokens of all attempts together, where the server tells them.
+    `value` is the instance, and `response` the response that it was read from. `usage` is the
+    sum over all attempts, if the server reports it.
     """
 
     value: V
@@ -94,19 +94,19 @@ def parse_chat_completion(
     attempts: int = 1,
     with_response: bool = False,
 ) -> Any:
-    """Ask for an answer that is an instance of `into`, and return that.
+    """Ask for an answer of type `into`, and return it as an instance.
 
-    `into` is a dataclass, a TypedDict, a list of them, or whatever else `json_schema`
-    describes; also a model of Pydantic's. The request has no `response_format` of its own.
+    `into` is a dataclass, a TypedDict, a Pydantic model, a list of one of them, or any other
+    type that `json_schema` describes. The request must not have a `response_format`.
 
-    attempts: how many answers are asked for at most; the model is told what was wrong with
-        one that does not fit. The limits are the client's, for each of them
+    attempts: the maximum number of requests. After an answer that does not match, the model
+        receives the reason. The client's limits apply to each request
     with_response: return a ParsedCompletion, which also has the response and the usage
 
-    Raises RefusalError when the model refuses, OutputTruncatedError when a limit on
-    tokens ended its answer, DeserializeError when the answer, the last of them, is not
-    what was asked for, and what create_chat_completion raises. The first three have the
-    response as `partial`, with the usage of all attempts.
+    Raises RefusalError if the model refuses, OutputTruncatedError if a token limit ended the
+    answer, DeserializeError if the last answer does not match `into`, and what
+    create_chat_completion raises. The first three have the response as `partial`, with the
+    usage of all attempts.
     https://platform.openai.com/docs/guides/structured-outputs
     """
     check_at_least(1, attempts=attempts)
@@ -122,8 +122,8 @@ def parse_chat_completion(
             attempts -= 1
             if not attempts:
                 raise
-            again = f"That is not what was asked for: {error}. Answer again, with all of it."
-            # Its text alone: a call in it would have to be answered.
+            again = f"That does not match the schema: {error}. Give the complete answer again."
+            # Only the text: a tool call in the message would need an answer.
             wrong = ChatMessage.assistant(response.text)
             body["messages"] = [*(body.get("messages") or ()), wrong, ChatMessage.user(again)]
         else:
@@ -143,19 +143,19 @@ def stream_parsed(
 
 
 def stream_parsed(client: OpenAIClient, request: ChatRequest, into: Any) -> ResultStream[Any, Any]:
-    """Ask for an instance of `into`, and return what is there of it while it is being written.
+    """Ask for an answer of type `into`, and stream its parts while the model writes it.
 
         with stream_parsed(client, request, Recipe) as stream:
             for part in stream: ...         # {"title": "Pi"}, ... and at last the Recipe
             recipe = stream.result()
 
-    The parts are plain dicts, as they are in the answer: text is cut anywhere, numbers are
-    there when they are whole, and nothing is checked. The last item is the instance, which
-    is. What is no object comes under the key "value". A long answer has fewer parts than
-    chunks.
+    The parts are plain dicts that hold the answer so far, unchecked: a text may be cut at any
+    character, a number appears when it is complete. The last item is the instance, which is
+    checked. A type that is not an object comes under the key "value". A long answer has fewer
+    parts than chunks.
 
-    The request is sent at the first item. Iterating raises what parse_chat_completion
-    raises, and what a ChatCompletionStream does.
+    The request is sent when the first item is read. Iterating raises what
+    parse_chat_completion and a ChatCompletionStream raise.
     """
     form = _Form(client, into)
     return ResultStream(_parsed_parts(client, form.body(request), form))
@@ -170,7 +170,7 @@ def _parsed_parts(
             text += piece
             if len(text) < next_length:
                 continue
-            next_length = len(text) * 65 // 64 + 1  # each costs a look at the whole text
+            next_length = len(text) * 65 // 64 + 1  # each part takes a pass over all the text
             part = json_so_far(text)
             if part != last:
                 last = part
@@ -182,7 +182,7 @@ def _parsed_parts(
 
 
 class _Form:
-    """What an answer has to look like."""
+    """The type of an answer: its schema for the request, and its reader."""
 
     def __init__(self, client: OpenAIClient, into: Any) -> None:
         self._client = client
@@ -197,19 +197,19 @@ class _Form:
         self._response_format = {"type": "json_schema", "json_schema": named}
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        """The request that asks for it."""
+        """The members of the request, with the schema."""
         body = request_members(request)
         if body.get("response_format") is not None:
-            raise ConfigError("a structured answer has its own response_format: leave it out")
+            raise ConfigError("response_format is set by this function: leave it out")
         return {**body, "response_format": self._response_format}
 
     def read(
         self, response: CreateChatCompletionResponse, usage: ChatCompletionUsage | None
     ) -> Any:
-        """The instance in a response. Errors have the response, with this usage."""
+        """The instance in a response. Errors carry the response, with this usage."""
         text = ""
         try:
-            text = _whole_text(response)
+            text = _complete_text(response)
             return self._found_in(text, response)
         except (DeserializeError, RefusalError, OutputTruncatedError) as error:
             if isinstance(error, DeserializeError):
@@ -232,16 +232,16 @@ class _Form:
                 return self._bare.read(text.strip() or None)
             except DeserializeError:
                 pass
-        text = self._client._secrets.redacted(text)  # before an excerpt cuts a secret
-        raise misfit or DeserializeError(f"$: {_not_said(response, text)}")
+        text = self._client._secrets.redacted(text)  # before excerpt() can cut a secret
+        raise misfit or DeserializeError(f"$: {_why_no_json(response, text)}")
 
 
 def _unwrapped(value: Any) -> Any:
     return value
 
 
-def _whole_text(response: CreateChatCompletionResponse) -> str:
-    """The text of the first choice, if it has come to its end."""
+def _complete_text(response: CreateChatCompletionResponse) -> str:
+    """The text of the first choice. Raises if it is a refusal or was cut off."""
     choice = response.choices[0]
     if choice.message.refusal:
         raise RefusalError(f"the model refused: {choice.message.refusal}")
@@ -254,8 +254,8 @@ def _whole_text(response: CreateChatCompletionResponse) -> str:
     return response.text
 
 
-def _not_said(response: CreateChatCompletionResponse, text: str) -> str:
+def _why_no_json(response: CreateChatCompletionResponse, text: str) -> str:
     if text:
-        return f"the answer is no JSON: {excerpt(text)}"
+        return f"the answer is not JSON: {excerpt(text)}"
     calls = response.choices[0].message.tool_calls
     return "the model called a tool instead of answering" if calls else "the answer is empty"

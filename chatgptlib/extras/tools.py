@@ -3,9 +3,9 @@
     run = run_tools(client, request, [get_weather, book_table])
     print(run.text)
 
-A function is described to the model by its name, its docstring and its type hints. The
-model's calls are decoded into those types, carried out, and answered, until it has
-nothing more to call. `run.messages` is the whole exchange.
+The model sees a function's name, docstring and type hints. Its calls are decoded into those
+types and carried out, and the results are sent back, until it makes no more calls.
+`run.messages` is the complete exchange.
 https://platform.openai.com/docs/guides/function-calling
 """
 
@@ -57,17 +57,17 @@ from .shapes import Member, object_schema, object_shape
 
 
 def function_tool(function: Callable[..., Any], *, strict: bool = False) -> dict[str, Any]:
-    """The entry of a request's `tools` that describes a Python function.
+    """Describe a Python function, as an entry of a request's `tools`.
 
-    The docstring, up to its first section, is the description. A parameter's description
-    is that of `Annotated[int, "how many"]` or of Pydantic's Field, or the one in the
-    docstring, in the style of Google, NumPy or reST. A parameter with a default may be
-    left out; `strict` holds the model to the schema, where it may be null instead. What
-    `functools.partial` has bound is neither told to the model nor taken from it.
+    The description is the docstring up to its first section. A parameter is described by
+    `Annotated[int, "how many"]`, by Pydantic's Field, or in the docstring, in the style of
+    Google, NumPy or reST. The model may omit a parameter that has a default. With `strict`
+    it must follow the schema exactly, and null stands for the default. Arguments bound by
+    `functools.partial` are neither described nor accepted.
 
-    Raises ConfigError, with the reason, for a function that can't be described: without
-    a name, asynchronous, with `*args` or `**kwargs`, or with a parameter that has no type
-    hint, or one that JSON has no form for.
+    Raises ConfigError, with the reason, for a function that can't be described: one without
+    a name, an asynchronous one, one with `*args` or `**kwargs`, or one with a parameter whose
+    type hint is missing or has no JSON form.
     https://platform.openai.com/docs/guides/function-calling
     """
     return _Tool(function).described(strict)
@@ -75,11 +75,11 @@ def function_tool(function: Callable[..., Any], *, strict: bool = False) -> dict
 
 @dataclass
 class ToolRun:
-    """What came of run_tools.
+    """The outcome of run_tools.
 
-    `response` is the last answer; `messages` the whole exchange, those of the request
-    included; `usage` the tokens of all answers together, where the server tells them;
-    `rounds` how many answers there were.
+    `response` is the last response, `messages` the complete exchange, which begins with the
+    request's messages. `usage` is the sum over all responses, if the server reports it, and
+    `rounds` the number of responses.
     """
 
     response: CreateChatCompletionResponse
@@ -89,7 +89,7 @@ class ToolRun:
 
     @property
     def text(self) -> str:
-        """The text of the last answer."""
+        """The text of the last response."""
         return self.response.text
 
 
@@ -109,28 +109,28 @@ def run_tools(
     before_call: BeforeCall | None = None,
     jobs: int = 1,
 ) -> ToolRun:
-    """Let a model call Python functions until it has its answer.
+    """Let a model call Python functions until it answers.
 
-    Each round asks the model, and carries out the calls in its first choice. What a
-    function returns is told to the model, as text, or as the JSON of anything else. A call
-    that does not fit the function is told to it too, so that it can mend it. So is what a
-    function raises; with `raise_errors` that is a ToolError.
+    Each round sends the messages and carries out the calls in the first choice of the
+    response. The model receives what a function returns: text as it is, anything else as
+    JSON. It also receives the reason why a call does not match the function, and what a
+    function raises; with `raise_errors` the latter is a ToolError.
 
-    The request may have `tools` of its own, of any kind: a call to one of those ends the
-    run, and is the caller's to carry out. Its `tool_choice` holds for the first round;
-    later the model may choose, or a demand would never end.
+    The request may have other `tools`, of any kind: a call of one of those ends the run, and
+    the caller carries it out. Its `tool_choice` applies to the first round only, since a
+    model that must call a tool never answers.
 
-    max_rounds: how many answers without an end are a ToolError
-    strict: describe the functions as function_tool does
-    on_chunk: stream the answers, and call this with each chunk; see also stream_tools
-    before_call: called with each call that fits, before it is carried out. None lets it go
-        on; a text is told to the model in place of the result. What it raises reaches you
-    jobs: how many calls of a round are carried out at once, each in a thread of its own;
-        they are answered in their order
+    max_rounds: the run fails with a ToolError after this many responses with calls
+    strict: as for function_tool
+    on_chunk: stream the responses, and call this with each chunk; see also stream_tools
+    before_call: called with each valid call before it is carried out. If it returns a text,
+        the model receives that, and the call is skipped. Its exceptions reach the caller
+    jobs: the number of calls of a round that run at once, in threads. Results keep the order
+        of the calls
 
     Raises ConfigError for a function that can't be described, OutputTruncatedError for a
-    call that was cut off, ToolError, and what create_chat_completion raises. An error has
-    the exchange so far as `messages`, one that passes through from elsewhere, too.
+    call that was cut off, ToolError, and what create_chat_completion raises. Every exception
+    has the exchange so far as `messages`, including one that a callback raised.
     """
     settings = _Settings(max_rounds, raise_errors, before_call, jobs)
     exchange = _Exchange(client, request, functions, settings, strict)
@@ -148,16 +148,16 @@ def stream_tools(
     before_call: BeforeCall | None = None,
     jobs: int = 1,
 ) -> ResultStream[CreateChatCompletionChunk | ToolCall, ToolRun]:
-    """The same as a stream: of the chunks of each answer, as they arrive, and between the
-    answers of each ToolCall, before it is carried out.
+    """Let a model call Python functions, and stream the chunks of each response, and each
+    ToolCall before it is carried out.
 
         with stream_tools(client, request, [get_weather]) as stream:
             for item in stream:
                 if isinstance(item, ToolCall): ...      # else a chunk
             run = stream.result()
 
-    Arguments are those of run_tools; iterating raises what that raises. Left before its
-    end, the stream asks and carries out nothing more.
+    Arguments and errors are those of run_tools; errors are raised while iterating. A stream
+    that is closed early sends no request and carries out no call after that.
     """
     settings = _Settings(max_rounds, raise_errors, before_call, jobs)
     exchange = _Exchange(client, request, functions, settings, strict)
@@ -176,7 +176,7 @@ class _Settings:
 
 
 class _Exchange:
-    """A request, and what it comes to when the model's calls are carried out."""
+    """A request, and the messages that the run adds to it."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class _Exchange:
         for key in ("tools", "messages"):
             value: object = body.get(key) or ()
             if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-                raise ConfigError(f"the {key} of a request are a list, not {type(value).__name__}")
+                raise ConfigError(f"{key} must be a list, not {type(value).__name__}")
         self._own = _names_in(body.get("tools") or ())
         for name in self._own & self._tools.keys():
             raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
@@ -207,10 +207,7 @@ class _Exchange:
     def rounds(
         self, on_chunk: OnChunk | None
     ) -> Generator[CreateChatCompletionChunk | ToolCall, None, ToolRun]:
-        """Ask and carry out until there is an answer; the chunks and the calls on the way.
-
-        Answers are streamed where somebody wants the chunks.
-        """
+        """Run until a response needs no more calls; yield the chunks, if any, and the calls."""
         usage: ChatCompletionUsage | None = None
         body, messages, most = self._body, self._messages, self._settings.max_rounds
         calls: list[ToolCall] = []
@@ -219,7 +216,7 @@ class _Exchange:
                 response = yield from self._answer({**body, "messages": messages}, on_chunk)
                 usage = added_usage(usage, response.usage)
                 choice = response.choices[0]
-                calls = self._whole_calls(choice, response)
+                calls = self._calls_in(choice, response)
                 messages.append(choice.message)
                 stopped = choice.finish_reason == "content_filter"
                 if not calls or stopped or any(_name_called(call) in self._own for call in calls):
@@ -231,15 +228,15 @@ class _Exchange:
             raise ToolError(f"the model still calls tools after {most} answers", calls[0])
         except GeneratorExit:
             raise
-        except BaseException as error:  # also Ctrl-C: what was done is not to be lost
+        except BaseException as error:  # Ctrl-C too: results so far must not be lost
             if isinstance(error, ToolError):
                 error.call = without_secrets(error.call, self._client)
-            with suppress(Exception):  # an exception of the user's may be frozen
+            with suppress(Exception):  # a callback's exception may be a frozen dataclass
                 error.messages = self._safe_messages()  # type: ignore[attr-defined]
             raise
 
     def _safe_messages(self) -> list[ChatMessage | Mapping[str, Any]]:
-        """The exchange for an error to carry."""
+        """The exchange, without the client's secrets in the messages that this run added."""
         new = self._messages[self._given :]
         safe = (without_secrets(one, self._client) for one in new if isinstance(one, ChatMessage))
         return [*self._messages[: self._given], *safe]
@@ -255,14 +252,15 @@ class _Exchange:
                 yield chunk
             return stream.response()
 
-    def _whole_calls(
+    def _calls_in(
         self, choice: ChatCompletionChoice, response: CreateChatCompletionResponse
     ) -> list[ToolCall]:
-        """The calls of an answer, with what servers leave out and yet want to see when they come
-        back: arguments, and ids of which no two in the exchange are the same."""
+        """The calls in a response, each with an id that is unique in the exchange, and with
+        arguments. Some servers omit these, but require them in the next request."""
         calls = choice.message.tool_calls or []
-        if choice.finish_reason == "length" and any(map(_is_cut, calls)):
-            words = "the answer was cut off in a tool call: raise max_completion_tokens"
+        written = [call.function.arguments or "" for call in calls if call.function]
+        if choice.finish_reason == "length" and any(parsed(text)[1] for text in written):
+            words = "the response was cut off in a tool call: raise max_completion_tokens"
             raise about_response(OutputTruncatedError(words), response, self._client)
         for call in calls:
             while not call.id or call.id in self._ids:
@@ -273,11 +271,12 @@ class _Exchange:
         return calls
 
     def _carry_out(self, calls: list[ToolCall]) -> None:
-        """Add the results of the calls to the messages, in their order: of those that are done
-        when one of them fails, too."""
+        """Append the result of each call to the messages, in order. If one fails, append those
+        of the calls that completed."""
         if self._settings.jobs == 1:
             for call in calls:
-                self._add_result(call, self._prepared(call)())
+                text = self._prepared(call)()
+                self._messages.append(ChatMessage.tool(str(call.id), text))
             return
         from concurrent.futures import Future, ThreadPoolExecutor
         from contextvars import copy_context
@@ -294,23 +293,19 @@ class _Exchange:
             threads.shutdown(cancel_futures=True)
             for call, future in zip(calls, futures, strict=False):
                 if not future.cancelled() and not future.exception():
-                    self._add_result(call, future.result())
-
-    def _add_result(self, call: ToolCall, text: str) -> None:
-        self._messages.append(ChatMessage.tool(str(call.id), text))
+                    self._messages.append(ChatMessage.tool(str(call.id), future.result()))
 
     def _prepared(self, call: ToolCall) -> Callable[[], str]:
-        """What carries out a call that fits, and that `before_call` lets go on; and returns
-        what to tell the model."""
+        """A function that carries out a call, and returns the text for the model."""
         name, function = _name_called(call), call.function
         tool = self._tools.get(name or "")
         if tool is None or function is None:
-            return lambda: _told(f"there is no function named {name!r}")
+            return lambda: _error_text(f"there is no function named {name!r}")
         try:
             arguments = tool.arguments(function.arguments)
         except DeserializeError as error:
-            words = f"the call does not fit {name}: {error}"
-            return lambda: _told(words)
+            words = f"the call does not match {name}: {error}"
+            return lambda: _error_text(words)
         instead = self._settings.before_call and self._settings.before_call(call)
         if instead is not None:
             return lambda: _result_text(instead, "before_call", call)
@@ -320,25 +315,21 @@ class _Exchange:
         try:
             result = tool.function(*arguments.args, **arguments.kwargs)
             if hasattr(result, "__next__"):
-                result = list(result)  # a generator works only now
+                result = list(result)  # runs the generator
         except Exception as error:
-            if raised_by_signal(error):  # a time limit of the program's, say: not for the model
+            if raised_by_signal(error):  # such as a time limit of the program
                 raise
             words = f"{type(error).__name__}: {error}"
             if not self._settings.raise_errors:
-                return _told(words)
+                return _error_text(words)
             secrets = self._client._secrets
             cause = None if secrets.found_in(repr(call)) else error
             raise ToolError(secrets.redacted(f"{tool.name}() raised {words}"), call) from cause
         return _result_text(result, tool.name, call)
 
 
-def _is_cut(call: ToolCall) -> bool:
-    return call.function is not None and parsed(call.function.arguments or "")[1] is not None
-
-
 def _without_demand(choice: Any) -> Any:
-    """A `tool_choice` that lets the model choose where this one demands a call."""
+    """The same `tool_choice`, but with leave not to call a tool."""
     if not is_mapping(choice):
         return "auto" if choice == "required" else choice
     allowed = choice.get("allowed_tools")
@@ -348,18 +339,14 @@ def _without_demand(choice: Any) -> Any:
 
 
 def _names_in(tools: Any) -> set[str]:
-    """The names of the tools that a request has of its own."""
-    found: set[str] = set()
-    for tool in tools:
-        members = request_members(tool)
-        kind = members.get(str(members.get("type")))
-        if is_mapping(kind):
-            found.add(str(kind.get("name")))
-    return found
+    """The names of the tools in a request."""
+    described = [request_members(tool) for tool in tools]
+    kinds = [members.get(str(members.get("type"))) for members in described]
+    return {str(kind.get("name")) for kind in kinds if is_mapping(kind)}
 
 
 def _ids_in(messages: Sequence[Any]) -> set[str]:
-    """The ids of the calls in an exchange."""
+    """The ids of the tool calls in messages of any kind."""
     calls = ((object_members(message) or {}).get("tool_calls") or () for message in messages)
     return {str((object_members(call) or {}).get("id")) for made in calls for call in made}
 
@@ -370,13 +357,13 @@ def _name_called(call: ToolCall) -> str | None:
 
 
 def _result_text(result: Any, name: str, call: ToolCall) -> str:
-    """What a function returned, as it is told to the model. It is done, so this never fails, but
-    for what is not done yet: then no model could tell, and its author has to."""
+    """The text for the model. The function has run, so this must not fail, except for an
+    awaitable: that did not run, which only its author can correct."""
     if inspect.isawaitable(result) or hasattr(result, "__anext__"):
         if close := getattr(result, "close", None):
-            close()  # or Python warns that nobody awaited it
+            close()  # otherwise Python warns that it was never awaited
         kind = type(result).__name__
-        raise ToolError(f"{name}() returned a {kind}, which has to be awaited", call)
+        raise ToolError(f"{name}() returned a {kind}, which must be awaited", call)
     if isinstance(result, str):
         return result
     try:
@@ -392,7 +379,7 @@ def _result_text(result: Any, name: str, call: ToolCall) -> str:
         return object.__repr__(result)
 
 
-def _told(reason: str) -> str:
+def _error_text(reason: str) -> str:
     return json.dumps({"error": reason}, ensure_ascii=False)
 
 
@@ -400,7 +387,7 @@ def _told(reason: str) -> str:
 
 
 class _Tool:
-    """A function, as a model sees it."""
+    """A function and its description for the model."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -416,19 +403,19 @@ class _Tool:
         self._shape = object_shape(members, dict, object_schema(members))
 
     def described(self, strict: bool) -> dict[str, Any]:
-        function: dict[str, Any] = {"name": self.name}
-        if self._about:
-            function["description"] = self._about
-        function["parameters"] = self._hints.schema(self._shape, self.name, strict)
-        if strict:
-            function["strict"] = True
+        function = {
+            "name": self.name,
+            **({"description": self._about} if self._about else {}),
+            "parameters": self._hints.schema(self._shape, self.name, strict),
+            **({"strict": True} if strict else {}),
+        }
         return {"type": "function", "function": function}
 
     def arguments(self, written: Any) -> inspect.BoundArguments:
-        """The arguments that a model wrote. Raises DeserializeError where they don't fit."""
+        """The arguments that a model wrote. Raises DeserializeError if they don't match."""
         value, broken = parsed(written or "{}") if isinstance(written, str) else (written, None)
         if broken is not None:
-            raise DeserializeError(f"$: the arguments are no JSON: {broken}")
+            raise DeserializeError(f"$: the arguments are not JSON: {broken}")
         arguments = inspect.BoundArguments(self.signature, self._shape.read(value))
         arguments.apply_defaults()
         return arguments
@@ -449,8 +436,8 @@ def _name_of(function: Any) -> str:
     if not isinstance(name, str) or not re.fullmatch("[a-zA-Z0-9_-]{1,64}", name):
         shown = name or type(function).__name__
         raise ConfigError(
-            f"cannot describe {shown}: a tool needs a name, of up to 64 letters, digits, _ and -, "
-            "so wrap it in a def"
+            f"cannot describe {shown}: a tool needs a name of up to 64 letters, digits, _ and -: "
+            "wrap it in a def"
         )
     if _is_async(function):
         raise ConfigError(f"cannot describe {name}: it is asynchronous")
@@ -461,7 +448,7 @@ def _is_async(function: Any) -> bool:
     function = _behind_partials(function)
     if _own_signature(function) is None and hasattr(function, "__wrapped__"):  # of lru_cache, say
         return _is_async(function.__wrapped__)
-    called = (function, type(function).__call__)  # which may be an object's own
+    called = (function, type(function).__call__)  # a callable object has its own
     return any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in called)
 
 
@@ -481,11 +468,11 @@ def _own_signature(function: Any) -> inspect.Signature | None:
 _PASSING_ON = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
-def _described_one(function: Any) -> Any:
-    """The callable whose parameters are described: the one that will be called, or what it
-    wraps where it passes all of its arguments on."""
+def _described_callable(function: Any) -> Any:
+    """The callable whose parameters are described: the one that will be called, or the one it
+    wraps if it forwards all its arguments."""
     if isinstance(function, functools.partial):
-        inner = _described_one(function.func)
+        inner = _described_callable(function.func)
         return functools.partial(inner, *function.args, **function.keywords)
     own, inner = _own_signature(function), getattr(function, "__wrapped__", None)
     kinds = {parameter.kind for parameter in own.parameters.values()} if own else _PASSING_ON
@@ -493,16 +480,16 @@ def _described_one(function: Any) -> Any:
         return function
     if inspect.ismethod(function):
         inner = types.MethodType(inner, function.__self__)
-    return _described_one(inner)
+    return _described_callable(inner)
 
 
 def _signature_of(function: Any, name: str) -> inspect.Signature:
-    """The parameters that a model is to fill in: without those that a partial has bound."""
-    one: Any = _described_one(function)
-    signature = _own_signature(one)
+    """The parameters for the model, without those that a partial has bound."""
+    target: Any = _described_callable(function)
+    signature = _own_signature(target)
     if signature is None:
-        raise ConfigError(f"cannot describe {name}: Python does not know its parameters")
-    bound = one.keywords if isinstance(one, functools.partial) else {}
+        raise ConfigError(f"cannot describe {name}: Python can't tell its parameters")
+    bound = target.keywords if isinstance(target, functools.partial) else {}
     parameters = signature.parameters.values()
     return signature.replace(parameters=[p for p in parameters if p.name not in bound])
 
@@ -513,7 +500,7 @@ def _parameters(
     found: dict[str, Member] = {}
     for parameter in signature.parameters.values():
         where = f"{name}({parameter.name})"
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if parameter.kind in _PASSING_ON:
             raise ConfigError(f"cannot describe {where}: name each parameter instead")
         if parameter.annotation is parameter.empty:
             raise ConfigError(f"cannot describe {where}: it has no type hint")
