@@ -268,7 +268,7 @@ def test_what_a_partial_has_bound_is_neither_told_to_the_model_nor_taken_from_it
     sent = json.dumps([request.body for request in client.server.requests[:1]])
     assert "api_key" not in sent
     assert SECRET not in json.dumps([request.body for request in client.server.requests])
-    assert "there is no such key" in told(client)[0]["content"]
+    assert "unknown key" in told(client)[0]["content"]
     assert told(client, 2)[1]["content"] == "x 5 True"
 
 

@@ -1,4 +1,4 @@
-"""What a docstring says, in the style of Google, NumPy or reST: its prose, and its notes."""
+"""Read docstrings in the style of Google, NumPy or reST."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _REST_ENTRY = re.compile(
 
 
 def prose_of(doc: str | None) -> str:
-    """All that a docstring says before its first section.
+    """The text of a docstring before its first section.
 
-    A line that goes on with a word belongs to the line before it, unlike an item of a list.
+    A line that begins with a letter is joined to the line before it; a list item is not.
     """
     prose: list[str] = []
     for line in inspect.cleandoc(doc or "").splitlines():
         if _UNDERLINE.match(line):
             title = prose[-1] if prose else ""
             if len(prose) > 1 or _SECTION.match(f"{title}:"):
-                prose.pop()  # the title of a section; else it is what the whole is called
+                prose.pop()  # the title of a section, not of the docstring
                 break
         elif _SECTION.match(line):
             break
@@ -38,10 +38,10 @@ def prose_of(doc: str | None) -> str:
 
 
 def parameter_notes(doc: str) -> dict[str, str]:
-    """What a docstring says about each parameter, or about each attribute of a class."""
+    """The description of each parameter of a function, or attribute of a class."""
     first, *others = inspect.cleandoc(doc).splitlines() or [""]
     if _GOOGLE_TITLE.match(first) and others and not others[0][:1].isspace():
-        others = [f"  {line}" for line in others]  # one section is all there is
+        others = [f"  {line}" for line in others]  # the docstring is one section
     lines = [first, *others]
     found = {name: " ".join(text.split()) for name, text in _REST_ENTRY.findall("\n".join(lines))}
     for number, line in enumerate(lines):
@@ -54,7 +54,7 @@ def parameter_notes(doc: str) -> dict[str, str]:
 
 
 def _indented(lines: list[str]) -> list[str]:
-    """The lines of a section that is indented, up to its end."""
+    """The lines of an indented section."""
     body: list[str] = []
     for line in lines:
         if line and not line[0].isspace():
@@ -69,7 +69,7 @@ def _until_next_title(lines: list[str]) -> list[str]:
 
 
 def _section_notes(lines: list[str], entry: re.Pattern[str]) -> dict[str, str]:
-    """The entries of a section: each begins at the margin, and goes on indented."""
+    """The entries of a section. Each begins at the margin and continues indented."""
     found: dict[str, str] = {}
     names: list[str] = []
     for line in lines:

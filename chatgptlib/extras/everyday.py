@@ -1,4 +1,4 @@
-"""Python's everyday types as JSON has them, and the limits that Annotated sets on values."""
+"""The JSON text of dates and other common types, and the limits that Annotated sets."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from ..codec import is_list
 class EverydayType(NamedTuple):
     """A type whose values are text in JSON.
 
-    `read` raises ValueError or ArithmeticError for text that is none of its values.
+    `read` raises ValueError or ArithmeticError for text that is not valid.
     """
 
     name: str  # in messages
-    schema: dict[str, Any]  # beside the type
+    schema: dict[str, Any]  # besides "type"
     read: Callable[[str], Any]
     write: Callable[[Any], str]
-    json_types: tuple[type, ...] = (str,)  # those that are read
+    json_types: tuple[type, ...] = (str,)  # types that `read` accepts
 
 
 def everyday(value: object) -> EverydayType | None:
-    """The everyday type of a value, if it is of one, or of one derived from it."""
+    """The entry for the class of a value, or for a base of it."""
     types = everyday_types()
     return next((types[base] for base in type(value).__mro__ if base in types), None)
 
 
 @functools.cache
 def everyday_types() -> dict[type, EverydayType]:
-    """The table. What it needs is imported when the first type is looked up in it."""
+    """The table of types. Their modules are imported at the first call."""
     from base64 import b64decode, b64encode
     from datetime import date, datetime, time, timedelta
     from decimal import Decimal
@@ -71,12 +71,12 @@ def everyday_types() -> dict[type, EverydayType]:
 
 
 def _iso(text: str) -> str:
-    """The spelling of ISO 8601 that Python 3.10 reads: no Z, microseconds in six digits."""
+    """A time as Python 3.10 reads it: no Z, and six digits for microseconds."""
     text = re.sub(r"\.(\d+)", lambda digits: f".{digits[1]:0<6.6}", text)
     return re.sub("[Zz]$", "+00:00", text)
 
 
-# A month and a year have no length.
+# Without months and years, whose length varies.
 _ISO_DURATION = re.compile(
     r"""(?x) (?P<sign>[+-]?) P (?=.*\d) (?:(?P<weeks>N)W)? (?:(?P<days>N)D)?
     (?:T (?:(?P<hours>N)H)? (?:(?P<minutes>N)M)? (?:(?P<seconds>N)S)? )?
@@ -103,14 +103,14 @@ def _duration(length: Any) -> str:
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit on values, with the keyword that JSON Schema has for it."""
+    """A limit on values, and its keyword in JSON Schema."""
 
     keyword: str
     bound: Any
-    check: Callable[[Any, Any], Any]  # of the bound and a value
+    check: Callable[[Any, Any], Any]  # called with the bound and a value
 
     def holds(self, value: Any) -> bool:
-        """Whether a value keeps to it. One of a type that it says nothing of does."""
+        """Whether a value is within the limit. True for a type that it does not apply to."""
         try:
             return bool(self.check(self.bound, value))
         except TypeError:
@@ -122,7 +122,7 @@ def _is_multiple(of: Any, value: Any) -> bool:
     return math.isclose(times, round(times), abs_tol=1e-9)
 
 
-# By the attribute of what stands in Annotated: annotated-types and Pydantic agree on these.
+# By the attribute names that annotated-types and Pydantic share.
 _LIMITS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "gt": ("exclusiveMinimum", operator.lt),
     "ge": ("minimum", operator.le),
@@ -136,7 +136,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 
 
 def limits_in(metadata: Iterable[Any]) -> list[Limit]:
-    """The limits in what stands in Annotated, also in a Field of Pydantic's."""
+    """The limits in the metadata of Annotated, including Pydantic Fields."""
     found: list[Limit] = []
     for one in metadata:
         inner: object = getattr(one, "metadata", ())
@@ -148,7 +148,7 @@ def limits_in(metadata: Iterable[Any]) -> list[Limit]:
 
 
 def note_in(metadata: Iterable[Any]) -> str:
-    """The description in what stands in Annotated; "" where there is none."""
+    """The description in the metadata of Annotated, or ""."""
     for one in metadata:
         for text in (one, getattr(one, "description", None), getattr(one, "documentation", None)):
             if isinstance(text, str):

@@ -1,13 +1,12 @@
-"""Python types as JSON Schema, and JSON values as those types.
+"""Describe Python types by JSON Schema, and read JSON values as those types.
 
-    schema = json_schema(Recipe)                        # what a model is to fill in
-    recipe = Hints().shape(Recipe, "Recipe").read(value)    # what it filled in
+    schema = json_schema(Recipe)
+    recipe = Hints().shape(Recipe, "Recipe").read(value)
 
-Known are `str`, `int`, `float`, `bool`, `None`, `Any`, `Literal`, `Enum`, unions, `list`,
+Supported are `str`, `int`, `float`, `bool`, `None`, `Any`, `Literal`, `Enum`, unions, `list`,
 `tuple`, `set`, `dict`, dataclasses, `TypedDict`, `NamedTuple`, the types in everyday.py,
-`Annotated[..., "description"]` with limits, `type` aliases, and Pydantic's models and
-dataclasses where it is installed. For anything else there is a ConfigError that names the
-place and the reason.
+`Annotated[..., "description"]` with limits, `type` aliases, and the models and dataclasses of
+Pydantic if it is installed. Any other type is a ConfigError with the place and the reason.
 
 https://json-schema.org/draft/2020-12
 https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
@@ -58,15 +57,14 @@ from .strict import SCALARS, cannot_describe, strict_schema
 
 
 def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
-    """The JSON Schema of a type.
+    """Describe a type by JSON Schema.
 
-    `strict` is for structured output: it holds only what that takes, and the rest is told in
-    descriptions. Every property is required; one that has a default may be null, which
-    means the default. Otherwise a property that has a default may be left out, as for the
-    parameters of a tool.
+    A `strict` schema is for structured output. It has only the keywords that the API accepts;
+    others become part of a description. Every property is required, and null stands for its
+    default. In a schema that is not strict, a property with a default may be missing.
 
-    Raises ConfigError for a type that JSON Schema can't describe, or not strictly, as one
-    whose values are no objects.
+    Raises ConfigError for a type that JSON Schema can't describe, or not strictly: the root of
+    a strict schema must be an object.
     https://platform.openai.com/docs/guides/structured-outputs
     """
     hints, where = Hints(), shown_type(of)
@@ -79,7 +77,7 @@ def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
 
 _LISTS = (list, Sequence, MutableSequence, Iterable)
 _MAPS = (dict, Mapping, MutableMapping)
-# By name, since not all of them are in every Python; `typing_extensions` has the others.
+# Compared by name: `typing_extensions` has those that an older Python lacks.
 _WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")
 _PYDANTIC = ("model_json_schema", "__pydantic_validator__", "__get_pydantic_core_schema__")
 _TYPED_DICT, _NAMED_TUPLE = "__required_keys__", "_field_defaults"
@@ -88,19 +86,19 @@ _MISSING: Any = inspect.Parameter.empty
 
 
 class Hints:
-    """Makes shapes of type hints, one of each class, and the definitions they refer to."""
+    """Makes the shapes of type hints, and the definitions that their schemas refer to."""
 
     def __init__(self, names: Mapping[str, Any] = MappingProxyType({})) -> None:
-        self._names = names  # what a hint written as text may refer to
+        self._names = names  # for hints that are strings
         self._definitions: dict[str, dict[str, Any]] = {}
         self._shapes: dict[Any, Shape] = {}  # of classes and aliases
-        self._references: dict[Any, dict[str, Any]] = {}  # to definitions, by what they are of
+        self._references: dict[Any, dict[str, Any]] = {}  # to definitions, by class or alias
 
     def schema(self, shape: Shape, where: str, strict: bool) -> dict[str, Any]:
-        """The schema of a shape, with the definitions that it refers to."""
+        """The schema of a shape, with the definitions."""
         schema, definitions = dict(shape.schema), dict(self._definitions)
-        for _ in self._definitions:  # as often as one may refer to another
-            if reference := schema.pop("$ref", None):  # which the API does not take for the root
+        for _ in self._definitions:  # an alias may refer to another alias
+            if reference := schema.pop("$ref", None):  # which the API refuses as the root
                 name = reference.removeprefix("#/$defs/")
                 schema = {**definitions[name], **schema}
                 if reference not in _references_in([schema, *definitions.values()]):
@@ -112,14 +110,14 @@ class Hints:
     def member(
         self, name: str, hint: Any, where: str, default: Any = _MISSING, note: str = ""
     ) -> Member:
-        """A parameter or a field. A Field of Pydantic's in the place of the default is none."""
+        """Describe a parameter or a field. A Pydantic Field in place of the default is metadata."""
         if hasattr(default, "is_required") and hasattr(default, "metadata"):
             hint, default = Annotated[hint, default], _MISSING
         required = default is _MISSING
         return Member(name, self.shape(hint, where), required, None if required else default, note)
 
     def shape(self, hint: Any, where: str) -> Shape:
-        """The shape of a hint. Raises ConfigError for what has no JSON form."""
+        """The shape of a hint. Raises ConfigError for a type that has no JSON form."""
         if isinstance(hint, (str, ForwardRef)):
             hint = _evaluated(hint, where, self._names)
         try:
@@ -159,11 +157,11 @@ class Hints:
             return None
         if not args:
             example = "dict[str, int]" if kind in _MAPS else f"{shown_type(kind)}[str]"
-            reason = f"a {shown_type(kind)} of what? Write {example}, or whatever"
+            reason = f"{shown_type(kind)} needs the type of its items, as in {example}"
             raise cannot_describe(where, reason)
         if kind in _MAPS:
             if args[0] is not str:
-                raise cannot_describe(where, f"JSON's keys are text, not {shown_type(args[0])}")
+                raise cannot_describe(where, f"JSON keys must be str, not {shown_type(args[0])}")
             return free_keys(self.shape(args[1], where))
         if kind is tuple and args[-1] is not Ellipsis:
             return fixed_tuple([self.shape(arg, where) for arg in args])
@@ -189,13 +187,13 @@ class Hints:
         raise cannot_describe(where, reason)
 
     def _object(self, hint: Any, cls: Any) -> Shape:
-        doc: str = cls.__doc__ or ""  # a class does not inherit it
+        doc: str = cls.__doc__ or ""  # unlike inspect.getdoc, never that of a base class
         if doc.startswith(f"{cls.__name__}("):  # written by `dataclass`
             doc = ""
         members: dict[str, Member] = {}
         reference = self._reserved(hint, cls.__name__)
         shape = object_shape(members, dict if hasattr(cls, _TYPED_DICT) else cls, reference)
-        self._shapes[hint] = shape  # before its members are known, since it may hold itself
+        self._shapes[hint] = shape  # before the members, since the class may refer to itself
         hints, notes, arguments = _annotations_of(cls), parameter_notes(doc), _arguments_of(hint)
         outside, self._names = self._names, _names_around(cls)
         for name, default in _defaults_of(cls, hints).items():
@@ -219,7 +217,7 @@ class Hints:
             lambda value, seen: inner.read(value, seen),
             lambda value: inner.is_exactly(value),
         )
-        self._names = {**self._names, title: hint}  # for a text in it
+        self._names = {**self._names, title: hint}  # for a string inside it
         inner = self.shape(_substituted(hint.__value__, _arguments_of(hint)), where)
         self._definition(alias.schema).update(inner.schema)
         alias.nearness, alias.is_tag = inner.nearness, inner.is_tag
@@ -239,7 +237,7 @@ class Hints:
         schema = json.loads(re.sub(r'"#/\$defs/([^"]*)"', reserved, text))
         for name, inner in schema.pop("$defs", {}).items():
             self._definition(self._reserved((model, name), name)).update(inner)
-        if schema.keys() == {"allOf"}:  # of one that holds itself, before Pydantic 2.9
+        if schema.keys() == {"allOf"}:  # of a recursive model, before Pydantic 2.9
             schema = schema["allOf"][0]
         if "$ref" not in schema:
             reference = self._reserved(model, getattr(model, "__name__", ""))
@@ -249,7 +247,7 @@ class Hints:
         return self._shapes[model]
 
     def _reserved(self, key: Any, name: str) -> dict[str, Any]:
-        """The reference to a definition that is yet to be made."""
+        """A reference to a definition, which is empty at first."""
         if key not in self._references:
             name = title = re.sub("[^a-zA-Z0-9_.-]+", "_", name).strip("_")
             number = 1
@@ -265,7 +263,7 @@ class Hints:
 
 
 def _references_in(schema: Any) -> Iterator[Any]:
-    """The references in a schema, at any depth."""
+    """The `$ref`s in a schema, at any depth."""
     if is_dict(schema):
         yield schema.get("$ref")
     if is_dict(schema) or is_list(schema):
@@ -277,8 +275,8 @@ def _references_in(schema: Any) -> Iterator[Any]:
 
 
 def _defaults_of(cls: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a class, each with its default: None where that is made anew each time, or
-    where a TypedDict may lack the key."""
+    """The fields of a class with their defaults: None for a default_factory, and for a key that
+    a TypedDict may lack."""
     if hasattr(cls, _TYPED_DICT):
         needed = cls.__required_keys__
         return {n: _MISSING if _is_required(h, n in needed) else None for n, h in hints.items()}
@@ -294,7 +292,7 @@ def _defaults_of(cls: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_required(hint: Any, else_: bool) -> bool:
-    """`__required_keys__` can't tell where the annotations were text."""
+    """Look for Required and NotRequired: `__required_keys__` ignores them in string annotations."""
     wrapper = getattr(get_origin(hint), "_name", None)
     if hasattr(hint, "__metadata__") or wrapper == "ReadOnly":
         return _is_required(get_args(hint)[0], else_)
@@ -303,15 +301,15 @@ def _is_required(hint: Any, else_: bool) -> bool:
 
 def _annotations_of(cls: Any) -> dict[str, Any]:
     try:
-        # A class that is defined in a function may still hold itself.
+        # A class that is defined in a function may refer to itself.
         return typing.get_type_hints(cls, localns={cls.__name__: cls}, include_extras=True)
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
-        reason = f"its type hints can't be understood: {error}"
+        reason = f"its type hints can't be evaluated: {error}"
         raise cannot_describe(shown_type(cls), reason) from None
 
 
 def _arguments_of(hint: Any) -> dict[Any, Any]:
-    """What the type variables of a generic class stand for, in it and in those it derives from."""
+    """The values of the type variables of a generic class and of its bases."""
     origin: Any = get_origin(hint) or hint
     variables = getattr(origin, "__parameters__", ()) or getattr(origin, "__type_params__", ())
     found: dict[Any, Any] = dict(zip(variables, get_args(hint), strict=False))
@@ -323,7 +321,7 @@ def _arguments_of(hint: Any) -> dict[Any, Any]:
 
 
 def _substituted(hint: Any, arguments: Mapping[Any, Any]) -> Any:
-    """A hint with types in the place of its type variables."""
+    """A hint with its type variables replaced."""
     if isinstance(hint, typing.TypeVar):
         return arguments.get(hint, hint)
     variables = getattr(hint, "__parameters__", ()) if get_origin(hint) else ()
@@ -340,14 +338,14 @@ def _names_around(thing: Any) -> dict[str, Any]:
 
 
 def _evaluated(hint: Any, where: str, names: Mapping[str, Any]) -> Any:
-    """A hint that stands as text inside another, where Python leaves it so."""
+    """Evaluate a hint that is a string inside another hint."""
     text = hint.__forward_arg__ if isinstance(hint, ForwardRef) else hint
     try:
-        return eval(text, dict(names))  # the author's own annotation, as Python evaluates it
+        return eval(text, dict(names))  # the annotation of the program's author
     except Exception as error:
-        raise cannot_describe(where, f"{text!r} can't be understood: {error}") from None
+        raise cannot_describe(where, f"{text!r} can't be evaluated: {error}") from None
 
 
 def shown_type(hint: Any) -> str:
-    """The name of a type in messages."""
+    """The name of a type for messages."""
     return getattr(hint, "__name__", None) or str(hint)

@@ -1,7 +1,7 @@
-"""How the values of a type look in JSON: a schema, and a way to read them.
+"""The JSON form of a type's values: a schema, and a reader.
 
-The codec reads what servers send, and is lenient. This reads what a model wrote: all of
-it is checked, and nothing is passed over.
+The codec reads what servers send, leniently. This module reads what a model wrote, and is
+strict: it checks every value and accepts no unknown key.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from .everyday import EverydayType, Limit, everyday
 from .strict import SCALARS, cannot_describe, either, enum_schema, is_same_json, with_notes
 
 Seen = dict[tuple[int, int], tuple[JSONValue, Any, DeserializeError | None]]
-"""What came of reading a list or an object as a shape, by the ids of both. It holds the value,
-or another could get its id. Without it, each option of a union would be tried over the whole
-subtree, at every level of it."""
+"""The results of reading a list or an object by a shape, by the ids of shape and value. It also
+keeps the value, since an id may be used again. Without it, nested unions would read a subtree
+once for every combination of options."""
 
 
 @dataclass(eq=False)
 class Shape:
-    """How the values of a type look in JSON.
+    """The JSON form of a type's values.
 
-    `convert` makes the Python value of a JSON value, or raises DeserializeError;
-    `is_exactly` says that a value need not be converted to be of this type; `nearness` is
-    a score, to choose which error of a union to report.
+    `convert` turns a JSON value into a Python value, or raises DeserializeError. `is_exactly`
+    says whether a value is of this type without conversion. `nearness` is a score, to choose
+    which error of a union to report.
     """
 
     name: str  # in messages
-    schema: dict[str, Any]  # in all of JSON Schema
+    schema: dict[str, Any]  # not limited to strict keywords
     convert: Callable[[Any, Seen], Any]
     is_exactly: Callable[[Any], bool] = lambda value: False
     nearness: Callable[[Any], int] = lambda value: 0
-    is_tag: bool = False  # has few values, which tell in a union what an object is
+    is_tag: bool = False  # a few fixed values, which identify the option of a union
     options: Sequence[Shape] = ()  # of a union
 
     def read(self, value: JSONValue, seen: Seen | None = None) -> Any:
-        """The Python value of a JSON value, which may be inside of another: each is read only
-        once. Raises DeserializeError."""
+        """Convert a JSON value. `seen` holds the values that were read before in the same
+        answer. Raises DeserializeError."""
         seen = {} if seen is None else seen
         if not isinstance(value, (dict, list)):
             return self.convert(value, seen)
@@ -55,9 +55,9 @@ class Shape:
                 seen[key] = value, self.convert(value, seen), None
             except DeserializeError as error:
                 seen[key] = value, None, error
-        _, found, misfit_found = seen[key]
-        if misfit_found is not None:
-            raise misfit_found.with_traceback(None)
+        _, found, mismatch = seen[key]
+        if mismatch is not None:
+            raise mismatch.with_traceback(None)
         return found
 
 
@@ -68,19 +68,19 @@ class Member:
     name: str
     shape: Shape
     required: bool = True
-    default: Any = None  # None also where it is made anew each time
+    default: Any = None  # None also for a default_factory
     note: str = ""
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The shape's schema, with what is known of the property."""
+        """The schema of the shape, with description and default."""
         about = {"description": self.note} if self.note else {}
         default = _short_form(self.default)
         return {**about, **self.shape.schema, **({} if default is None else {"default": default})}
 
 
 def _short_form(default: Any) -> Any:
-    """A default as one word of JSON; None where it has none, or is null."""
+    """A default as a JSON scalar; None if it is null or not a scalar."""
     if isinstance(default, Enum):
         return _short_form(default.value)
     if type(default) is float and not math.isfinite(default):
@@ -104,7 +104,7 @@ def scalar(kind: type) -> Shape:
         if kind is float and type(value) is int and abs(value) < 1 << 1023:
             return float(value)
         if kind is int and type(value) is float and value.is_integer():
-            return int(value)  # a model that writes 3.0 means 3
+            return int(value)  # models may write 3.0 for 3
         raise type_mismatch(name, value)
 
     return Shape(name, {"type": name}, convert, lambda value: type(value) is kind)
@@ -115,7 +115,7 @@ def anything() -> Shape:
 
 
 def text_of_type(kind: EverydayType) -> Shape:
-    """A type whose values are text in JSON, as dates are."""
+    """The shape of a type whose values are text in JSON, such as dates."""
 
     def convert(value: Any, seen: Seen) -> Any:
         if type(value) not in kind.json_types:
@@ -137,11 +137,11 @@ def text_of_type(kind: EverydayType) -> Shape:
 
 
 def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
-    """One of some values, by what stands for each in JSON."""
+    """The shape of fixed values: pairs of a JSON scalar and the value it stands for."""
     pairs = list(values)
     for known, _ in pairs:
         if type(known) not in SCALARS:
-            raise cannot_describe(where, f"{known!r} is no JSON scalar")
+            raise cannot_describe(where, f"{known!r} is not a JSON scalar")
     if not pairs:
         raise cannot_describe(where, "it has no members")
     name = f"one of {', '.join(json.dumps(known) for known, _ in pairs)}"
@@ -165,7 +165,7 @@ def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
 
 
 def _opened(value: Any, name: str) -> Any:
-    """A list, or an object, which some models write as JSON text inside of another."""
+    """A list or an object, which some models write as a string that holds JSON."""
     kind: type[Any] = list if name == "list" else dict
     inner: Any = parsed(value)[0] if isinstance(value, str) else value
     if not isinstance(inner, kind):
@@ -187,7 +187,7 @@ def array(item: Shape, make: Callable[[list[Any]], Any]) -> Shape:
         ]
         try:
             return make(items)
-        except TypeError as error:  # what a set cannot hold
+        except TypeError as error:  # an item that is not hashable
             raise DeserializeError(f"$: {error}") from None
 
     unique = {"uniqueItems": True} if make in (set, frozenset) else {}
@@ -220,9 +220,9 @@ def free_keys(item: Shape) -> Shape:
 def object_shape(
     members: Mapping[str, Member], make: Callable[..., Any], schema: dict[str, Any]
 ) -> Shape:
-    """An object with known properties. `make` makes the Python value of those that came.
+    """The shape of an object with known properties; `make` is called with those present.
 
-    `members` may be filled later, since a class may hold itself.
+    `members` may be filled later, since a class may refer to itself.
     """
 
     def tags() -> dict[str, Shape]:
@@ -233,9 +233,9 @@ def object_shape(
         for name, member in members.items():
             nullable = member.shape.is_exactly(None)
             if name in value and (value[name] is not None or nullable or member.required):
-                given[name] = value[name]  # else a null that the type does not know: the default
+                given[name] = value[name]  # otherwise null stands for the default
             elif member.required and nullable:
-                given[name] = None  # servers that do not hold the model to the schema
+                given[name] = None  # a server may not enforce the schema
             elif member.required:
                 raise DeserializeError(f"$.{name}: missing", path=f"$.{name}")
         return given
@@ -244,16 +244,16 @@ def object_shape(
         value = _opened(value, "object")
         for key in value:
             if key not in members:
-                raise DeserializeError(f"$.{key}: there is no such key", path=f"$.{key}")
+                raise DeserializeError(f"$.{key}: unknown key", path=f"$.{key}")
         given = given_in(value)
         found = {
             name: _read_at(f".{name}", members[name].shape, given[name], seen)
-            # A wrong tag tells it before all else.
+            # Tags first: a wrong one explains every other error.
             for name in sorted(given, key=lambda name: not members[name].shape.is_tag)
         }
         try:
             return make(**found)
-        except Exception as error:  # a class that checks itself
+        except Exception as error:  # a check in the constructor
             raise DeserializeError(f"$: {type(error).__name__}: {error}") from error
 
     def nearness(value: Any) -> int:
@@ -282,16 +282,16 @@ def union(shapes: Iterable[Shape]) -> Shape:
     name = " or ".join(dict.fromkeys(option.name for option in options))
 
     def convert(value: Any, seen: Seen) -> Any:
-        misfits: list[tuple[int, int, DeserializeError]] = []
-        # A number that is whole already is not to become a float because that came first.
+        mismatches: list[tuple[int, int, DeserializeError]] = []
+        # Exact types first, so that float | int keeps 3 an int.
         for option in sorted(options, key=lambda option: not option.is_exactly(value)):
             try:
                 return option.read(value, seen)
             except DeserializeError as error:
                 depth = len(re.findall(r"[.\[]", error.path))
-                misfits.append((option.nearness(value), depth, error))
-        _, depth, nearest = max(misfits, key=lambda misfit: misfit[:2])
-        if depth or nearest.__cause__:  # the cause: what the class itself has against it
+                mismatches.append((option.nearness(value), depth, error))
+        _, depth, nearest = max(mismatches, key=lambda mismatch: mismatch[:2])
+        if depth or nearest.__cause__:  # the cause is an error of a constructor
             raise nearest
         raise type_mismatch(name, value)
 
@@ -302,16 +302,16 @@ def union(shapes: Iterable[Shape]) -> Shape:
     return Shape(name, schema, convert, is_exactly, options=options)
 
 
-_LENGTHS = {"array": "Items", "object": "Properties"}  # in place of the Length of text
+_LENGTHS = {"array": "Items", "object": "Properties"}  # replaces Length in minLength
 
 
 def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
-    """A shape with a description, and with limits on its values."""
+    """A shape with a description, and limits on its values."""
     schema = {**shape.schema, **({"description": note} if note else {})}
     is_text_for_another = bool(schema.keys() & {"format", "contentEncoding"})
     for limit in limits:
         length = _LENGTHS.get(schema.get("type", ""), "Length")
-        bound: Any = getattr(limit.bound, "pattern", limit.bound)  # perhaps a compiled pattern
+        bound: Any = getattr(limit.bound, "pattern", limit.bound)  # of a compiled pattern, its text
         known = everyday(bound)
         if known or is_text_for_another:
             note = f"{limit.keyword}: {known.write(bound) if known else bound}"
@@ -334,7 +334,7 @@ def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
 
 
 def pydantic_methods(model: Any) -> tuple[Callable[[], Any], Callable[[str], Any]]:
-    """How a model, a dataclass or a type of Pydantic's describes itself, and reads JSON text."""
+    """The functions by which a type of Pydantic's describes itself and reads JSON text."""
     if hasattr(model, "model_json_schema"):
         return model.model_json_schema, model.model_validate_json
     from importlib import import_module
@@ -363,12 +363,12 @@ def pydantic_shape(schema: dict[str, Any], validate: Callable[[str], Any]) -> Sh
 
 
 def _leave_out_nulls(value: Any, errors: Iterable[Mapping[str, Any]]) -> bool:
-    """Take the nulls out of `value` that were refused; whether there were any. In a strict
-    answer they mean the default."""
+    """Delete the nulls that Pydantic refused, which stand for defaults in a strict answer.
+    Returns whether there were any."""
     found = False
     for *steps, last in (e["loc"] for e in errors if e["loc"] and e.get("input", "") is None):
         at: Any = value
-        for step in steps:  # which may also name an option of a union
+        for step in steps:  # a step may also name an option of a union
             if (is_dict(at) and step in at) or (is_list(at) and step in range(len(at))):
                 at = at[step]
         if is_dict(at) and at.get(last, "") is None:

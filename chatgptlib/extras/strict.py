@@ -1,7 +1,7 @@
-"""JSON Schema as strict structured output takes it: a documented part of it, and no more.
+"""The subset of JSON Schema that strict structured output accepts.
 
-What can't be said in that part goes into the description, and is checked when the answer
-is read. Every property is required; one that may be left out may be null instead.
+A keyword outside the subset is moved into the description, and is checked when the answer is
+read. Every property is required; an optional property may be null instead.
 https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 """
 
@@ -16,7 +16,7 @@ from ..codec import is_dict, is_list
 from ..errors import ConfigError
 
 SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
-# The keywords that are sent, by the type they belong to.
+# The accepted keywords, by type.
 _SENT_WITH_NUMBERS = {"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 _SENT_WITH = {
     "object": {"properties", "required", "additionalProperties"},
@@ -28,16 +28,16 @@ _SENT_WITH = {
 _SENT_ALONE = {"type", "enum", "anyOf", "$ref"}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
-_SAYS_NO_MORE = {"title", "discriminator", "description", "$defs"}
+_DROPPED = {"title", "discriminator", "description", "$defs"}
 
 
 def cannot_describe(where: str, reason: str) -> ConfigError:
-    """The error for a type that has no schema, or no strict one."""
+    """The error for a type that has no schema, or no strict schema."""
     return ConfigError(f"cannot describe {where}: {reason}")
 
 
 def either(schemas: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The schema of what fits one of several. Never a list of types, which not all servers take."""
+    """The schema of a union: `anyOf`, since not every server accepts a list of types."""
     different: list[dict[str, Any]] = []
     for schema in schemas:
         for one in schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]:
@@ -47,22 +47,21 @@ def either(schemas: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
-    """The strict form of a schema. `where` says in errors what it describes.
+    """Convert a schema to the strict subset. `where` names the described type in errors.
 
-    Raises ConfigError for what strict output has no form for: free keys, and values of
-    any type.
+    Raises ConfigError for free keys and values of any type, which the subset excludes.
     """
-    schema = _in_plain_words(schema)
+    schema = _simplified(schema)
     found: dict[str, Any] = {
         key: value for key, value in schema.items() if _is_sent(key, value, schema)
     }
     notes = [
         f"null means the default, {_json(value)}" if key == "default" else f"{key}: {_json(value)}"
         for key, value in schema.items()
-        if key not in found and key not in _SAYS_NO_MORE and value is not None
+        if key not in found and key not in _DROPPED and value is not None
     ]
     if not found.keys() & _SENT_ALONE:
-        raise cannot_describe(where, "Any is too little to say in a strict schema")
+        raise cannot_describe(where, "a strict schema needs a type instead of Any")
     if "anyOf" in found:
         found["anyOf"] = [strict_schema(one, where) for one in found["anyOf"]]
     if found.get("type") == "array":
@@ -70,7 +69,7 @@ def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
     if found.get("type") == "object":
         found |= _closed(found, where)
     if description := with_notes(schema, notes).get("description"):
-        if "$ref" in found:  # which strictly stands alone
+        if "$ref" in found:  # strictly, nothing may stand beside it
             found = {"anyOf": [found]}
         found["description"] = description
     if "$defs" in schema:
@@ -79,7 +78,7 @@ def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def enum_schema(values: Iterable[Any]) -> dict[str, Any]:
-    """The schema of one of some JSON scalars."""
+    """The schema of an enumeration of JSON scalars."""
     by_kind: dict[str, list[Any]] = {}
     for value in values:
         by_kind.setdefault(SCALARS[type(value)], []).append(value)
@@ -90,15 +89,15 @@ def enum_schema(values: Iterable[Any]) -> dict[str, Any]:
 
 
 def with_notes(schema: dict[str, Any], notes: Iterable[str]) -> dict[str, Any]:
-    """A schema with more in its description."""
+    """A schema with notes added to its description."""
     description, more = schema.get("description"), ", ".join(notes)
     if not more:
         return schema
     return {**schema, "description": f"{description} ({more})" if description else more}
 
 
-def _in_plain_words(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema, without what there are simpler words for."""
+def _simplified(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with allOf, oneOf, const and the like replaced by accepted keywords."""
     found: dict[str, Any] = {**schema}
     if len(found.get("allOf", ())) == 1:
         found = {**found.pop("allOf")[0], **found}
@@ -110,7 +109,7 @@ def _in_plain_words(schema: dict[str, Any]) -> dict[str, Any]:
         found |= enum_schema(found.pop("enum"))
     if "prefixItems" in found:
         found.setdefault("items", either(found["prefixItems"]))
-        if "anyOf" not in found["items"]:  # all of one type
+        if "anyOf" not in found["items"]:  # all items are of one type
             del found["prefixItems"]
     if is_list(kinds := found.get("type")):
         del found["type"]
@@ -127,9 +126,9 @@ def _is_sent(key: str, value: Any, schema: dict[str, Any]) -> bool:
 
 
 def _closed(schema: dict[str, Any], where: str) -> dict[str, Any]:
-    """What is different of an object that has all of its properties and no other."""
+    """The members of a strict object: every property is required, and no other is allowed."""
     if schema.get("additionalProperties") or "properties" not in schema:
-        raise cannot_describe(where, "a strict schema has no free keys: use a list of dataclasses")
+        raise cannot_describe(where, "a strict schema can't have free keys: use a list of objects")
     properties: dict[str, Any] = {}
     for name, one in schema["properties"].items():
         found = strict_schema(one, f"{where}.{name}")
@@ -157,12 +156,15 @@ def is_same_json(one: Any, other: Any) -> bool:
 
 
 def schema_mismatch(value: Any, schema: Any) -> str:
-    """Why parsed JSON does not fit a schema, by the keywords of structured output; or ""."""
+    """The reason why a JSON value does not match a schema, or "".
+
+    It checks the keywords of structured output, and ignores others.
+    """
     return next(_mismatches(value, schema, schema, "$"), "")
 
 
 def _mismatches(value: Any, schema: Any, root: Any, at: str) -> Iterator[str]:
-    """The mismatches of the value at a place. References point into `root`."""
+    """The mismatches of a value; `at` is its path, and `root` resolves references."""
     if schema is False:
         yield f"{at} is not in the schema"
     if not is_dict(schema):
