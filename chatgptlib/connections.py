@@ -1,15 +1,16 @@
-"""Connections to servers: open them, send requests, receive bytes, each step with a limit.
+"""Connections to servers: open them, send requests, receive bytes, each step with a time limit.
 
     route = connections.route_to(request)
     connection = route.take_idle() or route.connect(limits)
     connection.send(request, limits)
     connection.read_head(method);  connection.receive()
-    connection.give_back(clean=True)  or  connection.close()
+    connection.release(reusable=True)  or  connection.close()
 
-urllib3 opens the connections: addresses, proxies, TLS. What goes over them is sent and read
-here, so that each wait has its limit, and no byte is left behind in a buffer.
+urllib3 opens the connections: addresses, proxies, TLS. This module sends and receives over
+their sockets itself, so that each wait has its limit and no byte stays in a buffer.
 
-A session of the user's, or a mock, sends by itself; its response is read as a connection is.
+Where the user's session or a mock has to send the request, `SessionResponse` reads the
+response that it returns.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _READ_SIZE = 65536
-_WRITE_SIZE = 65536  # TLS sends all that it is given, so write in pieces to keep the limit
+_WRITE_SIZE = 65536  # a TLS socket returns when all is sent: more could exceed the time limit
 _HEAD_LIMIT = 262_144  # bytes
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # 101 is final
-# A proxy through which a connection is made here; forwarding, SOCKS and TLS in TLS are left to
-# requests, which also says what is wrong with the URL of a proxy.
+_INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # a 1xx status; but 101 is final
+# The URL of a proxy that can be used here, by a tunnel. requests handles the others: forwarding,
+# SOCKS, TLS to the proxy, and URLs that are invalid, which it explains.
 _TUNNEL = re.compile("(?i)(http://(.*@)?)?[^/@]+/?")
-_IDLE_SECONDS = 30.0  # after which servers and routers may have forgotten a connection
+_IDLE_SECONDS = 30.0  # servers and routers may drop a connection that is idle for longer
 
-# What `requests` looks at for proxies and CA bundles.
+# The variables from which requests takes proxies and CA bundles.
 _ENVIRONMENT = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -55,34 +56,35 @@ _ENVIRONMENT = (
 
 
 class Limits:
-    """How long a step may take: to connect, to the next bytes, and to the deadline `due`, a
-    time of `time.monotonic`; None for no limit."""
+    """How long each step of an exchange may take, in seconds: `connect` to open a connection,
+    `read` from one read or write to the next. All of them end at `deadline`, a time of
+    `time.monotonic()`. None is no limit."""
 
-    def __init__(self, connect: float | None, read: float | None, due: float | None) -> None:
+    def __init__(self, connect: float | None, read: float | None, deadline: float | None) -> None:
         self.connect = connect
         self.read = read
-        self.due = due
+        self.deadline = deadline
 
     @property
-    def late(self) -> bool:
-        return self.due is not None and time.monotonic() >= self.due
+    def expired(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def left(self, limit: float | None = None) -> float | None:
-        """The seconds of a step that has this limit. Raises TimeoutError after the deadline."""
-        if self.due is None:
+    def timeout(self, limit: float | None = None) -> float | None:
+        """The timeout of a step with this limit. Raises TimeoutError after the deadline."""
+        if self.deadline is None:
             return limit
-        left = self.due - time.monotonic()
-        if left <= 0:
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError
-        return left if limit is None else min(left, limit)
+        return seconds if limit is None else min(seconds, limit)
 
 
 # Routes to servers
 
 
 class Connections:
-    """The routes to servers, and the idle connections, of a client and of those made from it;
-    for any number of threads."""
+    """The routes to servers, with their idle connections, that a client shares with those made
+    from it by `with_options`, and with any number of threads."""
 
     def __init__(
         self,
@@ -95,39 +97,39 @@ class Connections:
         self._settings: dict[str, Any] = {
             "proxies": dict(proxies or {}), "stream": True, "verify": verify, "cert": cert,
         }  # fmt: skip
-        # Connections belong to one process: a child of it makes its own.
+        # With the id of the process that made them: after a fork, the child makes its own.
         self._routes: tuple[int, dict[tuple[str | None, ...], Route]] = (0, {})
 
     def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
-        """The part of a request that is the same every time."""
+        """A request without body, to copy for each call. Raises ConfigError for a bad URL."""
         import requests
 
         try:
             return requests.Request(method, url, headers=dict(headers)).prepare()
         except (requests.RequestException, ValueError):
-            pass  # its text would show the query, where a key may be
+            pass  # its message holds the query, and that may hold a key
         raise ConfigError(f"not a usable URL: {shown_url(url)!r}")
 
     def route_to(self, request: requests.PreparedRequest) -> Route:
-        """How to reach the server of this request, as the environment is now."""
+        """The route to the server of this request, under the present environment."""
         pid, routes = self._routes
         if pid != os.getpid():
             pid, routes = self._routes = os.getpid(), {}
         origin = (request.url or "").split("/", 3)[:3]
         key = (*origin, *map(os.environ.get, _ENVIRONMENT))
         if key not in routes:
-            # If several threads get here at once, they share the first one's route.
+            # Several threads may get here at once: all use the route that is set first.
             routes.setdefault(key, Route(request.url or "", self._settings))
         return routes[key]
 
     def close(self) -> None:
-        """Close the connections that are idle; those in use close at the end of their use."""
-        self._routes = (0, {})  # a connection that is garbage closes
+        """Close the idle connections; those in use close when they are released."""
+        self._routes = (0, {})  # a connection closes when nothing refers to it
 
     def needs_session(self, route: Route) -> bool:
-        """Whether requests has to send: over the user's session, through a proxy that it alone
-        can talk to, or because a mock or recorder has replaced a method with which requests
-        and urllib3 send or connect."""
+        """Whether requests has to send the request: by the user's session, through a proxy that
+        only requests supports, or because a mock, recorder or tracer has replaced a method by
+        which requests or urllib3 sends or connects."""
         from requests import Session
         from requests.adapters import HTTPAdapter
         from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -144,36 +146,41 @@ class Connections:
             or not all(pool.ConnectionCls.__module__.startswith("urllib3.") for pool in pools)
         )
 
-    def ask_session(self, request: requests.PreparedRequest, limits: Limits) -> requests.Response:
+    def send_by_session(
+        self, request: requests.PreparedRequest, limits: Limits
+    ) -> requests.Response:
+        """Send a request by the user's session, or else by a new one, and return the response.
+
+        The session's own User-Agent, auth, hooks and `verify` are kept."""
         import requests
         from requests.utils import default_user_agent
 
-        def note(response: requests.Response, **_: Any) -> None:
-            came.add(response)
+        def remember(response: requests.Response, **_: Any) -> None:
+            received.add(response)
 
-        came: weakref.WeakSet[requests.Response] = weakref.WeakSet()
+        received: weakref.WeakSet[requests.Response] = weakref.WeakSet()
         session, headers, settings = self.session, dict(request.headers), dict(self._settings)
         session = session or requests.Session()
         if session.headers.get("User-Agent") not in (None, default_user_agent()):
             headers.pop("User-Agent", None)
         if settings["verify"] is None and session.verify is not True:
-            settings["verify"] = session.verify  # else the environment's CA bundle goes first
+            settings["verify"] = session.verify  # otherwise the environment would override it
         try:
             return session.request(
                 request.method or "GET",
                 request.url or "",
                 data=request.body,
                 headers=headers,
-                auth=session.auth or (lambda asked: asked),  # else requests reads ~/.netrc
+                auth=session.auth or (lambda sent: sent),  # otherwise requests reads ~/.netrc
                 timeout=(limits.connect, limits.read),
                 allow_redirects=False,
-                hooks={"response": [note, *session.hooks["response"]]},
+                hooks={"response": [remember, *session.hooks["response"]]},
                 **settings,
             )
-        except BaseException as error:  # a hook's
+        except BaseException as error:
             if isinstance(error, requests.HTTPError) and error.response is not None:
-                return error.response  # it called raise_for_status()
-            for response in came:
+                return error.response  # a hook called raise_for_status()
+            for response in received:  # a hook raised something else
                 response.close()
             raise
         finally:
@@ -182,18 +189,18 @@ class Connections:
 
 
 def _is_original(owner: Any, name: str) -> bool:
-    """Whether a method of a class stands in the same file as its constructor."""
+    """Whether nobody has replaced a method: it is defined in the file of its class."""
     code = getattr(getattr(owner, name), "__code__", None)
     return code is not None and code.co_filename == owner.__init__.__code__.co_filename
 
 
 class Route:
-    """How to reach a server, and the connections to it that are idle."""
+    """A way to a server, direct or through a proxy, and the idle connections to it."""
 
     def __init__(self, url: str, settings: Mapping[str, Any]) -> None:
         import requests
 
-        with requests.Session() as session:  # finds what the environment says
+        with requests.Session() as session:
             found: Any = session.merge_environment_settings(
                 url, dict(settings["proxies"]), True, settings["verify"], settings["cert"]
             )
@@ -203,10 +210,11 @@ class Route:
         tunnels = url.startswith("https:") and _TUNNEL.fullmatch(self._proxy)
         self.needs_session: bool = self.proxied and not tunnels
         self.secrets = Secrets(*credentials_in(found["proxies"].values()))
-        self._idle: deque[Connection] = deque()  # no signal handler can interrupt its methods
+        # A deque, since no signal handler can run in the middle of its methods.
+        self._idle: deque[Connection] = deque()
 
     def take_idle(self) -> Connection | None:
-        """A connection that has served before and can serve again."""
+        """An idle connection that can be used again, if there is one."""
         oldest = time.monotonic() - _IDLE_SECONDS
         while True:
             try:
@@ -217,21 +225,24 @@ class Route:
                 return connection
             connection.close()
 
-    def give_back(self, connection: Connection) -> None:
+    def put_idle(self, connection: Connection) -> None:
+        """Keep a connection for the next request, and drop those that are idle for too long."""
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
         while self._idle and self._idle[0].idle_since < connection.idle_since - _IDLE_SECONDS:
-            self._idle.popleft()  # left from a time with more threads
+            self._idle.popleft()
 
     def connect(self, limits: Limits) -> Connection:
+        """Open a connection. Raises what urllib3 raises, and TimeoutError after the deadline."""
+
         def connect() -> Connection:
             pool = self._pool()
             conn = pool._new_conn()
-            conn.timeout = limits.left(limits.connect)
+            conn.timeout = limits.timeout(limits.connect)
             try:
                 if self.proxied:
-                    pool._prepare_proxy(conn)  # makes a tunnel
-                pool._validate_conn(conn)  # makes TLS connections
+                    pool._prepare_proxy(conn)  # opens a tunnel
+                pool._validate_conn(conn)  # connects if the URL is https
                 if conn.sock is None:
                     conn.connect()
             except BaseException:
@@ -242,7 +253,7 @@ class Route:
         return with_deadline(limits, connect)
 
     def _pool(self) -> Any:
-        """urllib3's pool for the server, which knows how to connect. Nothing else of it is used."""
+        """urllib3's pool for the server, used only to open connections."""
         from requests.adapters import HTTPAdapter
 
         adapter: Any = HTTPAdapter()
@@ -256,19 +267,19 @@ class Route:
 
 
 def credentials_in(urls: Iterable[str]) -> Iterator[str]:
-    """The users and passwords in URLs, whether these can be parsed or not."""
+    """The users and passwords in URLs, even in invalid ones, in each form an error may show."""
     from base64 import b64encode
     from urllib.parse import unquote
 
     for url in urls:
         user = url.rpartition("@")[0].rpartition("//")[2]
         if user:
-            yield f"//{user}@"  # also where it is too short to be struck out by itself
+            yield f"//{user}@"  # long enough to be redacted, even if the user is not
         for text in (user, unquote(user)):
             yield from (text, *text.split(":"), b64encode(text.encode()).decode())
 
 
-# Channels: a connection, or the response of a session
+# What an exchange receives from: a connection, or the response of a session
 
 
 class Connection:
@@ -278,26 +289,26 @@ class Connection:
 
     def __init__(self, sock: Any, route: Route) -> None:
         self.sock = sock
-        self._route = weakref.ref(route)  # which may be dropped while this is in use
-        # Also runs when the connection is garbage, as after an interruption.
+        self._route = weakref.ref(route)  # a client that is closed drops it
+        # Also runs when nothing refers to the connection any more, as after an interruption.
         self.close: Callable[[], object] = weakref.finalize(self, sock.close)
 
     def send(self, request: requests.PreparedRequest, limits: Limits) -> None:
-        """Begin an exchange: send a request, with the read limit between two writes."""
+        """Send a request. The limits hold until the connection is released."""
         self._limits = limits
-        self._unread = b""  # received, and not taken yet
-        self.received_any = self.may_keep = False
+        self._unread = b""  # received together with the head
+        self.received_any = self._keep_alive = False
         content: Any = request.body or b""
         body = memoryview(content)
         begin = memoryview(self._head_of(request) + body[:_WRITE_SIZE])
         try:
             for unsent in (begin, body[_WRITE_SIZE:]):
                 while unsent:
-                    self.sock.settimeout(limits.left(limits.read))
+                    self.sock.settimeout(limits.timeout(limits.read))
                     unsent = unsent[self.sock.send(unsent[:_WRITE_SIZE]) :]
-            self.may_keep = True
+            self._keep_alive = True
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the server may have answered without reading the full request
+            pass  # the server may have responded without reading the whole request
 
     def _head_of(self, request: requests.PreparedRequest) -> bytes:
         url, headers = request.url or "", dict(request.headers)
@@ -309,7 +320,7 @@ class Connection:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def read_head(self, method: str | None) -> http.client.HTTPResponse:
-        """The head of the response, after any interim ones."""
+        """Receive the head of the response, and skip interim responses."""
         from http.client import BadStatusLine, HTTPException, HTTPResponse, RemoteDisconnected
 
         data, end, received = b"", None, 0
@@ -318,11 +329,11 @@ class Connection:
             data += more
             received += len(more)
             if not more:
-                where = "in the head of the answer" if data else "without an answer"
+                where = "in the head of its answer" if data else "without an answer"
                 raise RemoteDisconnected(f"the server closed the connection {where}")
             if not b"HTTP/".startswith(data[:5]):
                 raise BadStatusLine(repr(data))
-            if received > _HEAD_LIMIT:  # interim ones too
+            if received > _HEAD_LIMIT:  # with the interim responses
                 raise HTTPException(f"the head of the answer has more than {_HEAD_LIMIT} bytes")
             while (end := _HEAD_END.search(data)) and _INTERIM.match(data):
                 data = data[end.end() :]
@@ -330,33 +341,33 @@ class Connection:
         source: Any = SimpleNamespace(makefile=lambda _: head)  # pyright: ignore[reportUnknownLambdaType]
         response = HTTPResponse(source, method=method)
         response.begin()
-        response.close()  # its finalizer would swallow a Ctrl-C
-        self.may_keep &= response.version == 11
+        response.close()  # now: a Ctrl-C during its finalizer would be lost
+        self._keep_alive &= response.version == 11
         return response
 
     def receive(self) -> bytes:
-        """The next bytes, however many have arrived; b"" when the connection has ended."""
+        """The next bytes, as soon as any arrive; b"" if the server has closed the connection."""
         if self._unread:
             data, self._unread = self._unread, b""
             return data
         return self._receive()
 
     def _receive(self) -> bytes:
-        self.sock.settimeout(self._limits.left(self._limits.read))
+        self.sock.settimeout(self._limits.timeout(self._limits.read))
         data: bytes = self.sock.recv(_READ_SIZE)
         self.received_any = self.received_any or bool(data)
         return data
 
-    def give_back(self, clean: bool) -> None:
-        """Serve others, or close if bytes that belong to no response are left (not `clean`)."""
+    def release(self, reusable: bool) -> None:
+        """End the use by an exchange: keep the connection for another, or close it."""
         route = self._route()
-        if clean and self.may_keep and not self._unread and route is not None:
-            route.give_back(self)
+        if reusable and self._keep_alive and not self._unread and route is not None:
+            route.put_idle(self)
         else:
             self.close()
 
     def is_reusable(self) -> bool:
-        """Nothing has come since it was given back: neither bytes, nor its end."""
+        """Whether the server has neither closed the connection nor sent bytes on it."""
         from ssl import SSLWantReadError
 
         try:
@@ -370,40 +381,43 @@ class Connection:
 
 
 class SessionResponse:
-    """The response of a session, read from under http.client, which would take a body cut short
-    for a complete one; or that of a mock, whatever file it holds."""
+    """The response of a session, with the interface of Connection.
+
+    It is read from the socket's file below http.client, which would take a truncated body for a
+    complete one. The response of a mock or an adapter is read from whatever file it holds.
+    """
 
     received_any = False  # not known
 
     def __init__(self, response: requests.Response, limits: Limits) -> None:
         self._response = response
         self._limits = limits
-        self.headers: Mapping[str, str] = response.headers  # of what is read here
+        self.headers: Mapping[str, str] = response.headers  # as Body needs them for this file
         self._raw: Any = response.raw
         file: Any = getattr(getattr(self._raw, "_fp", None), "fp", None)
         self.sock: Any = getattr(getattr(file, "raw", None), "_sock", None)
-        if vars(response).get("_content", False) is not False:  # a hook has read it
+        if vars(response).get("_content", False) is not False:  # a hook has read the body
             self.headers, file = {}, io.BytesIO(response.content)
         elif self.sock is None:
             coding = response.headers.get("content-encoding", "")
             self.headers, file = {"content-encoding": coding}, self._raw
-            if hasattr(file, "decode_content"):  # urllib3's
+            if hasattr(file, "decode_content"):  # a response of urllib3
                 file.decode_content = False
         self._file = file
 
     def receive(self) -> bytes:
-        """The next bytes; b"" at the end."""
-        limit = self._limits.left(self._limits.read)
+        """The next bytes, as soon as any arrive; b"" at the end of the file."""
+        timeout = self._limits.timeout(self._limits.read)
         if self.sock is not None:
-            self.sock.settimeout(limit)
-        # Without `read1`, as in an old urllib3, the only prompt read is one byte.
+            self.sock.settimeout(timeout)
+        # A file without `read1`, such as an old urllib3's, waits for all the bytes asked for.
         read1 = getattr(self._file, "read1", None)
         data: bytes = self._file.read(1) if read1 is None else read1(_READ_SIZE)
         return data or b""
 
-    def give_back(self, clean: bool) -> None:
-        if self.sock is not None and clean:
-            self._raw._fp.close()  # http.client then takes the answer for read
+    def release(self, reusable: bool) -> None:
+        if self.sock is not None and reusable:
+            self._raw._fp.close()  # http.client now regards the response as read
             self._raw.release_conn()
         else:
             self.close()
@@ -412,28 +426,32 @@ class SessionResponse:
         try:
             self._response.close()
         except Exception:
-            pass  # closing what is broken
+            pass  # the adapter's own file may fail to close
 
 
 def shut_down(sock: Any) -> None:
     """Wake the thread that reads from the socket; that thread closes it.
 
-    Not by `sock.shutdown`: on TLS that changes the object under its reader.
+    It does so through a second socket object, since `shutdown` of a TLS socket changes the object
+    that the other thread is using. `sock` may be of any class, such as gevent's, or None.
     """
     import _socket
 
-    try:  # by another object, whatever the class of this one: of gevent, or of TLS in TLS
-        twin = _socket.socket(fileno=_socket.dup(sock.fileno()))
-        twin.shutdown(_socket.SHUT_RDWR)
-        twin.close()
+    try:
+        duplicate = _socket.socket(fileno=_socket.dup(sock.fileno()))
+        duplicate.shutdown(_socket.SHUT_RDWR)
+        duplicate.close()
     except (AttributeError, OSError, ValueError):
-        pass  # it is gone already
+        pass  # no socket, or one that is closed already
 
 
 def with_deadline(limits: Limits, step: Callable[[], R]) -> R:
-    """What `step` returns. If there is a deadline, it runs in a thread that can be left, since
-    no timeout of a socket bounds it in all; what comes of it later is closed."""
-    if limits.due is None:
+    """Call `step`, and raise TimeoutError if it has not returned by the deadline.
+
+    With a deadline, the step runs in a thread of its own: a timeout of the socket bounds only
+    each wait, and the name lookup has none. A result that comes too late is closed.
+    """
+    if limits.deadline is None:
         return step()
     from concurrent.futures import Future
 
@@ -448,7 +466,7 @@ def with_deadline(limits: Limits, step: Callable[[], R]) -> R:
     # A plain lock: Ctrl-C in `concurrent.futures.wait` may unlock what the thread has locked.
     ended = threading.Lock()
     ended.acquire()
-    context, seconds = contextvars.copy_context(), limits.left()
+    context, seconds = contextvars.copy_context(), limits.timeout()
     try:
         threading.Thread(target=work, daemon=True).start()
         if not ended.acquire(timeout=seconds or -1):

@@ -83,7 +83,7 @@ class Exchange:
         self._connections = connections
         self._request = request
         self._limits = limits
-        self._due = limits.due  # by the deadline
+        self._deadline = limits.deadline  # by the deadline
         self._secrets = secrets
         self._body_limit = body_limit
         self._lock = threading.RLock()  # a signal handler may close what its thread is reading
@@ -108,8 +108,8 @@ class Exchange:
             self._proxied = route.proxied
             if connections.needs_session(route):
                 self._move("sent")
-                ask = functools.partial(connections.ask_session, request, limits)
-                self._use(ask() if limits.due is None else with_deadline(limits, ask))
+                ask = functools.partial(connections.send_by_session, request, limits)
+                self._use(ask() if limits.deadline is None else with_deadline(limits, ask))
             else:
                 self._send_over(route, fresh)
             return
@@ -198,7 +198,7 @@ class Exchange:
             raise Incomplete("closed by another thread")
         if body.ended:
             self._channel = None
-            channel.give_back(clean=body.keep_alive and not body.trailing_data)
+            channel.release(reusable=body.keep_alive and not body.trailing_data)
         return data
 
     def finish(self) -> None:
@@ -228,11 +228,13 @@ class Exchange:
     def end_within(self, seconds: float | None) -> None:
         """Give the rest of the body so many seconds at most; None for what the deadline allows."""
         due = None if seconds is None else time.monotonic() + seconds
-        self._limits.due = min((x for x in (due, self._due) if x is not None), default=None)
+        self._limits.deadline = min(
+            (x for x in (due, self._deadline) if x is not None), default=None
+        )
 
     def check_deadline(self) -> None:
         """Raise RequestTimeoutError if the deadline has passed."""
-        if self._limits.late:
+        if self._limits.expired:
             self._move("expired")
             self._close_channel()
             raise self._broken_off([], HTTPError)
@@ -259,7 +261,7 @@ class Exchange:
         """End the exchange, which this thread was busy with. Returns what is to be raised: an
         error of ours, or what a user's hook, signal handler or job runner has raised."""
         before, channel = self.state, self._channel
-        self._move("expired" if self._limits.late else "broken")
+        self._move("expired" if self._limits.expired else "broken")
         self._close_channel()
         links = _chain(error, handled)
         _clear_frames(links)
