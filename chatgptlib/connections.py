@@ -432,15 +432,18 @@ class SessionResponse:
 def shut_down(sock: Any) -> None:
     """Wake the thread that reads from the socket; that thread closes it.
 
-    It does so through a second socket object, since `shutdown` of a TLS socket changes the object
-    that the other thread is using. `sock` may be of any class, such as gevent's, or None.
+    Not by its own `shutdown`: that of a TLS socket changes the object that the other thread is
+    using. `sock` may also be None, or of a class of gevent, eventlet or urllib3.
     """
     import _socket
 
     try:
-        duplicate = _socket.socket(fileno=_socket.dup(sock.fileno()))
-        duplicate.shutdown(_socket.SHUT_RDWR)
-        duplicate.close()
+        if isinstance(sock, _socket.socket):
+            _socket.socket.shutdown(sock, _socket.SHUT_RDWR)
+        else:
+            duplicate = _socket.socket(fileno=_socket.dup(sock.fileno()))
+            duplicate.shutdown(_socket.SHUT_RDWR)
+            duplicate.close()
     except (AttributeError, OSError, ValueError):
         pass  # no socket, or one that is closed already
 
