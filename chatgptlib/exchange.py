@@ -309,10 +309,11 @@ class Exchange:
         if self.state == "expired":
             return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
         if _is_timeout(links):
-            if connecting or "ConnectTimeout" in names:
-                text = f"no connection within {self._limits.connect:g} s {where}"
-                return RequestTimeoutError(text, may_retry=True)
-            return RequestTimeoutError(f"no answer within {self._limits.read:g} s {where}")
+            connecting = connecting or "ConnectTimeout" in names
+            limit = self._limits.connect if connecting else self._limits.read
+            within = f"within {limit:g} s" if limit else "in time"  # an adapter's own limit
+            text = f"no {'connection' if connecting else 'answer'} {within} {where}"
+            return RequestTimeoutError(text, may_retry=connecting)
         # urllib3 1.26 has a class of its own for a wrong name in a certificate.
         if not names.isdisjoint({"SSLCertVerificationError", "CertificateError"}):
             return HTTPError(

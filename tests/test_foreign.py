@@ -501,6 +501,15 @@ def test_an_error_of_the_stack_below_becomes_ours(question, error, function):
     assert isinstance(caught.value, lib.RequestTimeoutError) == isinstance(error, TIMEOUTS)
 
 
+@pytest.mark.parametrize("kind", [requests.ReadTimeout, requests.ConnectTimeout])
+def test_a_timeout_of_an_adapter_is_ours_though_the_client_has_none(question, kind):
+    client = lib.OpenAIClient(KEY, timeout=float("inf"), max_retries=0)
+    with responses.RequestsMock() as mock:
+        mock.post(URL, body=kind("x"))
+        with pytest.raises(lib.RequestTimeoutError, match="in time"):
+            call(client, question)
+
+
 @pytest.mark.parametrize(
     "kind", [Trouble, RuntimeError, ZeroDivisionError, AttributeError, AssertionError]
 )
