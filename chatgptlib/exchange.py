@@ -227,10 +227,8 @@ class Exchange:
 
     def end_within(self, seconds: float | None) -> None:
         """Give the rest of the body so many seconds at most; None for what the deadline allows."""
-        due = None if seconds is None else time.monotonic() + seconds
-        self._limits.deadline = min(
-            (x for x in (due, self._deadline) if x is not None), default=None
-        )
+        ends = [self._deadline, None if seconds is None else time.monotonic() + seconds]
+        self._limits.deadline = min(filter(None, ends), default=None)
 
     def check_deadline(self) -> None:
         """Raise RequestTimeoutError if the deadline has passed."""
@@ -301,7 +299,8 @@ class Exchange:
     def _no_answer(self, links: list[BaseException], before: str, untouched: bool) -> OpenAIError:
         """The error of ours for a request that got no answer; not a byte if `untouched`."""
         error = links[0]
-        names, lost = _names_of(links), _is_lost(links)
+        names = _names_of(links)
+        lost = not _LOSSES.isdisjoint(names)
         where, reason = f"[{self.where}]", self._reason(links)
         connecting = before == "connecting" or "NewConnectionError" in names
         tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
@@ -380,6 +379,11 @@ class Exchange:
 _NETWORK_PACKAGES = frozenset(
     ("eventlet", "gevent", "http", "json", "requests", "socket", "ssl", "urllib", "urllib3")
 )
+# Classes of exceptions that mean that the server closed or reset the connection.
+_LOSSES = {
+    "ConnectionResetError", "ConnectionAbortedError", "BrokenPipeError",
+    "SSLEOFError", "SSLZeroReturnError",
+}  # fmt: skip
 
 
 def _is_of_network(error: BaseException) -> bool:
@@ -460,13 +464,6 @@ def _is_timeout(links: list[BaseException]) -> bool:
     ours = [x for x in links if not (isinstance(x, OSError) and x.errno)]
     told = not {"Timeout", "ReadTimeoutError"}.isdisjoint(_names_of(ours))  # of requests, urllib3
     return told or any(isinstance(link, TimeoutError) for link in ours)
-
-
-def _is_lost(links: list[BaseException]) -> bool:
-    """The peer closed the connection, or reset it."""
-    kinds = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, TimeoutError)
-    told = not {"SSLEOFError", "SSLZeroReturnError"}.isdisjoint(_names_of(links))
-    return told or any(isinstance(link, kinds) for link in links)
 
 
 def _innermost(links: list[BaseException]) -> BaseException:
