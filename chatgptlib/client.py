@@ -395,16 +395,16 @@ def send(
     """
     started = time.monotonic()
     due = None if client.deadline is None else started + client.deadline
-    limits, limit = Limits(*client.timeout, due), client.max_response_bytes
-    key = client._key()
+    limits, body_limit = Limits(*client.timeout, due), client.max_response_bytes
+    connections, key = client._connections, client._key()
     template, secrets = client._template(method, path, accept)
     secrets = secrets if key is None else secrets | Secrets(key.text)
-    if client._connections.session is not None:  # its own may change between calls
-        secrets |= _secrets_of(client._connections.session)
+    if connections.session is not None:  # whose credentials may change between calls
+        secrets |= _secrets_of(connections.session)
     attempt, fresh = 0, False
     while True:
         request = client._request(template, body, content_type, key)
-        exchange = Exchange(client._connections, request, limits, secrets=secrets, body_limit=limit)
+        exchange = Exchange(connections, request, limits, secrets=secrets, body_limit=body_limit)
         try:
             exchange.open(fresh=fresh)
             error: OpenAIError | None = _status_error(client, exchange, started)
