@@ -73,11 +73,13 @@ class ResponseAccumulator:
         return {**value, "object": "chat.completion.chunk", "choices": shown}
 
     def _take_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
-        index = index_of(choice.get("index")) or 0
-        so_far = self._choices.get(index)
-        if so_far is None:
-            so_far = self._choices[index] = _Choice()
-            self._unfinished.add(index)
+        index = choice.get("index")
+        if type(index) is not int or index not in self._choices:
+            index = index_of(index) or 0
+            if index not in self._choices:
+                self._choices[index] = _Choice()
+                self._unfinished.add(index)
+        so_far = self._choices[index]
         shown = so_far.add(choice)
         if not so_far.only_deltas:
             self.only_deltas = False

@@ -171,7 +171,7 @@ class _Items(list[Any]):
             last = None  # two items that come together are two
 
     def _join(self, piece: dict[str, Any], last: Any) -> None:
-        known = [*map(self._latest.get, _names(piece))]
+        known = [*map(self._latest.get, _keys_of(piece))]
         if index_of(piece.get("index")) is None:
             known.append(last)
         item = next((x for x in known if is_dict(x) and self.continues(piece, x)), None)
@@ -179,7 +179,7 @@ class _Items(list[Any]):
             item = {}
             self.append(item)
         merge(item, _news_of_call(piece, item) if "arguments" in piece else piece, "item")
-        self._latest.update(dict.fromkeys(_names(item), item))
+        self._latest.update(dict.fromkeys(_keys_of(item), item))
 
     def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
         """Whether a piece agrees with an item in index, type and id, and adds text to it, unless
@@ -231,11 +231,11 @@ def _kind_of_list(key: str, value: Iterable[Any], place: str) -> type[list[Any]]
     return {"content": _Parts, "tool_calls": _Calls}.get(key, _Items if has_identity else None)
 
 
-def _names(item: dict[str, Any]) -> list[Any]:
+def _keys_of(item: dict[str, Any]) -> list[Any]:
     """What the pieces of an item may have in common with it, the surest first."""
     id_, index = item.get("id"), index_of(item.get("index"))
-    names: list[Any] = [("id", str(id_))] if id_ else []
-    return names if index is None else [*names, (index, str(item.get("type")), str(id_)), index]
+    keys: list[Any] = [("id", str(id_))] if id_ else []
+    return keys if index is None else [*keys, (index, str(item.get("type")), str(id_)), index]
 
 
 def _agree(one: dict[str, Any], other: dict[str, Any], keys: Iterable[str]) -> bool:

@@ -94,9 +94,8 @@ def with_whole_characters(texts: Iterable[str]) -> Iterator[str]:
 
 def index_of(value: Any) -> int | None:
     """The index from 0 to 10,000 that 1, 1.0 or "1" stands for; None for any other value."""
-    if type(value) is not int:
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
-            value = int(value)
-        elif type(value) is not float:
-            return None
-    return int(value) if 0 <= value <= 10_000 and value == int(value) else None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
+        value = int(value)
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= 10_000 else None

@@ -18,7 +18,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from .accumulate import ResponseAccumulator
-from .codec import decode, decoder
+from .codec import decode, decoder, is_dict, is_list
 from .dialects import with_whole_characters
 from .errors import (
     ConfigError,
@@ -38,6 +38,7 @@ from .replies import (
     find_error,
     not_json,
     parsed,
+    unusable,
     with_answer,
 )
 from .sse import EventDecoder
@@ -169,7 +170,6 @@ def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompleti
     return total.response()
 
 
-_NO_EVENT = "no event"  # the name, which no server can send, of a body without events
 _MOST_REMARKS, _LONGEST_REMARK = 10, 10_000  # characters: enough to say what went wrong
 _AFTER_FINISH_SECONDS = 4.9  # for `[DONE]` and the usage: five in all
 
@@ -223,21 +223,22 @@ def _partial(total: ResponseAccumulator, exchange: Exchange) -> CreateChatComple
 
 
 class _Body:
-    """The chunks in the body of a stream; and what else it said, which may be of a failure."""
+    """The events in the body of a stream: its chunks, and what else the server said."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._events = EventDecoder()
-        self._names = {"", "message", _NO_EVENT}  # of events that bring chunks
-        self._remarks: list[str] = []  # what was said in place of chunks
+        self._name = ""  # of the last event that brought a chunk
+        self._remarks: list[str] = []
         self._done = False  # `[DONE]` came
 
     def chunks(self, pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         """The JSON objects of the chunks."""
+        events = self._events
         scan = json.JSONDecoder().raw_decode
         # None stands for the end of the body, which may complete an event too.
         for piece in chain(pieces, (None,)):
-            for name, data in self._last() if piece is None else self._events.feed(piece):
+            for name, data in events.close() if piece is None else events.feed(piece):
                 try:
                     value, end = scan(data)  # without the search for white space around it
                     if end > 200:  # less is not deep enough to matter
@@ -245,84 +246,85 @@ class _Body:
                 except (ValueError, RecursionError):
                     value, end = None, -1
                 if name or end != len(data) or not _is_chunk(value):
-                    yield from self._objects_in(name, data)
+                    yield from self._chunks_in(name, data)
                 else:
                     yield value
                 if self._done:
                     return
+        if not events.any_came and (text := events.non_sse_text.strip()):
+            found = self._chunks_in("", text)
+            if not found and parsed(text)[1]:
+                raise not_json(self._exchange, text.encode("utf-8", "replace"))
+            # One object is the whole answer, though a stream was asked for; but not a delta.
+            self._done = len(found) == 1 and '"delta"' not in text
+            yield from found
 
-    def _last(self) -> list[tuple[str, str]]:
-        """The event that the end of the body completes; or a body that held none, as one."""
-        found = self._events.close()
-        text = self._events.non_sse_text.strip()
-        return found or ([(_NO_EVENT, text)] if text and not self._events.any_came else [])
-
-    def _objects_in(self, name: str, data: str) -> list[dict[str, Any]]:
-        """The JSON objects of the chunks in an event: mostly one, or none."""
-        value, broken = parsed(data)
+    def _chunks_in(self, name: str, data: str) -> list[dict[str, Any]]:
+        """The chunks in an event: mostly one, or none. Raises the failure that it tells of."""
         text = data.strip()
+        value: Any
+        value, broken = parsed(text)
         lines = text.split("\n")
-        if broken and len(lines) > 1 and all(_is_whole_event(line) for line in lines):
-            return [found for line in lines for found in self._objects_in(name, line)]
-        if name.lower() in ("error", "exception") and not _is_chunk(value):
+        if broken and len(lines) > 1 and all(map(_is_whole_event, lines)):
+            return [chunk for line in lines for chunk in self._chunks_in(name, line)]
+        kind = self._kind_of(name, text, value)
+        if kind == "failure":
             raise error_event(value, text, self._exchange)
-        if _is_chunk(value):
-            if len(self._names) < _MOST_REMARKS:
-                self._names.add(name)
-            self._done = self._done or name is _NO_EVENT  # the whole answer at once
-            return [value]
-        if text == "[DONE]":
-            self._done = True
-            return []
-        if name not in self._names or not text:
-            return []  # an event of some other kind
-        if found := find_error(value):
-            raise error_in_reply(found, self._exchange)
-        if name is _NO_EVENT and not isinstance(value, dict):
-            raise not_json(self._exchange, text.encode("utf-8", "replace"))
-        cut = broken and self._events.closed  # no fault but the end
-        if isinstance(value, list) or (broken and not cut and re.search(r"[{}]|^\[", text)):
-            shown = self._exchange.redacted(text)
-            words = f"an event of the stream is no JSON object: {excerpt(shown)}"
-            raise DeserializeError(f"{words} [{self._exchange.where}]", body=shown)
-        if isinstance(value, dict):
-            is_remark = bool(value) and "usage" not in value
-        else:  # one word may be a heartbeat; more may be all that is said of a failure
-            is_remark = not (cut or text.startswith(":")) and re.search(r"\s", text) is not None
-        if is_remark and len(self._remarks) < _MOST_REMARKS:
+        if kind == "broken":
+            raise self._unusable("an event is not a JSON object", text)
+        if kind == "remark" and len(self._remarks) < _MOST_REMARKS:
             self._remarks.append(text[:_LONGEST_REMARK])
-        return [value] if isinstance(value, dict) else []
+        self._done = self._done or kind == "done"
+        if kind != "chunk":
+            return []
+        self._name = name
+        return [value]
+
+    def _kind_of(self, name: str, text: str, value: Any) -> str:
+        """What an event of the stream is. `value` is its JSON, or None."""
+        is_object = is_dict(value)
+        like_json = value is None and re.search(r"[{}]|^\[", text)
+        kinds: tuple[tuple[str, Any], ...] = (  # the first that fits
+            ("chunk", _is_chunk(value)),
+            ("failure", name.lower() in ("error", "exception")),
+            ("done", text == "[DONE]"),
+            ("other", not text or name not in ("", "message", self._name)),
+            ("failure", find_error(value)),
+            ("chunk", is_object and "usage" in value),
+            ("other", like_json and self._events.closed),  # cut by the end of the body
+            ("broken", like_json or is_list(value)),
+            ("remark", re.search(r"\w" if is_object else r"^[^:].*\s", text)),
+        )  # else a heartbeat, which has one word at most
+        return next((kind for kind, fits in kinds if fits), "other")
 
     def check_end(self, total: ResponseAccumulator) -> None:
         """Raise unless the stream, whose body is over, or which said that it is, ended well."""
-        exchange, remarks = self._exchange, self._remarks
-        if self._events.any_came:
-            remarks.append(self._events.non_sse_text)
-        said = "\n".join(remarks).strip()
-        for remark in remarks:
-            if found := find_error(parsed(remark)[0]):
-                raise error_in_reply(found, exchange)
+        outside = self._events.non_sse_text if self._events.any_came else ""
+        for text in (outside, *outside.split("\n")):
+            if failure := find_error(parsed(text)[0]):
+                raise error_in_reply(failure, self._exchange)
+        if '"choices"' in outside:
+            raise self._unusable("a part of the answer is not a server-sent event", outside)
+        said = "\n".join([*self._remarks, outside]).strip()
         if total.is_complete() or (total.has_choices and self._done and not said):
             return
         if said and not total.has_choices:
-            raise not_json(exchange, said.encode("utf-8", "replace"))
+            raise self._unusable("the stream holds no answer", said)
         if total.has_choices:
-            missing = " and ".join(f"the finish reason of choice {i}" for i in total.unfinished[:3])
-            reason = (
-                f"{missing} did not come" if self._done else f"neither [DONE] came, nor {missing}"
-            )
-            before, quoted = ", but: ", said
+            choices = ", ".join(map(str, total.unfinished[:3]))
+            end = "" if self._done else ", and [DONE] did not come"
+            reason = f"choice {choices} has no finish reason{end}"
         else:
-            came = {key: value for key, value in total.response().to_dict().items() if value}
+            reason = "it holds no answer"
+            came = {key: item for key, item in total.response().to_dict().items() if item}
             del came["object"]  # which is ours
-            reason, quoted, before = (
-                "it held no answer",
-                json.dumps(came) if came else "",
-                ", only ",
-            )
+            said = json.dumps(came) if came else ""
         # Redacted first: the beginning of a key that an excerpt cuts off would not be found.
-        reason += before + excerpt(exchange.redacted(quoted)) if quoted else ""
-        raise StreamInterruptedError(f"the stream ended early: {reason} [{exchange.where}]")
+        quoted = f"; the server sent: {excerpt(self._exchange.redacted(said))}" if said else ""
+        raise interrupted(f"ended early: {reason}{quoted}", self._exchange)
+
+    def _unusable(self, what: str, text: str) -> DeserializeError:
+        return unusable(self._exchange, text.encode("utf-8", "replace"), what)
 
 
 def _is_whole_event(line: str) -> bool:

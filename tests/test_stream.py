@@ -416,19 +416,19 @@ def test_a_whole_completion_keeps_its_tool_calls(ask, question):
 
 
 CUT = [
-    pytest.param(streamed(chunk("a"), chunk("b"), done=False), "ab", "nor the finish reason of choice 0", id="no-end"),
+    pytest.param(streamed(chunk("a"), chunk("b"), done=False), "ab", "choice 0 has no finish reason, and [DONE] did not come", id="no-end"),
     pytest.param(streamed(chunk("a", finish_reason="stop"), chunk("b", index=1), done=False), "a",
                  "choice 1", id="one-choice-of-two"),
     pytest.param(streamed(chunk("a"), b'data: {"choices": [{"del', done=False), "a", "choice 0",
                  id="cut-in-an-event"),
     pytest.param(streamed(chunk("a"), b"data: [DON", done=False), "a", "choice 0", id="cut-in-done"),
     pytest.param(streamed(chunk("ab"), done=False, framing="close"), "ab", "choice 0", id="close-delimited"),
-    pytest.param(streamed(done=False), "", "held no answer", id="nothing"),
-    pytest.param(streamed(done=False, framing="close"), "", "held no answer", id="nothing-close-delimited"),
-    pytest.param(streamed(b": ping\n\n", done=False), "", "held no answer", id="only-keep-alives"),
-    pytest.param(streamed(), "", "held no answer", id="only-done"),
+    pytest.param(streamed(done=False), "", "holds no answer", id="nothing"),
+    pytest.param(streamed(done=False, framing="close"), "", "holds no answer", id="nothing-close-delimited"),
+    pytest.param(streamed(b": ping\n\n", done=False), "", "holds no answer", id="only-keep-alives"),
+    pytest.param(streamed(), "", "holds no answer", id="only-done"),
     pytest.param(streamed({"choices": [], "prompt_filter_results": [5]}), "",
-                 'only {"prompt_filter_results": [5]}', id="only-azures-first-chunk"),
+                 '"prompt_filter_results": [5]', id="only-azures-first-chunk"),
     pytest.param(http((sse(chunk("a"), done=False),), framing="chunked")[:-7], "a", "lost", id="broken-chunking"),
     pytest.param(http(b"x" * 10_000).replace(b"x" * 10_000, sse(chunk("a"), chunk("b"))[:-40]), "a", "lost",
                  id="shorter-than-its-content-length"),
@@ -615,7 +615,6 @@ def test_what_is_no_chunk_and_no_error_changes_nothing_in_a_whole_answer(ask, qu
     response = lib.create_chat_completion_stream(ask(streamed(*chunks)), question).response()
     expected = [chunks[0], chunks[2]]
     same = lib.create_chat_completion_stream(ask(streamed(*expected)), question).response()
-    response.extra.clear()  # of an object, the keys are kept
     assert response == same
 
 
@@ -665,6 +664,25 @@ def test_an_answer_goes_on_after_a_finish_reason_that_was_not_the_last(ask, ques
     texts = [next(stream).text, next(stream).text]
     hold.set()
     assert texts + [one.text for one in stream] == ["a", "b", "c", "d"]
+
+
+def test_lines_of_json_without_events_are_chunks_and_need_an_end(ask, question):
+    lines = [json.dumps(chunk(text)).encode() + b"\n" for text in "ab"]
+    end = json.dumps(chunk(finish_reason="stop")).encode()
+    client = ask(http(lines[0]), http(b"".join(lines)), http(b"".join([*lines, end])))
+    for _ in range(2):
+        with pytest.raises(lib.StreamInterruptedError, match="choice 0 has no finish reason"):
+            lib.create_chat_completion_stream(client, question).response()
+    assert lib.create_chat_completion_stream(client, question).response().text == "ab"
+
+
+@pytest.mark.parametrize("before", [b" data: ", b"Data: ", b""])
+def test_a_chunk_that_is_no_event_is_not_left_out_in_silence(ask, question, before):
+    raw = before + json.dumps(chunk("lost")).encode() + b"\n\n"
+    client = ask(streamed(chunk("a"), raw, chunk("b", finish_reason="stop")))
+    with pytest.raises(lib.DeserializeError, match="lost") as caught:
+        lib.create_chat_completion_stream(client, question).response()
+    assert caught.value.partial.text == "ab"
 
 
 def test_done_stays_done_in_an_event_of_several_lines(ask, question):
@@ -868,8 +886,9 @@ def test_a_whole_completion_has_its_text_as_json_chunks_too(ask, question):
     assert list(stream.text_deltas()) == ["ab"]
 
 
-def test_an_error_outside_of_any_event_is_raised_though_done_follows(ask, question):
-    raw = http(sse(chunk("a"), b'{"error": {"message": "busy"}}\n\n'))
+@pytest.mark.parametrize("before", [b"", b"worker died\n"])
+def test_an_error_outside_of_any_event_is_raised_though_done_follows(ask, question, before):
+    raw = http(sse(chunk("a"), before + b'{"error": {"message": "busy"}}\n\n'))
     with pytest.raises(lib.APIError, match="busy"):
         list(lib.create_chat_completion_stream(ask(raw), question))
 
