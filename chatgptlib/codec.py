@@ -143,7 +143,7 @@ def _dump(value: Any, encoder: json.JSONEncoder) -> str:
     try:
         return encoder.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        fault = error
+        fault: Exception = error
     try:
         path, fault = _find_fault(value, "$", fault, encoder)
     except RecursionError:
