@@ -12,7 +12,8 @@
     wheel    the wheel alone: the quick start, and the types that a user's checker sees
 
 The gate looks at what is committed, in a temporary folder, with environments of its own. Its
-last line is the closing line of the tests that ran for the coverage.
+last line is the closing line of the tests that ran for the coverage. It stops at the first check
+that fails.
 """
 
 from __future__ import annotations
