@@ -73,9 +73,9 @@ class InteractiveChat:
             if line.startswith("/") and "\n" not in line:
                 self._command(*line.partition(" ")[::2])
             elif line:
-                self._say(line)
+                self._send(line)
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         images, self._images = self._images, []
         try:
             question = ChatMessage.user(line, images=images)
