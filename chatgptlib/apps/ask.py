@@ -61,9 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _command(given)
         except OpenAIError as error:
-            print(
-                end="\n" if output.isatty() else "", flush=True
-            )  # ends the line of a partial answer
+            # A partial answer on a terminal has not ended its line.
+            print(end="\n" if output.isatty() else "", flush=True)
             complain(explained(error))
             return 1
     except KeyboardInterrupt:

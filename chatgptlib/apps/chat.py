@@ -224,7 +224,8 @@ def report_ending(response: CreateChatCompletionResponse, *, is_json: bool = Fal
     """Report on stderr how an answer ended, unless it is complete; return the exit code.
 
     An answer without text, such as one with only tool calls, is a failure in a shell, unless
-    `is_json` says that the complete response was printed.
+    `is_json` says that the complete response was printed. A text with an unknown finish reason
+    is an answer, since servers have their own names for "stop".
     """
     choice = response.choices[0]  # a response without choices is an error
     reason = choice.finish_reason
