@@ -164,16 +164,16 @@ def test_the_kind_of_an_image_is_what_its_bytes_tell(data, kind, path):
         pytest.param(b"BM\x46\0\0\0\0\0\0\0", "image/bmp", id="bmp"),
         pytest.param(PDF, "application/pdf", id="pdf"),
         pytest.param(WAV, "audio/wav", id="wav"),
-        pytest.param(SVG, "something else", id="svg"),
-        pytest.param(HTML, "something else", id="html"),
-        pytest.param(b"\0\0\1\0\1\0", "something else", id="ico"),
-        pytest.param(PNG[:7], "something else", id="cut"),
-        pytest.param(b"\n" + PNG, "something else", id="shifted"),
+        pytest.param(SVG, "another type", id="svg"),
+        pytest.param(HTML, "another type", id="html"),
+        pytest.param(b"\0\0\1\0\1\0", "another type", id="ico"),
+        pytest.param(PNG[:7], "another type", id="cut"),
+        pytest.param(b"\n" + PNG, "another type", id="shifted"),
     ],
 )
 @pytest.mark.parametrize("name", ["photo.jpg", "photo.PNG", "photo.webp"])
 def test_what_is_no_image_is_refused_whatever_its_name(name, data, found, path):
-    words = f"by its first bytes it is {found}"
+    words = f"its first bytes are those of {found}"
     for given in (path(name, data), data, f"data:image/png;base64,{base64(data)}"):
         text = refusal(images=given)
         assert "the API takes PNG, JPEG, GIF and WebP" in text
@@ -184,14 +184,14 @@ def test_what_is_no_image_is_refused_whatever_its_name(name, data, found, path):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("data:image/png;base64,@@@", "data:image/png;base64: no base64"),
-        (f"data:image/png;base64,{base64(PNG)[:-3]}", "data:image/png;base64: no base64"),
-        ("data:image/png;base64,é", "data:image/png;base64: no base64"),
+        ("data:image/png;base64,@@@", "data:image/png;base64: invalid base64"),
+        (f"data:image/png;base64,{base64(PNG)[:-3]}", "data:image/png;base64: invalid base64"),
+        ("data:image/png;base64,é", "data:image/png;base64: invalid base64"),
         ("data:image/png;base64,", "data:image/png;base64: empty"),
         ("data:,", "data:: empty"),
         ("data:image/png", "data:image/png: empty"),
-        (f"data:text/html;base64,{base64(HTML)}", "by its first bytes it is something else"),
-        (f"data:image/png,{base64(PNG)}", "by its first bytes it is something else"),
+        (f"data:text/html;base64,{base64(HTML)}", "its first bytes are those of another type"),
+        (f"data:image/png,{base64(PNG)}", "its first bytes are those of another type"),
     ],
 )
 def test_a_data_url_that_holds_no_image_is_refused_without_its_data(url, words):
@@ -404,22 +404,22 @@ def test_a_failure_to_read_is_chained(tmp_path):
 @pytest.mark.parametrize("name", ["a", "a.unheard-of", "a.bin", "a.txt.gz", ".png"])
 def test_a_file_of_no_known_kind_is_refused_with_its_path(name, path):
     text = refusal(files=path(name, b"?"))
-    assert f"{name}: neither its first bytes nor its name tell its kind" in text
-    assert "1 bytes: neither" in refusal(files=b"?")
+    assert f"{name}: its type is known neither by its first bytes nor by its name" in text
+    assert "1 bytes: its type is known" in refusal(files=b"?")
 
 
 @pytest.mark.parametrize("argument", ["audio", "files"])
 @pytest.mark.parametrize("url", ["http://host/a.wav", "https://host/a.pdf"])
 def test_audio_and_files_have_no_url(argument, url):
-    assert f"{url}: the API takes no URL here" in refusal(**{argument: url})
+    assert f"{url}: the API does not accept a URL here" in refusal(**{argument: url})
 
 
 @pytest.mark.parametrize("argument", ["audio", "files"])
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("data:audio/wav;base64,@@@", "data:audio/wav;base64: no base64"),
-        ("data:audio/wav;base64,é", "data:audio/wav;base64: no base64"),
+        ("data:audio/wav;base64,@@@", "data:audio/wav;base64: invalid base64"),
+        ("data:audio/wav;base64,é", "data:audio/wav;base64: invalid base64"),
         ("data:audio/wav;base64,", "data:audio/wav;base64: empty"),
         ("data:audio/wav", "empty"),
         ("data:;base64,Pw==", "its first bytes"),

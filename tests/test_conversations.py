@@ -236,7 +236,7 @@ def test_any_text_is_an_id(offline, store):
 
 @pytest.mark.parametrize("bad", [None, 1, [], ["a"], [lib.ChatMessage.user("a"), {}]], ids=repr)
 def test_what_is_said_is_text_or_messages(offline, bad):
-    with pytest.raises(lib.ConfigError, match="say text, a ChatMessage, or a list"):
+    with pytest.raises(lib.ConfigError, match="give text, a ChatMessage or a list"):
         lib.Conversations(offline("1")).chat_completion("a", bad)
 
 
@@ -479,11 +479,11 @@ class Broken:
 
 def test_an_answer_that_cannot_be_kept_is_not_lost(offline):
     chats = lib.Conversations(offline("precious", "gem"), Broken())
-    with pytest.raises(lib.OpenAIError, match="could not be kept: no disk") as caught:
+    with pytest.raises(lib.OpenAIError, match="could not be stored: no disk") as caught:
         chats.chat_completion("a", "Hi")
     assert caught.value.partial.text == "precious"
     assert isinstance(caught.value.__cause__, OSError)
-    with pytest.raises(lib.OpenAIError, match="could not be kept: no disk") as caught:
+    with pytest.raises(lib.OpenAIError, match="could not be stored: no disk") as caught:
         list(chats.chat_completion_stream("a", "Hi"))
     assert caught.value.partial.text == "gem"
 

@@ -90,8 +90,8 @@ def test_a_number_is_a_question(offline):
         pytest.param({"question_text": True}, "question_text must be text", id="bool"),
         pytest.param({**QUESTION, "prompt": {}}, "prompt must be text", id="prompt-object"),
         pytest.param({**QUESTION, "model": []}, "model must be text", id="model-list"),
-        pytest.param(None, "the fields of the webhook are no JSON object", id="no-fields"),
-        pytest.param([1], "the fields of the webhook are no JSON object", id="fields-list"),
+        pytest.param(None, "the fields of the webhook must be a JSON object", id="no-fields"),
+        pytest.param([1], "the fields of the webhook must be a JSON object", id="fields-list"),
         *(
             pytest.param(
                 {**QUESTION, "temperature": value}, "temperature must be a number", id=f"t-{value}"

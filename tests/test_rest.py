@@ -619,15 +619,15 @@ def closed_file():
         pytest.param({"file": closed_file()}, "can't be read", id="a-closed-file"),
         pytest.param({"file": io.StringIO("text")}, "binary mode", id="a-text-file"),
         pytest.param({"file": 5}, "not int", id="a-number"),
-        pytest.param({"file": ("a.txt", "text")}, "a tuple is", id="text-as-content"),
-        pytest.param({"file": ("a.txt",)}, "a tuple is", id="a-short-tuple"),
-        pytest.param({"file": ("a.txt", b"", "text/plain", {})}, "a tuple is", id="a-long-tuple"),
-        pytest.param({"file": (5, b"")}, "a file name is text", id="a-number-as-name"),
+        pytest.param({"file": ("a.txt", "text")}, "a tuple must be", id="text-as-content"),
+        pytest.param({"file": ("a.txt",)}, "a tuple must be", id="a-short-tuple"),
+        pytest.param({"file": ("a.txt", b"", "text/plain", {})}, "a tuple must be", id="a-long-tuple"),
+        pytest.param({"file": (5, b"")}, "the name must be text", id="a-number-as-name"),
         pytest.param({"file": ("a", b"", "text/plain\r\nX: y")}, "media type", id="a-line-break-in-the-type"),
         pytest.param({"file": ("a", b"", "text")}, "media type", id="half-a-type"),
         pytest.param({"file": ("\ud800", b"")}, "cannot be sent in a form", id="half-a-character"),
-        pytest.param({5: b""}, "not the name", id="a-number-as-field"),
-        pytest.param({"": b""}, "not the name", id="no-field"),
+        pytest.param({5: b""}, "invalid name", id="a-number-as-field"),
+        pytest.param({"": b""}, "invalid name", id="no-field"),
         pytest.param([("file", b"")], "must map", id="a-list"),
     ],
 )  # fmt: skip
@@ -641,7 +641,7 @@ def test_a_file_that_cannot_be_sent_is_refused_before_sending(ask, files, words)
 def test_a_form_is_made_of_a_mapping(ask):
     client = ask(OK)
     for body in ([1], "text"):
-        with pytest.raises(lib.ConfigError, match="a form is a mapping"):
+        with pytest.raises(lib.ConfigError, match="a form must be a mapping"):
             client.post("files", body, files={"file": b""})
     assert not client.wire.requests
 

@@ -159,7 +159,9 @@ def test_a_secret_that_is_not_base64_is_refused_and_not_shown(end):
 
 @pytest.mark.parametrize("secret", [SECRET.encode(), [SECRET.encode()], [5]], ids=type)
 def test_a_secret_of_another_type_is_refused(secret):
-    assert "a webhook secret is a str, not " in refusal(lib.ConfigError, BODY, signed(), secret)
+    assert "a webhook secret must be a str, not " in refusal(
+        lib.ConfigError, BODY, signed(), secret
+    )
 
 
 # What is not let through
@@ -246,7 +248,7 @@ def test_a_tolerance_that_is_not_a_number_lets_nothing_through():
 @pytest.mark.parametrize(
     ("body", "words"),
     [("", "not JSON"), ("{", "not JSON"), (b"\xff", "not JSON"), ("[" * 100_000, "not JSON"),
-     ("[]", "no object"), ("null", "no object"), ("5", "no object")],
+     ("[]", "not an object"), ("null", "not an object"), ("5", "not an object")],
 )  # fmt: skip
 def test_a_signed_body_that_is_no_object_is_refused(body, words):
     assert words in refusal(lib.WebhookError, body, signed(body), SECRET)
@@ -255,4 +257,4 @@ def test_a_signed_body_that_is_no_object_is_refused(body, words):
 @pytest.mark.parametrize("body", [EVENT, None, 5], ids=type)
 def test_a_parsed_body_is_refused_with_the_reason(body):
     text = refusal(lib.ConfigError, body, signed(), SECRET)
-    assert text.startswith("give the webhook's body as it came, as bytes or str, not ")
+    assert text.startswith("the webhook's body must be the raw bytes or str, not ")

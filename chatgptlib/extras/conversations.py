@@ -1,11 +1,11 @@
-"""Conversations by id: what to send of them, and what to keep.
+"""Conversations by id, kept in a store.
 
     chats = Conversations(client, SQLiteStore("chats.db"))
     print(chats.chat_completion("ann", "My name is Ann.").text)
     print(chats.chat_completion("ann", "What is my name?").text)  # today, or next year
 
-A turn is what was said and its answer. It is kept whole, when the answer is there, or
-not at all: a turn that fails leaves the conversation as it was.
+A turn is the new messages and their answer. It is stored when the answer is complete; a turn
+that fails leaves the conversation unchanged.
 """
 
 from __future__ import annotations
@@ -50,21 +50,20 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class ChatOptions:
-    """How one turn is asked for. A parameter left at None is not sent.
+    """The options of one turn. A parameter that is None is not sent.
 
-    system_prompt: stands first, in this turn and in those after it that give none. ""
-        takes it away.
-    pre_prompt, post_prompt: lines before and after the sentence that is sent. They are
-        not kept. A message with parts gets them as parts; one that is not the user's,
-        such as a tool's answer, does not get them.
-    restart: begin anew. What was kept is replaced when this turn has its answer.
-    history_messages: how many earlier messages are sent at most; all, unless it is given.
-    history_tokens: how many tokens they may have, by an estimate: a token for 4 bytes of
-        a message's JSON in UTF-8, and 1000 for an image, an audio clip or a file.
-    extra: any other parameter of the request, as `tools`.
+    system_prompt: the first message, in this turn and in later ones that set none. "" removes
+        it.
+    pre_prompt, post_prompt: lines before and after a user message that is sent, as parts if
+        the message has parts. They are not stored.
+    restart: begin a new conversation. It replaces the stored one when this turn succeeds.
+    history_messages: the maximum number of earlier messages to send; None for all.
+    history_tokens: the maximum number of tokens in them, estimated as one for 4 bytes of a
+        message's JSON in UTF-8, and 1000 for an image, an audio clip or a file.
+    extra: other parameters of the request, such as `tools`.
 
-    Of the history whole exchanges are sent, the newest: each begins with what was said.
-    The answer to a tool call always has the call before it, whatever the limits.
+    The limits keep the newest exchanges, each from the user's message on. The result of a tool
+    call is always sent together with the call, even beyond the limits.
     https://platform.openai.com/docs/api-reference/chat/create
     """
 
@@ -91,9 +90,9 @@ class ChatOptions:
 class ChatResponse:
     """The answer of a turn.
 
-    `choice` is its text, "" where there is none, as beside tool calls; `restarted` says that
-    the conversation began with it; `response` is the whole of the last answer; `usage` the
-    tokens of all the answers of the turn, where the server tells them.
+    `choice` is its text, "" for an answer of tool calls only. `restarted` says whether the
+    conversation began with this turn. `response` is the last response, and `usage` the sum over
+    all responses of the turn, if the server reports it.
     """
 
     choice: str
@@ -103,21 +102,21 @@ class ChatResponse:
 
     @property
     def text(self) -> str:
-        """The same as `choice`: everything that holds an answer has its text here."""
+        """The same as `choice`, under the name that it has elsewhere in this library."""
         return self.choice
 
 
 Sentence = str | ChatMessage | Sequence[ChatMessage]
-"""What can be said in a turn: text of the user's, a message, or several."""
+"""The input of a turn: the user's text, a message, or several messages."""
 
 
 class Conversations:
-    """Conversations by id, with a model behind them.
+    """Talk to a model in conversations that continue, by id.
 
-    `store` is a SQLiteStore, a MemoryStore (which is made if None is given), or one of
-    your own: see ConversationStore. Ids are any text that is not empty: a user's, a
-    chat's. Turns of one conversation may be at work at once, here or in another process;
-    each is kept when its answer is there.
+    `store` is a SQLiteStore, a MemoryStore (the default), or an object with the methods of
+    ConversationStore. An id is any text that is not empty, such as the id of a user. Turns of
+    one conversation may run at the same time, also in several processes; each is stored when
+    its answer is complete.
     """
 
     def __init__(self, client: OpenAIClient, store: ConversationStore | None = None) -> None:
@@ -132,16 +131,16 @@ class Conversations:
         *,
         tools: Sequence[Callable[..., Any]] = (),
     ) -> ChatResponse:
-        """Say something in a conversation, and return the answer.
+        """Send a message in a conversation, and return the answer.
 
-        An id that is new begins one. `sentence` is text, a ChatMessage (with images, or
-        the answer to a tool call), or a list of those (the answers to parallel calls).
-        `tools` are functions that the model may call, as in run_tools: the calls, what
-        came of them and the answer to that are all kept, as one turn.
+        A new id begins a conversation. `sentence` is text, a ChatMessage (with images, or the
+        result of a tool call), or a list of messages (the results of parallel calls). `tools`
+        are functions that the model may call, as in run_tools; the calls, their results and the
+        answer are stored as one turn.
 
         Raises ConfigError for an id, options or a store that can't be used, and what
-        create_chat_completion and run_tools raise. When the answer came but could not be
-        kept, that is an OpenAIError with the answer as `partial`.
+        create_chat_completion and run_tools raise. If the answer can't be stored, raises an
+        OpenAIError with the response as `partial`.
         """
         turn = self._turn(conversation_id, sentence, options or ChatOptions())
         if not tools:
@@ -158,11 +157,11 @@ class Conversations:
         *,
         tools: Sequence[Callable[..., Any]] = (),
     ) -> ConversationStream:
-        """Say something in a conversation, and return the answer as a stream.
+        """Send a message in a conversation, and return the answer as a stream.
 
-        The turn is kept when the stream has been read to its end. Arguments and errors are
-        those of chat_completion. With `tools` the stream goes through all the answers of
-        the turn, and nothing is asked before it is read.
+        The turn is stored when the stream has been read to its end. Arguments and errors are
+        those of chat_completion. With `tools` the stream has the chunks of all responses of the
+        turn, and the first request is sent when it is read.
         """
         turn = self._turn(conversation_id, sentence, options or ChatOptions())
         if not tools:
@@ -174,12 +173,12 @@ class Conversations:
         return ConversationStream(answers, answers.result, turn)
 
     def history(self, conversation_id: str) -> list[ChatMessage]:
-        """All that was said and answered, without the system prompt; [] for a new id."""
+        """The stored messages, without the system prompt; [] for a new id."""
         _, messages = self._store.load(checked_conversation_id(conversation_id)) or (None, [])
         return [ChatMessage.from_dict(message) for message in messages]
 
     def delete(self, conversation_id: str) -> bool:
-        """Forget a conversation; whether there was one."""
+        """Delete a conversation. Returns whether it existed."""
         return self._store.delete(checked_conversation_id(conversation_id))
 
     def ids(self) -> list[str]:
@@ -219,7 +218,7 @@ class Conversations:
 
 @dataclass
 class _Turn:
-    """A turn that waits for its answer."""
+    """A turn before its answer."""
 
     client: OpenAIClient
     request: CreateChatCompletionRequest
@@ -227,7 +226,7 @@ class _Turn:
     keep_messages: Callable[[_Messages], None]
 
     def keep(self, answer: CreateChatCompletionResponse | ToolRun) -> ChatResponse:
-        """Keep the turn, now that it has its answer."""
+        """Store the turn with its answer."""
         if isinstance(answer, CreateChatCompletionResponse):
             response, answers = answer, [answer.choices[0].message.to_dict()]
         else:
@@ -235,20 +234,21 @@ class _Turn:
             answers = [m.to_dict() if isinstance(m, ChatMessage) else dict(m) for m in new]
         try:
             self.keep_messages(answers)
-        except Exception as cause:  # any of a user's store: the answer is not lost with it
-            error = OpenAIError(f"the answer came, but could not be kept: {cause}")
+        except Exception as cause:  # a store of the user's may raise anything
+            error = OpenAIError(f"the answer came, but could not be stored: {cause}")
             raise about_response(error, response, self.client) from cause
         return ChatResponse(response.text, self.restarted, response, answer.usage)
 
 
 class ConversationStream:
-    """The answer of a turn, as it arrives: an iterator of chunks, and a context manager.
+    """The answer of a turn as it arrives: an iterator of chunks and a context manager.
 
-    Read to its end, the turn is kept. Left, closed or failed before, it is not, and the
-    conversation stays as it was. `restarted` says that the conversation begins with it.
+    The turn is stored when the stream has been read to its end. If it is closed or fails
+    before, the conversation stays unchanged. `restarted` says whether the conversation begins
+    with this turn.
 
     Iterating raises what a ChatCompletionStream and run_tools raise, and at the end an
-    OpenAIError, with the answer as `partial`, when the turn could not be kept.
+    OpenAIError, with the response as `partial`, if the turn can't be stored.
     """
 
     def __init__(
@@ -269,19 +269,19 @@ class ConversationStream:
 
     def __next__(self) -> CreateChatCompletionChunk:
         for item in self._stream:
-            if isinstance(item, CreateChatCompletionChunk):  # and no call, which chunks held
+            if isinstance(item, CreateChatCompletionChunk):  # else a ToolCall
                 return item
         self.response()
         raise StopIteration
 
     def text_deltas(self) -> Iterator[str]:
-        """The text alone, piece by piece, no character ever split."""
+        """The text, in pieces that never split a character."""
         return with_whole_characters(chunk.text for chunk in self)
 
     def response(self) -> CreateChatCompletionResponse:
-        """Read what is left, keep the turn, and return the whole of the last answer.
+        """Read the remaining chunks, store the turn, and return the last response.
 
-        Raises what iterating raises; an answer that is not whole is never returned.
+        Raises what iterating raises; an incomplete response is never returned.
         """
         answer = self._rest()
         with self._lock:
@@ -289,7 +289,7 @@ class ConversationStream:
         return self._kept.response
 
     def close(self) -> None:
-        """Leave the stream and free its connection: from any thread, if there are no tools."""
+        """Close the stream and free its connection. Without tools, any thread may call this."""
         self._stream.close()
 
     def __enter__(self) -> Self:
@@ -299,24 +299,24 @@ class ConversationStream:
         self.close()
 
 
-# What is said, and what is sent
+# The messages to send
 
 _Messages = list[dict[str, Any]]
 
 _ANSWERING = (ChatRole.TOOL, ChatRole.FUNCTION)
-_FOLLOWING = (ChatRole.ASSISTANT, *_ANSWERING)  # no exchange begins with these
+_FOLLOWING = (ChatRole.ASSISTANT, *_ANSWERING)  # an exchange does not begin with these
 _MEDIA = ("image_url", "input_audio", "file")
 _MEDIA_TOKENS = 1000
 
 
 def checked_conversation_id(conversation_id: Any) -> str:
-    """An id that a store can keep. Raises ConfigError for any other."""
+    """Return an id that a store can keep. Raises ConfigError for any other."""
     try:
         if isinstance(conversation_id, str) and conversation_id.encode():
             return conversation_id
-    except UnicodeEncodeError:  # half a character, which no file can hold
+    except UnicodeEncodeError:  # a lone surrogate
         pass
-    raise ConfigError(f"the id of a conversation is text, not {conversation_id!r}")
+    raise ConfigError(f"the id of a conversation must be text, not {conversation_id!r}")
 
 
 def _messages_said(sentence: str | ChatMessage | Sequence[Any] | None) -> list[ChatMessage]:
@@ -325,7 +325,7 @@ def _messages_said(sentence: str | ChatMessage | Sequence[Any] | None) -> list[C
     said = [sentence] if isinstance(sentence, ChatMessage) else sentence
     if isinstance(said, Sequence) and said and all(isinstance(one, ChatMessage) for one in said):
         return list(said)
-    raise ConfigError(f"say text, a ChatMessage, or a list of those, not {type(sentence).__name__}")
+    raise ConfigError(f"give text, a ChatMessage or a list of them, not {type(sentence).__name__}")
 
 
 def _between_prompts(message: ChatMessage, options: ChatOptions) -> ChatMessage:
@@ -342,7 +342,7 @@ def _between_prompts(message: ChatMessage, options: ChatOptions) -> ChatMessage:
 
 
 def _recalled(kept: dict[str, Any]) -> ChatMessage:
-    """A message of the history, with the words of a spoken answer that the server has no more."""
+    """A message of the history. Audio that the server has deleted becomes its transcript."""
     message = ChatMessage.from_dict(kept)
     if audio := message.audio:
         expires: Any = audio.expires_at
@@ -352,10 +352,10 @@ def _recalled(kept: dict[str, Any]) -> ChatMessage:
 
 
 def _newest_exchanges(history: _Messages, said: _Messages, options: ChatOptions) -> _Messages:
-    """The end of `history` that is sent before `said`: as much as the limits allow.
+    """The newest part of `history` within the limits, to send before `said`.
 
-    It begins with an exchange. Where `said` answers a call, it may begin within the one
-    that the call belongs to, and goes back to the call at the least.
+    It begins with an exchange. If `said` has the result of a call, it may begin inside the
+    exchange of that call, and it contains at least the call.
     """
     blocks, answered = _blocks(history, said)
     messages = inf if options.history_messages is None else options.history_messages
@@ -374,13 +374,14 @@ def _newest_exchanges(history: _Messages, said: _Messages, options: ChatOptions)
 
 
 def _blocks(history: _Messages, said: _Messages) -> tuple[list[_Messages], bool]:
-    """The history as servers want it: each call in a block with all of its answers behind it.
+    """The history in blocks: a message, followed by the results of the calls in it. And whether
+    `said` has the result of a call, whose block is then the last.
 
-    A call that nobody answered is left out, or all later turns would be refused, and so is
-    an answer to no call. The call that `said` answers comes last, if there is one.
+    A call without a result is left out, since servers would refuse every later turn, and so is
+    a result without a call.
     """
     blocks: list[_Messages] = []
-    waiting: dict[str, list[_Messages]] = {}  # the blocks that wait for the answer to a call
+    waiting: dict[str, list[_Messages]] = {}  # blocks without a result yet, by the id of the call
     for message in history:
         if message.get("role") not in _ANSWERING:
             blocks.append([message])
@@ -399,11 +400,11 @@ def _blocks(history: _Messages, said: _Messages) -> tuple[list[_Messages], bool]
 
 
 def _ids_of_calls(message: dict[str, Any]) -> list[str]:
-    """The ids of the calls in a message; a server may have written anything there."""
+    """The ids of the calls in a message, which may have any JSON there."""
     calls: JSONValue = message.get("tool_calls")
     found = calls if isinstance(calls, list) else []
     ids = [str(call.get("id")) for call in found if isinstance(call, dict)]
-    if message.get("function_call"):  # which has no id, and nor has its answer
+    if message.get("function_call"):  # neither it nor its result has an id
         ids.append(str(None))
     return ids
 

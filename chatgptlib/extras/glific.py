@@ -1,4 +1,4 @@
-"""The webhook function of a Glific flow, for a service that a flow calls.
+"""The webhook function parse_via_chat_gpt of a Glific flow.
 
     fields = {"question_text": "@results.question", "prompt": "Answer in Hindi."}
     parse_via_chat_gpt(client, fields)  # {"success": True, "parsed_msg": "..."}
@@ -26,13 +26,14 @@ _FLOW_FORMATS = ("text", "json_object", "json_schema")
 def parse_via_chat_gpt(client: OpenAIClient, fields: Any) -> dict[str, Any]:
     """Answer the question of a flow: `{"success": True, "parsed_msg": the answer}`.
 
-    `fields` is what the flow sent: `question_text`, and, where they are not left out or
-    blank, `prompt` (the system message), `gpt_model` or `model` ("gpt-4o"), `temperature`
-    (0) and `response_format` (an object). Numbers and objects may be written as text.
+    `fields` are those that the flow sent: `question_text`, and optionally `prompt` (the system
+    message), `gpt_model` or `model` (default "gpt-4o"), `temperature` (default 0) and
+    `response_format` (an object). A blank field counts as missing. Numbers and objects may be
+    written as text.
 
-    An answer that is a JSON object or list comes parsed, any other as text. Where there
-    is none, or a field can't be used, the result is `{"success": False, "parsed_msg":
-    the reason}`: nothing that a flow sends raises an error. It is JSON in any case.
+    An answer that is a JSON object or list is returned parsed, any other as text. If there is
+    no answer, or a field is invalid, the result is `{"success": False, "parsed_msg": the
+    reason}`: no field that a flow sends raises an error. The result can always be sent as JSON.
     """
     try:
         response = create_chat_completion(client, _flow_request(fields))
@@ -46,7 +47,7 @@ def parse_via_chat_gpt(client: OpenAIClient, fields: Any) -> dict[str, Any]:
 
 def _flow_request(fields: Any) -> CreateChatCompletionRequest:
     if not is_mapping(fields):
-        raise ConfigError("the fields of the webhook are no JSON object")
+        raise ConfigError("the fields of the webhook must be a JSON object")
     given = {
         name: value
         for name, value in fields.items()
@@ -65,7 +66,7 @@ def _flow_request(fields: Any) -> CreateChatCompletionRequest:
 
 
 def _flow_text(given: Mapping[str, Any], name: str) -> str:
-    """A field as text, "" where it is left out. A flow may send a number as one."""
+    """A field as text, or "" if it is missing. A flow may send a number."""
     value = given.get(name, "")
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(f"{name} must be text")
@@ -98,7 +99,7 @@ def _flow_format(value: Any) -> Any:
 
 
 def _answer_of(response: CreateChatCompletionResponse) -> Any:
-    """The text of an answer, or what it is the JSON of. Raises where there is none."""
+    """The answer, parsed if it is JSON. Raises OpenAIError if there is none."""
     refusal, text = response.choices[0].message.refusal, response.text
     if not text.strip():
         raise OpenAIError(str(refusal or "the model gave no answer"))
@@ -107,6 +108,6 @@ def _answer_of(response: CreateChatCompletionResponse) -> Any:
         return text
     try:
         encode(value)
-    except ConfigError:  # NaN and the like, which Python alone takes for JSON
+    except ConfigError:  # NaN and Infinity, which only Python accepts in JSON
         return text
     return value

@@ -1,8 +1,7 @@
-"""The content of a user's message: its text, and the images, audio and files with it.
+"""Build the content of a user's message from text, images, audio and files.
 
-An image at a URL is left to the server to fetch. Anything else is read here and sent in
-base64. The first bytes tell the media type of images, audio and PDF, whatever the name
-says; the name tells that of other files.
+The server fetches an image by its http URL. Anything else is read here and sent in base64.
+Images, audio and PDF are recognised by their first bytes, other files by their name.
 https://platform.openai.com/docs/guides/images-vision
 """
 
@@ -40,13 +39,13 @@ _KIND_OF_START = {
     rb"....ftyp(?:hei[cx]|hev[cx]|mif1)": "image/heic",
     rb"....ftypavi[fs]": "image/avif",
     rb"RIFF....WAVE": "audio/wav",
-    # A tag, or the first frame of layer III; a frame of AAC has 0 for a layer.
+    # A tag, or the first frame of layer III. In a frame of AAC the layer is 0.
     rb"ID3[\0-\4]|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]": "audio/mpeg",
     rb"(?:\xef\xbb\xbf)?\s*%PDF-": "application/pdf",
 }
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."
-_KIND_OF_NAME = {  # what Python did not know from the start, or has otherwise
+_KIND_OF_NAME = {  # types that Python's table lacks or has differently
     ".docx": _OFFICE + "wordprocessingml.document",
     ".pptx": _OFFICE + "presentationml.presentation",
     ".xlsx": _OFFICE + "spreadsheetml.sheet",
@@ -64,9 +63,9 @@ def user_content(
     files: Media | Iterable[Media],
     detail: str | None,
 ) -> str | list[Part]:
-    """The text alone where there is nothing else, or else a list of parts.
+    """The text, or a list of parts if there are images, audio or files.
 
-    Raises ConfigError for what can't be read, or is of no kind that can be sent.
+    Raises ConfigError for a file that can't be read, or whose type can't be sent.
     """
     parts = [
         *_parts(images, _IMAGE, lambda image: _image_part(image, detail)),
@@ -85,7 +84,7 @@ def _parts(given: Any, complaint: str, part_of: Callable[[Media], Part]) -> list
         try:
             own = is_mapping(thing) or isinstance(thing, ContentPart)
             parts.append(thing if own else part_of(thing))
-        except (OSError, ValueError) as error:  # ValueError: also a null character in a path
+        except (OSError, ValueError) as error:  # ValueError also for a null character in a path
             reason = getattr(error, "strerror", None) or error
             cause = error if isinstance(error, OSError) else None
             raise ConfigError(f"{complaint}: {_named(thing)}: {reason}") from cause
@@ -93,7 +92,7 @@ def _parts(given: Any, complaint: str, part_of: Callable[[Media], Part]) -> list
 
 
 def _is_one(given: object) -> bool:
-    """True also of an open file, whose lines are no images, and of what is then refused."""
+    """Whether a value is a single item. An open file is, although it iterates over lines."""
     one = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, ContentPart)
     return isinstance(given, one) or hasattr(given, "read") or not isinstance(given, Iterable)
 
@@ -121,7 +120,7 @@ def _attachment_part(given: Media) -> Part:
     file = _loaded(given)
     kind = file.kind or _kind_of_name(file.name) or file.declared
     if kind in ("", "application/octet-stream"):
-        raise ValueError("neither its first bytes nor its name tell its kind")
+        raise ValueError("its type is known neither by its first bytes nor by its name")
     if not file.kind and kind in _KIND_OF_START.values():
         raise ValueError(f"its first bytes are not those of {kind}")
     name = file.name or "file" + (_media_types().guess_extension(kind) or "")
@@ -129,7 +128,7 @@ def _attachment_part(given: Media) -> Part:
 
 
 def _is_file_id(text: str) -> bool:
-    """Not so for a name with a dot, which is that of a file which is not there."""
+    """Whether a text is the id of an uploaded file. A name with a dot is a missing file."""
     return bool(re.fullmatch("file-[A-Za-z0-9_-]+", text)) and not os.path.exists(text)
 
 
@@ -140,16 +139,16 @@ def _url(given: Media) -> str:
 
 class _Loaded(NamedTuple):
     data: bytes
-    kind: str  # the media type that the first bytes tell; "" where they don't
-    name: str  # of the file; "" where it has none
-    declared: str  # the media type of a data: URL; "" for anything else
+    kind: str  # the media type by the first bytes, or ""
+    name: str  # of the file, or ""
+    declared: str  # the media type in a data: URL, or ""
 
 
 def _checked(given: Media, kinds: Container[str]) -> _Loaded:
-    """What is given, if its first bytes are those of one of these kinds."""
+    """Load an item, and check that its first bytes are of one of these types."""
     loaded = _loaded(given)
     if loaded.kind not in kinds:
-        raise ValueError(f"by its first bytes it is {loaded.kind or 'something else'}")
+        raise ValueError(f"its first bytes are those of {loaded.kind or 'another type'}")
     return loaded
 
 
@@ -168,10 +167,10 @@ def _loaded(given: Media) -> _Loaded:
 
 
 def _read(given: Any) -> tuple[bytes, str]:
-    """The content of a path, an open file or a picture, and the name of the file."""
+    """The content and the file name of a path, an open file or a Pillow image."""
     if isinstance(given, (str, os.PathLike)):
         path = os.path.expanduser(os.fsdecode(cast("str", given)))
-        if os.path.isdir(path):  # on Windows opening one is "Permission denied"
+        if os.path.isdir(path):  # to open one on Windows is "Permission denied"
             raise ValueError("it is a folder")
         with open(path, "rb") as file:
             return file.read(), os.path.basename(path)
@@ -191,12 +190,12 @@ def _read(given: Any) -> tuple[bytes, str]:
 
 
 def _unpacked(url: str) -> tuple[bytes, str]:
-    """The bytes in a data: URL, and the media type it says they have."""
+    """The bytes and the media type in a data: URL."""
     from base64 import b64decode
     from urllib.parse import unquote_to_bytes
 
     if url[:5].lower() != "data:":
-        raise ValueError("the API takes no URL here: give the content itself")
+        raise ValueError("the API does not accept a URL here: give the content")
     head, _, body = url[5:].partition(",")
     kind, *marks = head.lower().replace(" ", "").split(";")
     data = unquote_to_bytes(body)
@@ -204,19 +203,19 @@ def _unpacked(url: str) -> tuple[bytes, str]:
         try:
             data = b64decode(b"".join(data.split()), validate=True)
         except ValueError as error:
-            raise ValueError(f"no base64: {error}") from None
+            raise ValueError(f"invalid base64: {error}") from None
     return data, kind
 
 
 def _kind_of_name(name: str) -> str:
-    """The media type that the end of a name tells; "" where it tells none."""
+    """The media type by the extension of a name, or ""."""
     extension = os.path.splitext(name)[1].lower()
     guess, packed = _media_types().guess_type("name" + extension, strict=False)
     return guess if guess and not packed else ""
 
 
 def _media_types() -> MimeTypes:
-    """Python's own table, so that a file is sent alike from every machine."""
+    """Python's own table, which does not depend on the machine."""
     from mimetypes import MimeTypes
 
     types = MimeTypes()
@@ -236,7 +235,7 @@ def _base64(data: bytes) -> str:
 
 
 def _named(given: Media) -> str:
-    """What an error calls what was given: without the data, which may be long."""
+    """The item in an error message, without its data."""
     if isinstance(given, (bytes, bytearray, memoryview)):
         return f"{len(bytes(given))} bytes"
     if not isinstance(given, (str, os.PathLike)):

@@ -1,6 +1,6 @@
-"""Every other endpoint: what `client.get`, `post`, `delete` and `stream` do.
+"""Every other endpoint: the implementation of `client.get`, `post`, `delete` and `stream`.
 
-A query and a body as the API has them; the answer as JSON, as bytes or as a stream of events.
+A request has a query and a body; the response is JSON, bytes or a stream of events.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def asked(
     body: Any = None,
     files: Mapping[str, Any] | None = None,
 ) -> AnswerT:
-    """The answer of an endpoint, as `client.get` and `client.post` say."""
+    """Send a request, and return the response as `client.get` and `client.post` describe it."""
     content, content_type = _content(body, files)
     path = whole_path(path, query)
     read = None if into is None else decoder(into)
@@ -57,7 +57,7 @@ def asked(
 
 
 def _answer_in(exchange: Exchange, read: Callable[[Any], Any] | None) -> Any:
-    """The answer of an exchange, made by `read` if it is to be of some class."""
+    """The value in a response, converted by `read` if a class was given."""
     content = exchange.read()
     value = answer_value(exchange, content)
     if read is None:
@@ -73,7 +73,7 @@ def _answer_in(exchange: Exchange, read: Callable[[Any], Any] | None) -> Any:
 def streamed(
     client: OpenAIClient, path: str, query: Mapping[str, Any] | None, body: Any
 ) -> EventStream:
-    """The answer of an endpoint as its events, as `client.stream` says."""
+    """Send a request, and return its events as `client.stream` describes them."""
     found = object_members(body)
     if found is not None:
         body = {"stream": True, **found}
@@ -86,15 +86,15 @@ def streamed(
 
 
 def answer_value(exchange: Exchange, content: bytes) -> Any:
-    """The whole answer of any endpoint: JSON, bytes where it is none, None where it is empty.
+    """The body of any response: its JSON, bytes if it is of another type, None if it is empty.
 
-    A file is bytes though it may hold JSON: what the caller gets depends on the endpoint,
-    and not on what somebody once uploaded.
+    The content of a file is bytes even if it is JSON: the type that a caller gets depends on
+    the endpoint, and not on what somebody uploaded.
     """
     if not content:
         return None
     kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("", "text/plain"):  # a server that does not say: a transcript, or JSON
+    if kind in ("", "text/plain"):  # JSON of a server that does not declare it, or a transcript
         is_json = isinstance(parsed(content)[0], (dict, list))
     else:
         is_json = kind.endswith(("/json", "+json"))
@@ -107,11 +107,11 @@ def answer_value(exchange: Exchange, content: bytes) -> Any:
 
 
 def only_error(value: JSONValue) -> Any:
-    """`value` if it is an error and nothing else, else None.
+    """`value` if it is only an error, else None.
 
-    Outside of chat, an `error` member does not make an error: batches, fine-tuning jobs and
-    responses keep in theirs what went wrong, and are good answers. They have an `id` or an
-    `object`, which a mere error has not.
+    Outside of chat, a response with an `error` member may be valid: batches, fine-tuning jobs
+    and responses report a failure there. These have an `id` or an `object`; an error has
+    neither.
     """
     if not isinstance(value, dict):
         return None
@@ -124,12 +124,12 @@ def only_error(value: JSONValue) -> Any:
 
 
 def whole_path(path: str, query: Mapping[str, Any] | None) -> str:
-    """A path with its query, as the user gave both. Raises ConfigError for what can't be."""
+    """A path with its query. Raises ConfigError for a value that can't be sent."""
     return with_query(checked_path(path), query_text(query))
 
 
 def query_text(query: Mapping[str, Any] | None) -> str:
-    """A query as a URL has it, None left out. Raises ConfigError for what can't be."""
+    """A query, encoded, without values that are None. Raises ConfigError for an invalid one."""
     from urllib.parse import urlencode
 
     if query is not None and not is_mapping(query):
@@ -137,13 +137,13 @@ def query_text(query: Mapping[str, Any] | None) -> str:
     try:
         return urlencode(list(_query_pairs(query or {})))
     except UnicodeEncodeError as error:
-        raise ConfigError(f"query cannot be sent: {error}") from None  # it holds the value
+        raise ConfigError(f"query cannot be sent: {error}") from None  # which shows it
 
 
 def _query_pairs(query: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
     for name, value in query.items():
         if not isinstance(name, str):
-            raise ConfigError(f"query: a name is text, not {type(name).__name__}")
+            raise ConfigError(f"query: a name must be text, not {type(name).__name__}")
         named = (
             {f"{name}[{k}]": v for k, v in value.items()} if is_mapping(value) else {name: value}
         )
@@ -163,19 +163,19 @@ def _query_value(name: str, value: Any) -> str | None:
 
 
 def _content(body: Any, files: Mapping[str, Any] | None) -> tuple[bytes | None, str | None]:
-    """The bytes of a body, and their type where they are not JSON."""
+    """The bytes of a body, and their Content-Type if it is not JSON."""
     if files is None:
         return None if body is None else encode(body), None
     values: JSONValue = {} if body is None else json.loads(encode(body))
     if not isinstance(values, dict):
-        raise ConfigError(f"a form is a mapping or a dataclass, not {type(body).__name__}")
+        raise ConfigError(f"a form must be a mapping or a dataclass, not {type(body).__name__}")
     return form_of(values, files)
 
 
 def form_of(members: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes, str]:
-    """The body of a form with these JSON values and files in it, and its Content-Type.
+    """The body of a form with these JSON values and files, and its Content-Type.
 
-    Made whole, in memory, so that a retry sends the same bytes.
+    It is built in memory, so that a retry sends the same bytes.
     """
     from urllib3.filepost import encode_multipart_formdata
 
@@ -191,11 +191,11 @@ def form_of(members: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes
 def _numbered(
     values: Mapping[Any, Any], made: Callable[[str, Any], Any]
 ) -> Iterator[tuple[str, Any]]:
-    """The fields of a form, named as the API wants them: `name[]` each item of a list, and
-    `name[key]` the member of an object."""
+    """The fields of a form, with the names that the API expects: `name[]` for each item of a
+    list, `name[key]` for each member of an object."""
     for name, value in values.items():
         if not isinstance(name, str) or not name:
-            raise ConfigError(f"not the name of a form's field: {name!r}")
+            raise ConfigError(f"invalid name of a form field: {name!r}")
         if is_list(value) and not isinstance(value, tuple):  # a tuple is one file
             many = name if name.endswith("[]") else f"{name}[]"
             yield from ((many, made(name, item)) for item in value if item is not None)
@@ -210,28 +210,28 @@ def _form_text(name: str, value: Any) -> str:
 
 
 def _upload_part(name: str, given: _Upload) -> tuple[str, bytes] | tuple[str, bytes, str]:
-    """The file name, content and media type of what a user gave as a file."""
+    """The file name, the content and, if given, the media type of a file."""
     filename: Any = None
     media: list[Any] = []
     if isinstance(given, tuple):
         if len(given) not in (2, 3) or isinstance(given[1], str):
             raise ConfigError(
-                f"files[{name!r}]: a tuple is (file name, bytes or open file[, media type])"
+                f"files[{name!r}]: a tuple must be (file name, bytes or open file[, media type])"
             )
         filename, given, *media = given
     found, content = _upload_read(name, given)
     filename = filename or found or name
     if not isinstance(filename, str):
-        raise ConfigError(f"files[{name!r}]: a file name is text, not {type(filename).__name__}")
+        raise ConfigError(f"files[{name!r}]: the name must be text, not {type(filename).__name__}")
     if media and media[0] is not None:
         if not isinstance(media[0], str) or not re.fullmatch("[!-~]+/[ -~]+", media[0]):
             raise ConfigError(f"files[{name!r}]: not a media type: {media[0]!r}")
         return filename, content, media[0]
-    return filename, content  # its media type is that of the file name
+    return filename, content  # urllib3 guesses the media type from the name
 
 
 def _upload_read(name: str, given: _Upload) -> tuple[str | None, bytes]:
-    """The name of a file, if it has one, and its content."""
+    """The name of a file, or None, and its content."""
     if isinstance(given, (bytes, bytearray, memoryview)):
         return None, bytes(given)
     path: Any = getattr(given, "name", None)
@@ -248,7 +248,7 @@ def _upload_read(name: str, given: _Upload) -> tuple[str | None, bytes]:
         raise ConfigError(f"files[{name!r}]: {path!r} can't be read: {reason}") from error
     if not isinstance(content, bytes):
         raise ConfigError(
-            f"files[{name!r}]: a file is a path, bytes, or a file open in binary mode, "
+            f"files[{name!r}]: a file must be a path, bytes, or a file open in binary mode, "
             f"not {type(given).__name__}"
         )
     return os.path.basename(os.fsdecode(path)) if isinstance(path, (str, bytes)) else None, content
@@ -259,21 +259,21 @@ def _upload_read(name: str, given: _Upload) -> tuple[str | None, bytes]:
 
 @dataclass(frozen=True)
 class ServerSentEvent:
-    """An event: its name, "" where it has none, and its data, text where it is no JSON."""
+    """An event: its name, or "", and its data, which is text if it is not JSON."""
 
     event: str
     data: Any
 
 
 class EventStream(ResponseStream[ServerSentEvent]):
-    """The events of an answer, as they arrive: an iterator, and a context manager.
+    """The events of a response as they arrive: an iterator and a context manager.
 
-    The server has accepted the request when this exists. It ends at `[DONE]`, or with
-    the body of the answer; the endpoint's page says which event is the last.
+    The server has accepted the request. The stream ends at `[DONE]`, or with the body of the
+    response; the endpoint's page says which event is the last.
 
-    Iterating raises APIError for an event that is an error, StreamInterruptedError when
-    the connection is lost, RequestTimeoutError when the server falls silent or the
-    deadline runs out, DeserializeError for a page in place of a stream.
+    Iterating raises APIError for an event that is an error, StreamInterruptedError if the
+    connection is lost, RequestTimeoutError if the server falls silent or the deadline expires,
+    DeserializeError for a response that is not a stream.
     """
 
     def __init__(self, exchange: Exchange) -> None:
@@ -281,14 +281,14 @@ class EventStream(ResponseStream[ServerSentEvent]):
 
 
 def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
-    """The events, and True when they have ended well.
+    """Yield the events, and return True at a regular end.
 
-    A function, not a method: a generator that held the stream would keep it, and its
-    connection, alive after the user has forgotten it."""
+    This is a function, not a method: a generator that refers to the stream would keep it and
+    its connection open after the user has dropped it."""
     decoder = EventDecoder()
     done = False
     try:
-        # None stands for the end of the body, which may complete an event too.
+        # None is the end of the body, which may complete an event.
         for piece in chain(exchange.iter_bytes(), (None,)):
             for name, data in decoder.close() if piece is None else decoder.feed(piece):
                 if done := data.strip() == "[DONE]":
@@ -298,10 +298,10 @@ def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
                 yield event
             if done:
                 break
-        if rest := decoder.non_sse_text.strip():  # an error, a page, or the whole answer at once
+        if rest := decoder.non_sse_text.strip():  # an error, a page, or the complete response
             value, broken = parsed(rest)
-            if told := only_error(value):
-                raise error_in_reply(told, exchange)
+            if error := only_error(value):
+                raise error_in_reply(error, exchange)
             if broken is not None and not decoder.any_came:
                 content = rest.encode("utf-8", "replace")
                 raise not_json(exchange, content)
@@ -314,12 +314,12 @@ def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
 
 
 def _event(name: str, data: str, cut: bool, exchange: Exchange) -> ServerSentEvent:
-    """`cut`: the body ended in this event, perhaps before all of it had come."""
+    """Read an event. `cut`: the body ended in it, perhaps before its data was complete."""
     value, broken = parsed(data)
     if name == "error":
         raise error_event(value, data, exchange)
-    if told := only_error(value):
-        raise error_in_reply(told, exchange)
+    if error := only_error(value):
+        raise error_in_reply(error, exchange)
     if broken is None:
         return ServerSentEvent(name, value)
     if cut and data.lstrip().startswith(("{", "[")):

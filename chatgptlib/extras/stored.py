@@ -1,7 +1,6 @@
-"""The stored completions: those that were created with `store=True`.
+"""Stored completions: those that were created with `store=True`.
 
-Another class to read an answer into goes through the door:
-`client.get("chat/completions", into=Page)`.
+To read a response into another class, use `client.get("chat/completions", into=Page)`.
 https://platform.openai.com/docs/api-reference/chat/list
 """
 
@@ -24,7 +23,7 @@ StoredT = TypeVar("StoredT")
 
 @dataclass(repr=False, eq=False)
 class ChatCompletionList(JSONObject):
-    """A page of stored completions: an iterable of them, which knows whether there are more."""
+    """A page of stored completions, which can be iterated. `has_more` says whether more follow."""
 
     data: list[CreateChatCompletionResponse]
     object: str | None = None  # "list"
@@ -39,7 +38,7 @@ class ChatCompletionList(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ChatCompletionMessageList(JSONObject):
-    """A page of the messages of a stored completion; each one's id is in its `extra`."""
+    """A page of the messages of a stored completion. `extra` of each has its id."""
 
     data: list[ChatMessage]
     object: str | None = None  # "list"
@@ -54,7 +53,7 @@ class ChatCompletionMessageList(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ChatCompletionDeleted(JSONObject):
-    """The answer to a deletion: which completion, and whether it is gone."""
+    """The response to a deletion: the id, and whether the completion was deleted."""
 
     id: str | None = None
     object: str | None = None  # "chat.completion.deleted"
@@ -71,10 +70,10 @@ def list_chat_completions(
     limit: int | None = None,
     order: str | None = None,
 ) -> ChatCompletionList:
-    """A page of the stored completions: those of `model`, with all of `metadata`.
+    """List a page of the stored completions, filtered by `model` and `metadata`.
 
-    `after` is the id that the page before ended with, `limit` its length (20 if None),
-    `order` "asc" or "desc" by time. Raises what create_chat_completion does.
+    `after` is the last id of the page before, `limit` the page's length (20 if None), `order`
+    "asc" or "desc" by time. Raises what create_chat_completion raises.
     https://platform.openai.com/docs/api-reference/chat/list
     """
     query = {"model": model, "after": after, "limit": limit, "order": order, "metadata": metadata}
@@ -89,9 +88,9 @@ def iterate_chat_completions(
     limit: int | None = None,
     order: str | None = None,
 ) -> Iterator[CreateChatCompletionResponse]:
-    """All the stored completions, page after page, each page asked for when it is needed.
+    """Iterate over all stored completions. Each page is requested when it is needed.
 
-    The arguments and errors are those of list_chat_completions; `limit` is for a page.
+    Arguments and errors are those of list_chat_completions; `limit` is the length of a page.
     https://platform.openai.com/docs/api-reference/chat/list
     """
     after: str | None = None
@@ -101,7 +100,7 @@ def iterate_chat_completions(
         )
         yield from page
         if not page.data:
-            return  # whatever it says of more: that has no end
+            return  # with `has_more` too, or this would not end
         last = page.last_id or page.data[-1].id
         if not page.has_more or not last or last == after:
             return
@@ -111,7 +110,7 @@ def iterate_chat_completions(
 def retrieve_chat_completion(
     client: OpenAIClient, completion_id: str
 ) -> CreateChatCompletionResponse:
-    """A stored completion. Raises what create_chat_completion does.
+    """Retrieve a stored completion. Raises what create_chat_completion raises.
 
     https://platform.openai.com/docs/api-reference/chat/get
     """
@@ -123,7 +122,7 @@ def update_chat_completion(
 ) -> CreateChatCompletionResponse:
     """Replace the metadata of a stored completion: up to 16 pairs.
 
-    Raises what create_chat_completion does.
+    Raises what create_chat_completion raises.
     https://platform.openai.com/docs/api-reference/chat/update
     """
     body = encode({"metadata": metadata})
@@ -131,7 +130,7 @@ def update_chat_completion(
 
 
 def delete_chat_completion(client: OpenAIClient, completion_id: str) -> ChatCompletionDeleted:
-    """Delete a stored completion. Raises what create_chat_completion does.
+    """Delete a stored completion. Raises what create_chat_completion raises.
 
     https://platform.openai.com/docs/api-reference/chat/delete
     """
@@ -146,7 +145,7 @@ def list_chat_completion_messages(
     limit: int | None = None,
     order: str | None = None,
 ) -> ChatCompletionMessageList:
-    """A page of the messages of a stored completion; arguments as for list_chat_completions.
+    """List a page of the messages of a stored completion. Arguments: as list_chat_completions.
 
     https://platform.openai.com/docs/api-reference/chat/getMessages
     """

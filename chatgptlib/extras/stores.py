@@ -1,11 +1,11 @@
-"""Where conversations are kept: in memory, in a file of SQLite's, or where a user will.
+"""Stores for conversations: in memory, in an SQLite file, or of the user's own.
 
     store = SQLiteStore("chats.db")
     store.append("ann", [question, answer], system_prompt=None, restart=False)
     system_prompt, messages = store.load("ann")
 
-A store knows nothing of models: its messages are JSON objects, and it keeps those of a
-turn all or none.
+A store needs no knowledge of models. Its messages are JSON objects, and it keeps all messages
+of a turn or none.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ Kept = tuple[str | None, list[dict[str, Any]]]
 
 
 class ConversationStore(Protocol):
-    """Where conversations are kept. Any object with these four methods does.
+    """A place to keep conversations: any object with these four methods.
 
-    Messages are JSON objects, as plain dicts. Several threads, and processes where they
-    share the store, may call at once: each `append` has to come out whole, none of its
-    messages missing or apart. MemoryStore is an example to follow.
+    Messages are JSON objects, as plain dicts. Several threads, and processes that share the
+    store, may call at the same time. The messages of one `append` must stay complete and
+    adjacent. MemoryStore is an example.
     """
 
     def load(self, conversation_id: str, limit: int | None = None) -> Kept | None:
         """The system prompt and the messages, the oldest first; None for an unknown id.
 
-        With a `limit`, no more than that many of the newest are needed; it may be 0.
+        With a `limit`, which may be 0, only that many of the newest messages are needed.
         """
         ...
 
     def append(
         self, conversation_id: str, messages: Messages, *, system_prompt: str | None, restart: bool
     ) -> None:
-        """Add the messages of a turn, all or none, and begin the conversation if need be.
+        """Add all messages of a turn or none. A new id begins a conversation.
 
-        A `system_prompt` replaces the one that is kept; None does not. With `restart`
-        all that was kept before, the system prompt too, is gone in the same step.
+        A `system_prompt` replaces the stored one, unless it is None. `restart` deletes the
+        earlier messages and the system prompt in the same step.
         """
         ...
 
     def delete(self, conversation_id: str) -> bool:
-        """Forget a conversation; whether there was one."""
+        """Delete a conversation. Returns whether it existed."""
         ...
 
     def ids(self) -> list[str]:
@@ -69,7 +69,7 @@ class ConversationStore(Protocol):
 
 
 class MemoryStore:
-    """Keeps conversations as long as the program runs. For any number of threads."""
+    """Keep conversations until the program ends. Any number of threads may share one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -88,17 +88,17 @@ class MemoryStore:
     def append(
         self, conversation_id: str, messages: Messages, *, system_prompt: str | None, restart: bool
     ) -> None:
-        """Add the messages of a turn, all or none."""
-        written = [json.dumps(message) for message in messages]  # so nobody can change them
+        """Add all messages of a turn, or none."""
+        written = [json.dumps(message) for message in messages]  # copies
         with self._lock:
             before = self._kept.pop(conversation_id, None)  # to put it last
             known_prompt, earlier = before if before and not restart else (None, [])
             prompt = known_prompt if system_prompt is None else system_prompt
-            earlier += written  # in place: only copies of it are given away
+            earlier += written  # in place, since load() returns copies
             self._kept[conversation_id] = (prompt, earlier)
 
     def delete(self, conversation_id: str) -> bool:
-        """Forget a conversation; whether there was one."""
+        """Delete a conversation. Returns whether it existed."""
         with self._lock:
             return self._kept.pop(conversation_id, None) is not None
 
@@ -109,13 +109,13 @@ class MemoryStore:
 
 
 _STORE_ID = 0x63687473  # "chts", in the header of the file
-# The statements that lead from each version of the tables to the next: add, never change.
+# The statements from each version of the tables to the next. Only append to these.
 _STORE_MIGRATIONS = (
     (
         """CREATE TABLE conversation (
             number INTEGER PRIMARY KEY,
             id TEXT NOT NULL UNIQUE,
-            system_prompt TEXT  -- as JSON, which has a form for any text
+            system_prompt TEXT  -- as JSON, which can hold any text
         )""",
         """CREATE TABLE message (
             number INTEGER PRIMARY KEY,  -- messages of a conversation are ordered by it
@@ -128,26 +128,25 @@ _STORE_MIGRATIONS = (
 
 
 class SQLiteStore:
-    """Keeps conversations in a file, for any number of threads and processes at once.
+    """Keep conversations in an SQLite file that threads and processes may share.
 
-    The file is made if there is none, for its owner alone to read (0600), and is SQLite's;
-    beside it there may be two more, its -wal and -shm, which belong to it and have its mode.
-    It has to be on a disk of this machine. A process that is killed, or a disk that is
-    full, costs the turn at work and no more.
+    A new file is readable by its owner only (0600), as are the files -wal and -shm that SQLite
+    puts beside it. It must be on a local disk. If a process is killed, or the disk is full,
+    only the current turn is lost.
 
-    Each call opens the file and closes it again. So nothing is shared with a forked
-    process, there is nothing to close, and a pickled store is its path.
+    Each call opens the file and closes it again. So the store works after a fork, needs no
+    closing, and can be pickled.
 
-    busy_timeout: seconds to wait for others who are writing; then it is a ConfigError.
+    busy_timeout: seconds to wait for a lock before the call fails with a ConfigError.
 
-    Raises ConfigError, with the path, for a file that is not such a store, or is one of
-    a newer version; it is not changed then. So do the methods, for what SQLite can't do,
-    and for a row that is damaged, with its number.
+    Raises ConfigError, with the path, for a file that is not such a store, or is of a newer
+    version; the file stays unchanged. The methods raise it for an error of SQLite, and for a
+    damaged row, with its number.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 30.0) -> None:
         if os.fspath(path) in ("", ":memory:"):
-            raise ConfigError("SQLiteStore needs a file: to keep nothing, use MemoryStore()")
+            raise ConfigError("SQLiteStore needs a file: for memory, use MemoryStore()")
         self.path: str = os.path.abspath(os.fsdecode(path))
         self.busy_timeout = busy_timeout
         folder = os.path.dirname(self.path)
@@ -155,7 +154,7 @@ class SQLiteStore:
             raise ConfigError(f"cannot keep conversations in {self.path}: it is a folder")
         if not os.path.isdir(folder):
             raise ConfigError(f"cannot keep conversations in {self.path}: no folder {folder}")
-        for place in (folder, self.path):  # SQLite itself finds out when there is an answer to keep
+        for place in (folder, self.path):  # SQLite would only fail at the first save
             if os.path.exists(place) and not os.access(place, os.W_OK):
                 raise ConfigError(f"cannot keep conversations in {self.path}: {place} is read-only")
         if os.path.exists(self.path):
@@ -170,7 +169,7 @@ class SQLiteStore:
         """The system prompt and the newest messages; None for an unknown id."""
 
         def work(db: sqlite3.Connection) -> Kept | None:
-            db.text_factory = bytes  # which may be no UTF-8, in a row that is damaged
+            db.text_factory = bytes  # a damaged row may not be UTF-8
             found = db.execute(
                 "SELECT number, system_prompt FROM conversation WHERE id = ?", (conversation_id,)
             ).fetchone()
@@ -189,7 +188,7 @@ class SQLiteStore:
     def append(
         self, conversation_id: str, messages: Messages, *, system_prompt: str | None, restart: bool
     ) -> None:
-        """Add the messages of a turn, all or none."""
+        """Add all messages of a turn, or none."""
         written = [(json.dumps(message), conversation_id) for message in messages]
 
         def work(db: sqlite3.Connection) -> None:
@@ -210,7 +209,7 @@ class SQLiteStore:
         self._run(work, begin="BEGIN IMMEDIATE")
 
     def delete(self, conversation_id: str) -> bool:
-        """Forget a conversation; whether there was one."""
+        """Delete a conversation. Returns whether it existed."""
         return self._run(lambda db: _delete_rows(db, conversation_id), begin="BEGIN IMMEDIATE")
 
     def ids(self) -> list[str]:
@@ -220,7 +219,7 @@ class SQLiteStore:
         return self._run(lambda db: [found for (found,) in db.execute(query)])
 
     def close(self) -> None:
-        """Does nothing, since nothing stays open: it is there for `with`."""
+        """Do nothing: no file stays open. It allows a `with` block."""
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +231,7 @@ class SQLiteStore:
         return f"{type(self).__name__}({self.path!r})"
 
     def _value(self, table: str, row: tuple[int, Any], *kinds: type) -> Any:
-        """What stands in a row, as JSON. Raises ConfigError where that is of no such kind."""
+        """The JSON value in a row. Raises ConfigError for a value of another kind."""
         number, written = row
         value, broken = parsed(written) if isinstance(written, bytes) else (written, None)
         if isinstance(value, kinds) and not broken:
@@ -243,49 +242,49 @@ class SQLiteStore:
         )
 
     def _create(self, folder: str) -> None:
-        """Make the file, at once with the mode of another that only its owner can read."""
+        """Create the file with the mode of a temporary file that only its owner can read."""
         from tempfile import NamedTemporaryFile
         from urllib.parse import quote
 
         try:
             with NamedTemporaryFile(dir=folder) as private:
-                os.chmod(private.name, 0o600)  # a umask may have taken even the owner's rights
+                os.chmod(private.name, 0o600)  # a umask may have removed the owner's rights
                 mode = f"rwc&modeof={quote(private.name)}"
                 self._run(self._migrate, begin="BEGIN IMMEDIATE", mode=mode)
         except OSError as error:
             raise ConfigError(f"cannot keep conversations in {self.path}: {error}") from error
 
     def _look(self) -> None:
-        """Refuse a file that is not ours, with nothing written to it.
+        """Refuse a file that is not such a store, without a write to it.
 
-        It is SQLite that reads, not open(): a file that a process closes loses all the
-        locks that the process has on it, those of another thread's transaction too.
+        SQLite reads the file, not open(): when a process closes a file, it loses all its locks
+        on it, including those of a transaction in another thread.
         """
         import sqlite3
 
         try:
             self._run(self._version, begin="BEGIN", mode="ro")
         except ConfigError as error:
-            # A writer was killed. What it left has to be undone, which is not for us to
-            # do before we know that the file is ours; its header says so already.
+            # A writer was killed, and SQLite can't roll back in read-only mode. The header
+            # alone says whether the file is a store.
             cause = error.__cause__
             if not isinstance(cause, sqlite3.OperationalError) or "readonly" not in str(cause):
                 raise
             self._run(self._version, mode="ro&immutable=1")
 
     def _version(self, db: sqlite3.Connection) -> int:
-        """The version of the tables, 0 if there are none yet. Raises for a foreign file."""
+        """The version of the tables, 0 for an empty file. Raises ConfigError for a foreign file."""
         ((mark,), (version,)) = (
             db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
         )
         if mark != _STORE_ID:
             tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if mark or version or tables:
-                raise ConfigError(f"{self.path} is another program's database: it is left as it is")
+                raise ConfigError(f"{self.path} is another program's database; it was not changed")
         if version > len(_STORE_MIGRATIONS):
             raise ConfigError(
                 f"{self.path} was written by a newer version of this library (tables {version}, "
-                f"known {len(_STORE_MIGRATIONS)}): it is left as it is"
+                f"known {len(_STORE_MIGRATIONS)}); it was not changed"
             )
         return int(version)
 
@@ -302,7 +301,7 @@ class SQLiteStore:
     def _run(
         self, work: Callable[[sqlite3.Connection], _R], *, begin: str = "", mode: str = "rw"
     ) -> _R:
-        """Do some work on the file: all of it, in one transaction, or none."""
+        """Run `work` on the file, in a transaction that `begin` starts."""
         import sqlite3
 
         address = f"{Path(self.path).as_uri()}?mode={mode}"
@@ -319,8 +318,8 @@ class SQLiteStore:
                         db.execute("COMMIT")
                     return result
             except sqlite3.Error as error:
-                # SQLite waits for locks by itself, but not for those that are held while
-                # the last of several programs closes the file or the first one opens it.
+                # SQLite waits for most locks, but not for those that a program holds while
+                # it opens the file as the first, or closes it as the last.
                 busy = "is locked" in str(error) or "locking protocol" in str(error)
                 if not busy or time.monotonic() >= until:
                     raise ConfigError(

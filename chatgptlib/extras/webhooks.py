@@ -1,6 +1,6 @@
-"""Webhooks: whether one comes from OpenAI, and what it says. No I/O.
+"""Verify webhooks from OpenAI, and read their events. No I/O.
 
-    event = verify_webhook(request.body, request.headers)  # as they came
+    event = verify_webhook(request.body, request.headers)  # both unchanged
     if event["type"] == "response.completed": ...
 
 https://platform.openai.com/docs/guides/webhooks and
@@ -23,9 +23,9 @@ _WEBHOOK_SECRET = "OPENAI_WEBHOOK_SECRET"
 
 
 class WebhookHeaders(Protocol):
-    """Any mapping, and what frameworks have that is not quite one."""
+    """A mapping, or the headers object of a framework."""
 
-    def items(self) -> Iterable[tuple[str, object]]: ...  # a value is text, or a list of it
+    def items(self) -> Iterable[tuple[str, object]]: ...  # a value is text or a list
 
 
 def verify_webhook(
@@ -35,17 +35,16 @@ def verify_webhook(
     *,
     tolerance: float | None = 300,
 ) -> dict[str, Any]:
-    """The event in a webhook, once its signature and time are found to hold.
+    """Verify the signature and the time of a webhook, and return its event.
 
-    `body` is the body as it came, not parsed: the signature is over its bytes. `headers`
-    are those of the request; a WSGI environ does as well. `secret` is the endpoint's, or
-    several while one takes the place of another; it is taken from OPENAI_WEBHOOK_SECRET
-    if None, where several are separated by spaces. `tolerance` is how many seconds the
-    time of sending may lie back, or ahead; None is any number. A webhook may come more
-    than once: its `webhook-id` header stays the same.
+    `body` is the raw body, since the signature covers its bytes. `headers` are those of the
+    request, or a WSGI environ. `secret` is the secret of the endpoint, or several during a
+    rotation; if None, it is read from OPENAI_WEBHOOK_SECRET, where spaces separate several.
+    `tolerance` is the maximum difference in seconds between the time of sending and this
+    clock; None allows any. A webhook may arrive more than once, with the same `webhook-id`
+    header.
 
-    Raises WebhookError where the webhook is not to be trusted, ConfigError where there
-    is no secret to tell by.
+    Raises WebhookError if the webhook can't be trusted, ConfigError if there is no secret.
     https://platform.openai.com/docs/guides/webhooks
     """
     keys = _webhook_keys(secret)
@@ -76,7 +75,7 @@ def _webhook_key(secret: object) -> bytes:
     from base64 import b64decode
 
     if not isinstance(secret, str):
-        raise ConfigError(f"a webhook secret is a str, not {type(secret).__name__}")
+        raise ConfigError(f"a webhook secret must be a str, not {type(secret).__name__}")
     secret = secret.strip()
     key = _webhook_bytes(secret)
     if secret.startswith("whsec_"):
@@ -91,15 +90,15 @@ def _webhook_key(secret: object) -> bytes:
 
 def _webhook_bytes(text: bytes | bytearray | memoryview | str | None) -> bytes:
     if isinstance(text, str):
-        return text.encode("utf-8", "surrogatepass")  # odd text then fails by its signature
+        return text.encode("utf-8", "surrogatepass")  # invalid text then fails the signature check
     if isinstance(text, (bytes, bytearray, memoryview)):
         return bytes(text)
     kind = type(text).__name__
-    raise ConfigError(f"give the webhook's body as it came, as bytes or str, not {kind}")
+    raise ConfigError(f"the webhook's body must be the raw bytes or str, not {kind}")
 
 
 def _webhook_header(headers: WebhookHeaders, name: str) -> str:
-    """The value of a header, several joined; WSGI calls it HTTP_WEBHOOK_ID."""
+    """The value of a header, joined if repeated. In WSGI its name is HTTP_WEBHOOK_ID."""
     found: list[str] = []
     for key, value in headers.items():
         if _webhook_text(key).lower().replace("_", "-").removeprefix("http-") == name:
@@ -112,13 +111,13 @@ def _webhook_header(headers: WebhookHeaders, name: str) -> str:
 
 
 def _webhook_text(value: object) -> str:
-    if isinstance(value, bytes):  # as ASGI has them
+    if isinstance(value, bytes):  # in ASGI
         return value.decode("latin-1")
     return "" if value is None else str(value)
 
 
 def _is_signed(signed: bytes, signatures: str, keys: list[bytes]) -> bool:
-    """Whether any signature is of any key; all are compared, so that time tells nothing."""
+    """Whether any signature matches any key. All are compared, in constant time."""
     from base64 import b64encode
     from hmac import compare_digest, digest
 
@@ -147,5 +146,5 @@ def _webhook_event(content: bytes) -> dict[str, Any]:
     if broken is not None:
         raise WebhookError("the webhook's body is not JSON") from broken
     if not isinstance(event, dict):
-        raise WebhookError("the webhook's body is JSON, but no object")
+        raise WebhookError("the webhook's body is JSON, but not an object")
     return event
