@@ -1,15 +1,15 @@
-"""One request and its answer.
+"""One request and its response.
 
     exchange = Exchange(connections, request, limits, ...)
-    exchange.open()                # connect, send, and read the head of the answer
+    exchange.open()                # connect, send, and receive the head of the response
     exchange.read()                # or: for data in exchange.iter_bytes(): ...
 
-An exchange has one state at a time (protocol.py). Only the thread whose move succeeds returns
-the connection or closes it, so that happens once. Nothing is found through the current thread,
-so green threads change nothing.
+An exchange has one state at a time (protocol.py). Only the thread whose move to the next state
+succeeds may release or close the connection, so that happens once. Nothing depends on which
+thread is running, so green threads are no special case.
 
-A session of the user's, or a mock, brings an answer of its own, read through the same states.
-Exceptions of requests, urllib3, http.client and ssl are translated here, and nowhere else.
+The response of the user's session or of a mock goes through the same states. Exceptions of
+requests, urllib3, http.client and ssl are translated in this module only.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ if TYPE_CHECKING:
 
     import requests
 
-_LOST_SECONDS = 1.0  # lost within this, a request was hardly worked on
-_GRACE_SECONDS = 0.05  # for the end of a body whose last event has come
-_ERROR_BODY_LIMIT = 1_000_000
-# How the headers end in which servers name a request, the best one first.
+_LOST_SECONDS = 1.0  # if the connection is lost this soon, the server has hardly begun to work
+_GRACE_SECONDS = 0.05  # to wait for the end of a body after its last event
+_ERROR_BODY_LIMIT = 1_000_000  # bytes
+# The ends of the names of headers that hold the id of a request, the best first.
 _REQUEST_IDS = (
     "x-request-id", "request-id", "requestid", "trace-id", "logid", "trace-context", "cf-ray",
 )  # fmt: skip
 
 
 class Exchange:
-    """One request and its answer: the status and headers after `open`, the body as it is read."""
+    """One request and its response: status and headers after `open`, the body as it is read."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Exchange:
         body_limit: int,
     ) -> None:
         self.state: State = "connecting"
-        self.reused: bool = False  # its connection had served another exchange
+        self.reused: bool = False  # the connection has served another exchange before
         self.status_code: int = 0
         self.reason: str = ""
         self.headers: Mapping[str, str] = {}
@@ -83,10 +83,10 @@ class Exchange:
         self._connections = connections
         self._request = request
         self._limits = limits
-        self._deadline = limits.deadline  # by the deadline
+        self._deadline = limits.deadline  # the caller's; `end_within` changes that of the limits
         self._secrets = secrets
         self._body_limit = body_limit
-        self._lock = threading.RLock()  # a signal handler may close what its thread is reading
+        self._lock = threading.RLock()  # a signal handler may call `close` while its thread has it
         self._channel: Connection | SessionResponse | None = None
         self._proxied = False
         self._pid = os.getpid()
@@ -94,33 +94,34 @@ class Exchange:
     # Sending
 
     def open(self, *, fresh: bool = False) -> None:
-        """Send the request, and read the head of the answer, whatever its status.
+        """Send the request, and receive the head of the response, whatever its status.
 
-        `fresh`: not over a connection that has served before.
-        Raises ConfigError for what can't be sent and HTTPError when no answer came.
+        `fresh`: use a new connection, not an idle one.
+        Raises ConfigError for a request that can't be sent, HTTPError if no response arrives.
         """
         connections, limits, request = self._connections, self._limits, self._request
         handled = sys.exc_info()[1]
-        self._sent_at = time.monotonic()  # set again after sending
+        self._sent_at = time.monotonic()  # of a session's request, at the latest
         try:
             route = connections.route_to(request)
             self._secrets |= route.secrets
             self._proxied = route.proxied
             if connections.needs_session(route):
                 self._move("sent")
-                ask = functools.partial(connections.send_by_session, request, limits)
-                self._use(ask() if limits.deadline is None else with_deadline(limits, ask))
+                send = functools.partial(connections.send_by_session, request, limits)
+                # Without a deadline, `with_deadline` would only lengthen tracebacks.
+                self._use(send() if limits.deadline is None else with_deadline(limits, send))
             else:
                 self._send_over(route, fresh)
             return
         except BaseException as error:
-            made = self._ended_by(error, HTTPError, handled)
-            if made is error:
+            raised = self._fail(error, HTTPError, handled)
+            if raised is error:
                 raise
-        raise made
+        raise raised  # here, where `error` is not chained to it
 
     def _send_over(self, route: Route, fresh: bool) -> None:
-        """Send the request over a connection of ours, and read the head of the answer."""
+        """Send the request over a connection of this library, and receive the head."""
         from urllib3._collections import HTTPHeaderDict
 
         connection = None if fresh else route.take_idle()
@@ -138,7 +139,7 @@ class Exchange:
         self._move("head")
 
     def _use(self, response: requests.Response) -> None:
-        """Read the response of a session or a mock from here on."""
+        """Go on with the response of a session or a mock."""
         self._channel = channel = SessionResponse(response, self._limits)
         self.status_code, self.reason = response.status_code, str(response.reason or "")
         self.headers = response.headers
@@ -148,19 +149,19 @@ class Exchange:
     # Reading
 
     def read(self) -> bytes:
-        """The whole body. Raises HTTPError if it breaks off."""
+        """The complete body. Raises HTTPError if it is cut off."""
         return b"".join(self.iter_bytes(HTTPError))
 
     def iter_bytes(self, kind: type[HTTPError] = StreamInterruptedError) -> Iterator[bytes]:
-        """The body, in the pieces in which it arrives, each as soon as it is there.
+        """The body, in pieces, each as soon as it arrives.
 
-        Raises a `kind` if it breaks off, RequestTimeoutError if it stops.
+        Raises `kind` if the body is cut off, RequestTimeoutError if no more of it arrives.
         """
-        # Not a generator, whose finalizer can swallow a Ctrl-C.
+        # Not a generator: a Ctrl-C during its finalizer would be lost.
         return iter(functools.partial(self._receive, kind), b"")
 
     def read_error(self) -> bytes:
-        """The body of an error: as much of it as came, up to a megabyte."""
+        """The body of an error: as much of it as arrives, up to a megabyte."""
         found, reason = bytearray(), ""
         try:
             for data in self.iter_bytes():
@@ -168,28 +169,28 @@ class Exchange:
                 if len(found) > _ERROR_BODY_LIMIT:
                     break
         except OpenAIError as error:
-            reason = str(error)  # a part of the body is still worth showing
+            reason = str(error)  # the part of the body that arrived tells more than this
         self.close()
         return bytes(found) or reason.encode("utf-8", "replace")
 
     def _receive(self, kind: type[HTTPError]) -> bytes:
-        """The next bytes of the body; b"" at its end. Raises a `kind` if it breaks off."""
+        """The next bytes of the body; b"" at its end. Raises `kind` if the body is cut off."""
         if self.state == "done":
             return b""
         if not self._move("reading"):
-            raise self._broken_off([], kind)
+            raise self._incomplete([], kind)
         handled = sys.exc_info()[1]
         try:
             return self._next()
         except BaseException as error:
-            made = self._ended_by(error, kind, handled)
-            if made is error:
+            raised = self._fail(error, kind, handled)
+            if raised is error:
                 raise
-        raise made
+        raise raised
 
     def _next(self) -> bytes:
-        # Not a part of `_receive`, whose variables an interruption keeps alive: a connection
-        # that it found between two owners is closed at once.
+        # A function of its own, so that `_fail` can clear its variables: if an interruption
+        # strikes just before `release`, only they refer to the connection, and it closes.
         channel, body, data = self._channel, self._body, b""
         assert channel is not None
         while not data and not body.ended:
@@ -202,31 +203,34 @@ class Exchange:
         return data
 
     def finish(self) -> None:
-        """The last event has come. Take the end of the body too, if it is at hand, so that
-        the connection serves again; else close it."""
+        """End the exchange after the last event. If the end of the body arrives at once, the
+        connection can serve again; otherwise close it."""
         self.end_within(_GRACE_SECONDS)
         try:
             while self._channel is not None and self._channel.sock is not None:
                 self._receive(HTTPError)
         except OpenAIError:
-            pass  # no end at hand
+            pass  # the body did not end at once
         finally:
             self.close()
 
     def close(self) -> None:
-        """Leave the answer. Returns at once, and may be called from any thread: one that
-        waits for the body is woken."""
+        """Give up the rest of the response. Returns at once, and wakes a thread that waits for
+        the body; any thread may call it."""
         if os.getpid() != self._pid:
-            self._close_channel()  # a child's copy: the parent's goes on, and may have its lock
+            # After a fork, the parent goes on reading. The child must not wait for its lock,
+            # which a thread of the parent may have held.
+            self._close_channel()
             return
         channel, before = self._channel, self._move("left")
         if before == "reading" and channel is not None:
-            shut_down(channel.sock)  # the reader closes it when it is awake
+            shut_down(channel.sock)  # the reader, once awake, closes it
         elif before:
             self._close_channel()
 
     def end_within(self, seconds: float | None) -> None:
-        """Give the rest of the body so many seconds at most; None for what the deadline allows."""
+        """Let the rest of the body take this many seconds at most; None for no such limit. The
+        deadline of the call holds either way."""
         ends = [self._deadline, None if seconds is None else time.monotonic() + seconds]
         self._limits.deadline = min(filter(None, ends), default=None)
 
@@ -235,12 +239,12 @@ class Exchange:
         if self._limits.expired:
             self._move("expired")
             self._close_channel()
-            raise self._broken_off([], HTTPError)
+            raise self._incomplete([], HTTPError)
 
     # States
 
     def _move(self, state: State) -> str:
-        """Go to `state`. Returns the state before; "" where no such move is allowed."""
+        """Go to `state`, and return the previous state; if the move is not allowed, return ""."""
         with self._lock:
             before = self.state
             if state in MOVES[before]:
@@ -253,11 +257,13 @@ class Exchange:
         if channel is not None:
             channel.close()
 
-    def _ended_by(
+    def _fail(
         self, error: BaseException, kind: type[HTTPError], handled: BaseException | None
     ) -> BaseException:
-        """End the exchange, which this thread was busy with. Returns what is to be raised: an
-        error of ours, or what a user's hook, signal handler or job runner has raised."""
+        """End the exchange because of `error`, and return what to raise: an error of this
+        library, or what a hook, signal handler or job runner of the user has raised.
+
+        `handled` is the exception that the caller of the library was handling."""
         before, channel = self.state, self._channel
         self._move("expired" if self._limits.expired else "broken")
         self._close_channel()
@@ -269,35 +275,38 @@ class Exchange:
         if not _is_of_network(error):
             return error
         if before in ("connecting", "sent"):
-            made = self._no_answer(links, before, channel is None or not channel.received_any)
+            untouched = channel is None or not channel.received_any
+            raised = self._no_response(links, before, untouched)
         else:
-            made = self._broken_off(links, kind)
-        made.__cause__ = self._cause(links)
-        return made
+            raised = self._incomplete(links, kind)
+        raised.__cause__ = self._cause(links)
+        return raised
 
     # Errors
 
     @property
     def request_id(self) -> str | None:
-        """The server's name for this request, to quote to its support."""
+        """The server's id for this request, to quote to its support."""
         pairs = [(name.lower(), value) for name, value in self.headers.items() if value]
         found = (value for end in _REQUEST_IDS for name, value in pairs if name.endswith(end))
-        told: str | None = self.redacted(next(found, None))
-        return told
+        request_id: str | None = self.redacted(next(found, None))
+        return request_id
 
     @property
     def safe_headers(self) -> Mapping[str, str]:
-        """The headers, for an error to carry: a server may repeat the key there too."""
-        kind: Any = type(self.headers)  # which knows that their case does not matter
+        """The headers for an error to carry, without the key, which a server may repeat."""
+        kind: Any = type(self.headers)  # a mapping that ignores case
         redacted: Mapping[str, str] = kind(self.redacted(dict(self.headers)))
         return redacted
 
     def redacted(self, value: Any) -> Any:
-        """Text, or JSON with texts in it, without the key, for the server that repeats it."""
+        """A string, or JSON with strings in it, without the key, which a server may repeat."""
         return self._secrets.redacted(value)
 
-    def _no_answer(self, links: list[BaseException], before: str, untouched: bool) -> OpenAIError:
-        """The error of ours for a request that got no answer; not a byte if `untouched`."""
+    def _no_response(self, links: list[BaseException], before: str, untouched: bool) -> OpenAIError:
+        """The error for a request that failed in the state `before`, without a response.
+
+        `untouched`: not even a byte of a response has arrived."""
         error = links[0]
         names = _names_of(links)
         lost = not _LOSSES.isdisjoint(names)
@@ -313,16 +322,16 @@ class Exchange:
             within = f"within {limit:g} s" if limit else "in time"  # an adapter's own limit
             text = f"no {'connection' if connecting else 'answer'} {within} {where}"
             return RequestTimeoutError(text, may_retry=connecting)
-        # urllib3 1.26 has a class of its own for a wrong name in a certificate.
+        # urllib3 1.26 raises a CertificateError if the name in the certificate is wrong.
         if not names.isdisjoint({"SSLCertVerificationError", "CertificateError"}):
             return HTTPError(
                 f"the server's certificate was not accepted: {reason} {where}. For a company's "
                 "own CA set REQUESTS_CA_BUNDLE, or verify='/path/to/ca.pem'"
             )
-        # A CA bundle that is not there is an OSError without a number.
+        # requests raises an OSError without a number if a CA bundle does not exist.
         no_file = before == "connecting" and type(error) is OSError and not (error.errno or tunnel)
         if no_file or isinstance(error, (ValueError, TypeError)) or "InvalidSchema" in names:
-            return ConfigError(f"cannot be sent: {reason} {where}")
+            return ConfigError(f"the request cannot be sent: {reason} {where}")
         if proxied and (before == "connecting" or not lost):
             may_retry = not tunnel or is_passing(int(tunnel[1]))
             text = f"no connection through the proxy: {reason} {where}"
@@ -335,51 +344,55 @@ class Exchange:
             return HTTPError(text, may_retry=quick and untouched)
         return HTTPError(f"no usable answer: {reason} {where}")
 
-    def _broken_off(self, links: list[BaseException], kind: type[HTTPError]) -> OpenAIError:
-        """The error of ours for an answer that did not come to its end: a `kind`, mostly.
+    def _incomplete(self, links: list[BaseException], kind: type[HTTPError]) -> OpenAIError:
+        """The error for a response that did not arrive completely: a `kind`, mostly.
 
-        `links` is empty for one that is read after its end.
+        `links` is empty if the exchange had already ended.
         """
         where, reason = f"[{self.where}]", f": {self._reason(links)}" if links else ""
-        made: OpenAIError
+        error: OpenAIError
         if self.state == "expired" or (self.state == "done" and not links):
-            made = RequestTimeoutError(f"the deadline ran out while the answer came {where}")
+            error = RequestTimeoutError(f"the deadline ran out while the answer came {where}")
         elif self.state == "left":
-            made = kind(f"closed before the answer was complete {where}")
+            error = kind(f"closed before the answer was complete {where}")
         elif _is_timeout(links):
-            made = RequestTimeoutError(f"the server fell silent in its answer {where}")
+            error = RequestTimeoutError(
+                f"the server was silent in the middle of its answer {where}"
+            )
         elif links and isinstance(links[0], Undecodable):
-            made = DeserializeError(f"the answer could not be decompressed{reason} {where}")
+            error = DeserializeError(f"the answer could not be decompressed{reason} {where}")
         else:
-            made = kind(f"the connection was lost in the middle of the answer{reason} {where}")
-        made.headers, made.request_id = self.safe_headers, self.request_id
-        return made
+            error = kind(f"the connection was lost in the middle of the answer{reason} {where}")
+        error.headers, error.request_id = self.safe_headers, self.request_id
+        return error
 
     def _reason(self, links: list[BaseException]) -> str:
         link = _innermost(links)
         words = link.strerror if isinstance(link, OSError) and link.strerror else str(link)
-        shown = excerpt(self.redacted(words))  # in this order: an excerpt may cut a key
+        shown = excerpt(self.redacted(words))  # in this order: an excerpt may cut a key in two
         return f"{type(link).__name__}: {shown}".removesuffix(": ")
 
     def _cause(self, links: list[BaseException]) -> BaseException | None:
-        """What was behind it all, to be shown alone; None if it would show a secret."""
+        """The original exception, without its own causes; None if it adds nothing to the message
+        of ours, or would show a secret."""
         link: Any = _innermost(links)
-        known = isinstance(link, (Incomplete, Undecodable))  # our text says it all
-        holds_key = hasattr(link, "request") or self._secrets.found_in(f"{link} {link!r}")
-        if known or holds_key:
+        adds_nothing = isinstance(link, (Incomplete, Undecodable))
+        # The headers of a request, which exceptions of requests hold, include the key.
+        shows_key = hasattr(link, "request") or self._secrets.found_in(f"{link} {link!r}")
+        if adds_nothing or shows_key:
             return None
         link.__cause__ = link.__context__ = link.__traceback__ = None
         cause: BaseException = link
         return cause
 
 
-# Exceptions of others
+# Foreign exceptions. `links` are the exceptions of one chain, the outermost first.
 
 # Packages whose exceptions are translated.
 _NETWORK_PACKAGES = frozenset(
     ("eventlet", "gevent", "http", "json", "requests", "socket", "ssl", "urllib", "urllib3")
 )
-# Classes of exceptions that mean that the server closed or reset the connection.
+# Exceptions that are raised if the server has closed or reset the connection.
 _LOSSES = {
     "ConnectionResetError", "ConnectionAbortedError", "BrokenPipeError",
     "SSLEOFError", "SSLZeroReturnError",
@@ -387,8 +400,8 @@ _LOSSES = {
 
 
 def _is_of_network(error: BaseException) -> bool:
-    """Whether what this module stands on raised `error`: by the classes that it is of, or, for
-    one of Python's own, by the place."""
+    """Whether the network packages raised `error`: judged by its classes or, if its class is a
+    builtin, by the module that raised it."""
     if isinstance(error, (Incomplete, Undecodable)):
         return True
     modules = [kind.__module__ for kind in type(error).__mro__]
@@ -405,11 +418,12 @@ def _is_network(module: str) -> bool:
 
 
 def _chain(error: BaseException, handled: BaseException | None) -> list[BaseException]:
-    """The error and its causes, however `requests` wrapped them. What the caller was
-    handling when it called is not one of them, although Python chains it as well."""
+    """The error and all its causes, as `raise from`, or requests and urllib3, chain them.
+
+    `handled` is left out: Python chains it too, but it happened before the call."""
     found: list[BaseException] = []
     waiting: list[Any] = [error]
-    for link in waiting:  # which grows
+    for link in waiting:  # the list grows meanwhile
         if isinstance(link, BaseException) and not any(
             link is other for other in (handled, *found)
         ):
@@ -419,56 +433,57 @@ def _chain(error: BaseException, handled: BaseException | None) -> list[BaseExce
 
 
 def _frames_of(error: BaseException) -> Iterator[FrameType]:
-    """The frames that an exception came through, the innermost last."""
+    """The frames of an exception's traceback, the innermost last."""
     return (frame for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _clear_frames(links: list[BaseException]) -> None:
-    """Clear the local variables of network code and of this module: some hold the key."""
+    """Clear the local variables in the frames of network code and of ours: some hold the key."""
     for frame in itertools.chain(*map(_frames_of, links)):
         module = frame.f_globals.get("__name__", "")
         if module in (__name__, Limits.__module__) or _is_network(module):
             try:
                 frame.clear()
             except RuntimeError:
-                pass  # it is running: one of ours, further up
+                pass  # a frame of ours that is still running
 
 
 def _raised_by_user(error: BaseException) -> bool:
-    """A signal handler raised it, or a hook of the user's session."""
+    """Whether a signal handler raised it, or a hook of the user's session."""
     modules = [frame.f_globals.get("__name__") for frame in _frames_of(error)]
     return "requests.hooks" in modules or raised_by_signal(error)
 
 
 def raised_by_signal(error: BaseException) -> bool:
-    """Whether a signal handler raised it, into whatever was running then.
+    """Whether a signal handler raised it, in whatever code it interrupted.
 
-    Only a signal handler is passed its caller's frame.
+    A signal handler is recognised by its argument: the frame that it interrupted, which is also
+    the one that called it.
     """
     for frame in _frames_of(error):
-        given: list[Any] = list(frame.f_locals.values())
+        values: list[Any] = list(frame.f_locals.values())
         for value in frame.f_locals.values():
-            given += value if type(value) is tuple else ()  # of `*args`
-        if frame.f_back is not None and any(value is frame.f_back for value in given):
+            values += value if type(value) is tuple else ()  # `*args`
+        if frame.f_back is not None and any(value is frame.f_back for value in values):
             return True
     return False
 
 
 def _names_of(links: list[BaseException]) -> set[str]:
-    """The names of their classes: while Python ends, these can't be imported any more."""
+    """The names of their classes, which can't be imported while Python shuts down."""
     return {kind.__name__ for link in links for kind in type(link).__mro__}
 
 
 def _is_timeout(links: list[BaseException]) -> bool:
-    # ETIMEDOUT is the system's own limit, not one of ours.
-    ours = [x for x in links if not (isinstance(x, OSError) and x.errno)]
-    told = not {"Timeout", "ReadTimeoutError"}.isdisjoint(_names_of(ours))  # of requests, urllib3
-    return told or any(isinstance(link, TimeoutError) for link in ours)
+    # A number means a limit of the operating system, ETIMEDOUT, not one of the client's.
+    ours = [link for link in links if not (isinstance(link, OSError) and link.errno)]
+    named = not {"Timeout", "ReadTimeoutError"}.isdisjoint(_names_of(ours))  # requests, urllib3
+    return named or any(isinstance(link, TimeoutError) for link in ours)
 
 
 def _innermost(links: list[BaseException]) -> BaseException:
-    """The original exception: the first OSError with a number, else the deepest with a text."""
+    """The original exception: the first OSError with a number, else the last with a message."""
     by_system = (link for link in links if isinstance(link, OSError) and link.errno)
-    # A TypeError is urllib3 1.26 finding out how old Python is.
-    told = (link for link in reversed(links) if str(link) and type(link) is not TypeError)
-    return next(by_system, None) or next(told, links[0])
+    # A TypeError only shows that urllib3 1.26 tried an argument of Python 2.
+    by_message = (link for link in reversed(links) if str(link) and type(link) is not TypeError)
+    return next(by_system, None) or next(by_message, links[0])
