@@ -26,7 +26,7 @@ from .models import (
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
 )
-from .replies import E, answer_json, error_in_reply, find_error, unusable
+from .replies import E, error_in_reply, find_error, reply_json, unusable
 
 if TYPE_CHECKING:
     from .stream import ChatCompletionStream
@@ -90,7 +90,7 @@ def create_chat_completion(
         return read(value if into is dict else answer)
 
     try:
-        return finished(read_answer, send(client, "POST", _COMPLETIONS, content))
+        return read_reply(read_answer, send(client, "POST", _COMPLETIONS, content))
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
 
@@ -184,7 +184,7 @@ def _has_answer(choice: Any) -> TypeGuard[dict[str, Any]]:
 # Reading the reply of this or another endpoint for completions
 
 
-def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
+def read_reply(read: Callable[[Any], Any], exchange: Exchange) -> Any:
     """Read the body of a reply; `read` turns its JSON into the result.
 
     Raises the error that the reply reports, or DeserializeError for a body that is not valid.
@@ -199,7 +199,7 @@ def finished(read: Callable[[Any], Any], exchange: Exchange) -> Any:
         value: JSONValue = collected(exchange, chain([content], exchange.iter_bytes())).to_dict()
     else:
         content = b"".join([content, *pieces])
-        value = answer_json(exchange, content)
+        value = reply_json(exchange, content)
     if failure := find_error(value):
         raise _with_partial(error_in_reply(failure, exchange), value, exchange)
     try:

@@ -23,7 +23,7 @@ from .errors import (
     Secret,
     Secrets,
     hides_variables,
-    is_passing,
+    is_transient,
     shown_url,
 )
 from .exchange import Exchange
@@ -470,7 +470,7 @@ def retry_delay(error: OpenAIError, attempt: int, jitter: float) -> float | None
     advice = (error.headers or {}).get("x-should-retry", "")
     if advice == "false":
         return None
-    if advice != "true" and not is_passing(error.status_code):
+    if advice != "true" and not is_transient(error.status_code):
         return None
     if error.retry_after is None:
         return backoff

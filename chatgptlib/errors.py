@@ -258,7 +258,7 @@ def api_error(body: JSONValue, *, where: str = "", hint: str = "", **attributes:
     )
 
 
-def is_passing(status_code: int) -> bool:
+def is_transient(status_code: int) -> bool:
     """Whether a request with this status may succeed when it is sent again."""
     return status_code in (408, 409, 429) or (status_code >= 500 and status_code != 501)
 

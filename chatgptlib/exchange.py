@@ -43,7 +43,7 @@ from .errors import (
     Secrets,
     StreamInterruptedError,
     excerpt,
-    is_passing,
+    is_transient,
     shown_url,
 )
 from .protocol import MOVES, Body, Incomplete, State, Undecodable
@@ -333,7 +333,7 @@ class Exchange:
         if no_file or isinstance(error, (ValueError, TypeError)) or "InvalidSchema" in names:
             return ConfigError(f"the request cannot be sent: {reason} {where}")
         if proxied and (before == "connecting" or not lost):
-            may_retry = not tunnel or is_passing(int(tunnel[1]))
+            may_retry = not tunnel or is_transient(int(tunnel[1]))
             text = f"no connection through the proxy: {reason} {where}"
             return HTTPError(text, may_retry=may_retry)
         if connecting or ("SSLError" in names and not lost):

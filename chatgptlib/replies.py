@@ -108,7 +108,7 @@ def _failed_choice(choice: JSONValue) -> dict[str, Any] | None:
 # The JSON of a reply
 
 
-def answer_json(exchange: Exchange, content: bytes) -> Any:
+def reply_json(exchange: Exchange, content: bytes) -> Any:
     """The JSON of a reply. Raises DeserializeError if it is not JSON."""
     value, broken = parsed(content)
     if broken is not None:  # it may be JSON in another charset, or with a bad character
@@ -220,10 +220,10 @@ def unusable(
     quoted = f": {excerpt(text)}" if text.strip() else ""
     request = f" (request {exchange.request_id})" if exchange.request_id else ""
     message = f"{what}{quoted} [{exchange.where}]{request}{hint}"
-    return with_answer(DeserializeError(message, body=text, path=path), exchange)
+    return with_reply(DeserializeError(message, body=text, path=path), exchange)
 
 
-def with_answer(error: E, exchange: Exchange) -> E:
+def with_reply(error: E, exchange: Exchange) -> E:
     """Return `error` with the headers and the request id of the reply."""
     error.headers, error.request_id = exchange.safe_headers, exchange.request_id
     return error

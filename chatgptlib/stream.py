@@ -39,7 +39,7 @@ from .replies import (
     not_json,
     parsed,
     unusable,
-    with_answer,
+    with_reply,
 )
 from .sse import EventDecoder
 
@@ -112,7 +112,7 @@ class ResponseStream(Generic[C]):
 
 
 def interrupted(how: str, exchange: Exchange) -> StreamInterruptedError:
-    return with_answer(StreamInterruptedError(f"the stream {how} [{exchange.where}]"), exchange)
+    return with_reply(StreamInterruptedError(f"the stream {how} [{exchange.where}]"), exchange)
 
 
 class ChatCompletionStream(ResponseStream[C]):
@@ -211,7 +211,7 @@ def _chunks(
         if isinstance(error, DeserializeError) and error.body is None:
             error.body = exchange.redacted(json.dumps(value))
         error.partial = _partial(total, exchange)
-        with_answer(error, exchange)
+        with_reply(error, exchange)
         raise
     finally:
         exchange.close()

@@ -33,7 +33,7 @@ from ..errors import (
     PermissionDeniedError,
     QuotaExceededError,
     RateLimitError,
-    is_passing,
+    is_transient,
 )
 from .batch_files import BatchLine, BatchOutput, read_requests
 from .chat import complain
@@ -344,7 +344,7 @@ def _total_tokens(response: JSONValue) -> int:
 def _is_passing(error: OpenAIError) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, APIError):
-        return isinstance(error, InternalServerError) or is_passing(error.status_code)
+        return isinstance(error, InternalServerError) or is_transient(error.status_code)
     return isinstance(error, HTTPError)
 
 

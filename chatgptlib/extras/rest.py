@@ -18,7 +18,7 @@ from ..client import EVENT_STREAM, OpenAIClient, send
 from ..codec import decoder, encode, is_list, is_mapping, object_members
 from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, without_traceback
 from ..exchange import Exchange
-from ..replies import answer_json, error_event, error_in_reply, not_json, parsed, unusable
+from ..replies import error_event, error_in_reply, not_json, parsed, reply_json, unusable
 from ..settings import checked_path, with_query
 from ..sse import EventDecoder
 from ..stream import ResponseStream, interrupted
@@ -100,7 +100,7 @@ def answer_value(exchange: Exchange, content: bytes) -> Any:
         is_json = kind.endswith(("/json", "+json"))
     if not is_json:
         return content
-    value = answer_json(exchange, content)
+    value = reply_json(exchange, content)
     if error := only_error(value):
         raise error_in_reply(error, exchange)
     return value

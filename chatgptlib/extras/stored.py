@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ..chat import finished
+from ..chat import read_reply
 from ..client import OpenAIClient, send
 from ..codec import JSONObject, decoder, encode
 from ..errors import OpenAIError, without_traceback
@@ -165,7 +165,7 @@ def _stored(
     steps = (path_step("completion id", step) for step in below)
     path = with_query("/".join(["chat/completions", *steps]), query_text(query))
     try:
-        found: StoredT = finished(decoder(kind), send(client, method, path, body))
+        found: StoredT = read_reply(decoder(kind), send(client, method, path, body))
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
     return found
