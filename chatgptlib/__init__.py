@@ -1,4 +1,4 @@
-"""Chat Completions from Python: one dependency, nothing lost in silence.
+"""A client for the Chat Completions API, with `requests` as its only dependency.
 
     from chatgptlib import (
         ChatMessage, CreateChatCompletionRequest, OpenAIClient, create_chat_completion
@@ -10,7 +10,7 @@
     )
     print(create_chat_completion(client, request).text)
 
-What can go wrong is an `OpenAIError`.
+Every error that the library raises for a request is an `OpenAIError`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -189,7 +189,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # else checkers would take any name for one of ours
+if not TYPE_CHECKING:  # with __getattr__, a type checker would accept any name
     # Imported at first use, since most programs need none of them.
     _LATER = {
         name: module
