@@ -75,6 +75,16 @@ def test_a_wrong_reply_of_a_rule_is_refused_at_once():
         lib.OfflineServer(rules=[("a", None)])
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [5, None, {"regex": "("}, {"model": "m", "txt": "a"}, {"text": 5}],
+    ids=["number", "none", "broken-regex", "unknown-key", "number-as-text"],
+)
+def test_a_wrong_condition_of_a_rule_is_refused_at_once(condition):
+    with pytest.raises(TypeError, match="invalid condition"):
+        lib.OfflineServer(rules=[(condition, "Hi!")])
+
+
 # Strict
 
 

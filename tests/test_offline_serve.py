@@ -149,6 +149,7 @@ def test_a_key_and_a_port_can_be_chosen():
         pytest.param({"rules": [["a"]]}, "rules", id="a-rule-without-reply"),
         pytest.param({"rules": [[]]}, "rules", id="an-empty-rule"),
         pytest.param({"rules": [{"a": 1}]}, "rules", id="a-rule-that-is-an-object"),
+        pytest.param({"rules": [[{"regex": "("}, "a"]]}, "condition", id="a-broken-condition"),
         pytest.param({"rules": 5}, "rules", id="rules-that-are-a-number"),
         pytest.param([{"Cut": 3}], "Cut", id="a-fault-without-an-object"),
         pytest.param([{"Pieces": {"sizes": []}}], "sizes", id="pieces-of-no-size"),

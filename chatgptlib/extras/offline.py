@@ -39,6 +39,7 @@ from .offline_replies import (
     answer_for,
     check_reply,
     check_request,
+    check_rule,
     condition_holds,
     plain_answer,
     stand_in,
@@ -96,7 +97,8 @@ class OfflineServer:
     `requests` holds the last 1,000 requests, the oldest first; `requests.clear()` empties it.
     `replies` holds the replies that are left of a list; more may be appended.
 
-    Raises TypeError for an invalid reply, and ValueError for an invalid status or delay.
+    Raises TypeError for an invalid reply or condition, ValueError for a status or delay that is
+    out of range.
     """
 
     def __init__(
@@ -121,7 +123,9 @@ class OfflineServer:
         self._rules, self._unused = list(rules), list(rules)
         if any(len(rule) != 2 for rule in rules):
             raise TypeError(f"rules must be pairs of a condition and a reply, not {rules!r:.200}")
-        for reply in (*self.replies, *(reply for _, reply in rules)):
+        for condition, reply in rules:
+            check_rule(condition, reply)
+        for reply in self.replies:
             check_reply(reply)
         self._strict, self._has_script = strict, replies is not None or bool(rules)
         self._api_key, self._delay, self._port = api_key, float(delay), port

@@ -371,7 +371,18 @@ def condition_holds(condition: OfflineCondition, body: dict[str, Any]) -> bool:
         "model": lambda wanted: wanted == body["model"],
         "tool": lambda wanted: wanted in tools,
     }
-    return all(tests[key](wanted) for key, wanted in condition.items())
+    results = [tests[key](wanted) for key, wanted in condition.items()]  # check_rule tries each
+    return all(results)
+
+
+def check_rule(condition: Any, reply: Any) -> None:
+    """Raise TypeError or ValueError for an invalid condition or reply."""
+    try:
+        if not callable(condition):
+            condition_holds(condition, {"model": "", "messages": [{"content": ""}]})
+    except (AttributeError, LookupError, TypeError, re.error) as error:
+        raise TypeError(f"invalid condition {condition!r}: {error}") from error
+    check_reply(reply)
 
 
 _PARAMETER_RANGES: dict[str, tuple[float, float]] = {  # of a number, or of a list's length
