@@ -112,7 +112,7 @@ def client_of(opened):
     return connect
 
 
-def outcome(function, *args, seconds=6.0):
+def outcome(function, *args, seconds=30.0):
     """What a function returns or raises. It runs in a thread, and has to end in time."""
     found = []
 
@@ -362,7 +362,7 @@ def test_of_two_threads_that_read_a_stream_at_once_the_second_gets_an_error(
     threads = [threading.Thread(target=read_on, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
-    refused.wait(5)
+    refused.wait(30)
     hold.set()
     for thread in threads:
         thread.join(10)

@@ -188,7 +188,7 @@ def test_what_a_signal_handler_raises_passes_as_it_is(
         function(client, question)
     assert caught.value is error
     assert innermost_function(error) == "handler"
-    assert client.wire.closed_by_client.wait(5)
+    assert client.wire.closed_by_client.wait(30)
     assert len(client.wire.requests) == 1, "it is not tried again"
     assert call(client, question).text == "Hi!"
     assert client.wire.connections == 2
@@ -222,7 +222,7 @@ def test_an_exception_that_a_job_runner_puts_into_a_thread_passes_as_it_is(
     thread.join(20)
     assert not thread.is_alive()
     assert [type(error) for error in caught] == [SoftTimeLimitExceeded]
-    assert client.wire.closed_by_client.wait(5)
+    assert client.wire.closed_by_client.wait(30)
     assert len(client.wire.requests) == 1
     assert call(client, question).text == "Hi!"
     assert client.wire.connections == 2
@@ -253,7 +253,7 @@ def test_what_a_session_hook_raises_passes_as_it_is(ask, question, session, kind
         function(one, question)
     assert caught.value is error
     assert innermost_function(error) == "hook"
-    assert client.wire.closed_by_client.wait(5)
+    assert client.wire.closed_by_client.wait(30)
     assert len(client.wire.requests) == 1
     session.hooks["response"].clear()
     assert call(one, question).text == "Hi!"
@@ -354,7 +354,7 @@ def test_what_on_chunk_raises_passes_as_it_is(served, question, kind):
         lib.run_tools(client, question, [], on_chunk=on_chunk)
     assert caught.value is error
     assert innermost_function(error) == "on_chunk"
-    assert client.wire.closed_by_client.wait(5)
+    assert client.wire.closed_by_client.wait(30)
     assert len(client.wire.requests) == 1
     assert call(client, question).text == "Hi!"
 

@@ -785,12 +785,12 @@ def test_a_stream_that_is_cut_is_interrupted(ask, reply):
 
 
 def test_silence_is_a_timeout(ask):
-    client = ask(Reply(streamed(DELTA, done=False)[:-5], SILENCE), timeout=(5, 0.2))
+    client = ask(Reply(streamed(DELTA, done=False)[:-5], SILENCE), timeout=(5, 1))
     stream = client.stream("x", {})
     assert next(stream).data == DELTA
     with pytest.raises(lib.RequestTimeoutError, match="silent"):
         next(stream)
-    assert client.wire.closed_by_client.wait(5)
+    assert client.wire.closed_by_client.wait(30)
 
 
 @pytest.mark.parametrize(
@@ -863,7 +863,7 @@ def test_a_stream_that_is_left_frees_its_connection(ask, leave):
     client = ask(ENDLESS)
     leave(client.stream("x", {}))
     gc.collect()
-    assert client.wire.closed_by_client.wait(5)
+    assert client.wire.closed_by_client.wait(30)
 
 
 def test_close_wakes_a_reader_in_another_thread(ask):
@@ -880,13 +880,13 @@ def test_close_wakes_a_reader_in_another_thread(ask):
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert reading.wait(5)
+    assert reading.wait(30)
     stream.close()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     assert isinstance(caught[0], lib.StreamInterruptedError)
     assert "closed" in str(caught[0])
-    assert client.wire.closed_by_client.wait(5)
+    assert client.wire.closed_by_client.wait(30)
 
 
 def test_an_event_is_given_when_its_bytes_arrive(ask):

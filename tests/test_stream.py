@@ -474,7 +474,7 @@ def test_a_body_that_is_cut_lacks_the_choices_that_did_not_come(ask, question):
 @pytest.mark.parametrize("end", ["close", "reset", "silence"])
 def test_an_answer_that_is_complete_is_whole_however_its_body_ends(ask, question, end):
     raw = streamed(chunk("a", finish_reason="stop"), done=False)[:-5]
-    client = ask(Reply(raw, end), timeout=(5, 0.5))
+    client = ask(Reply(raw, end), timeout=(5, 1))
     assert lib.create_chat_completion_stream(client, question).response().text == "a"
 
 
