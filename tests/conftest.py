@@ -30,8 +30,13 @@ ROOT = str(Path(__file__).parent.parent)
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("home"))
+
+
 @pytest.fixture(autouse=True)
-def bare_environment(monkeypatch, tmp_path):
+def bare_environment(monkeypatch, empty_home):
     for name in (
         "OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID",
         "OPENAI_PROJECT_ID", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy",
@@ -39,7 +44,7 @@ def bare_environment(monkeypatch, tmp_path):
         "CHATGPTLIB_MODEL", "NO_COLOR",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", empty_home)
     monkeypatch.setenv("PYTHONPATH", ROOT, prepend=os.pathsep)  # for processes in any folder
 
 

@@ -106,7 +106,7 @@ class Before:
         self.action = action
 
     def wait(self, seconds):
-        threading.Event().wait(0.05)  # the client has then most likely read what came
+        threading.Event().wait(0.02)  # the client has then most likely read what came
         self.action()
 
 

@@ -178,6 +178,7 @@ def test_commands_change_the_chat(tmp_path):
     assert (tmp_path / "chat.txt").read_text() == "user: Hi\n\nassistant: One.\n\n"
 
 
+@pytest.mark.gate
 def test_images_are_sent_with_the_next_question_alone(tmp_path):
     (tmp_path / "dot.gif").write_bytes(b"GIF89a...")
     (tmp_path / "notes.txt").write_text("Tea.")
@@ -238,6 +239,7 @@ def test_an_error_on_a_terminal_begins_its_own_line():
         assert terminal.ended() == 1
 
 
+@pytest.mark.gate
 def test_what_came_of_a_batch_is_told_below_its_progress(tmp_path):
     (tmp_path / "in.jsonl").write_text("a\n")
     with Terminal(
@@ -274,6 +276,7 @@ def test_pasted_lines_are_one_question():
     assert said(wire) == [["def f():\n    return 1\n\n/quit"]]
 
 
+@pytest.mark.gate
 def test_a_terminal_without_sequences_gets_none():
     with Wire(answer("Hi.")) as wire, Terminal("--base-url", wire.url, TERM="dumb") as terminal:
         terminal.say("Hi")
@@ -306,6 +309,7 @@ def test_three_quotes_begin_and_end_a_question_of_several_lines():
     ],
     ids=["dimmed", "no-color", "dumb"],
 )
+@pytest.mark.gate
 def test_reasoning_is_shown_as_it_comes(environment, shown):
     thoughts = [chunk(reasoning_content=text) for text in ("Hm, ", "tea\x1b[2J.")]
     reply = streamed(*thoughts, chunk("Yes.", finish_reason="stop"))
@@ -314,6 +318,7 @@ def test_reasoning_is_shown_as_it_comes(environment, shown):
         assert terminal.ended() == 0
 
 
+@pytest.mark.gate
 def test_usage_is_told_from_the_next_turn_on():
     usage = {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13}
     told = streamed(chunk("b", finish_reason="stop"), {"choices": [], "usage": usage})
@@ -331,6 +336,7 @@ def test_usage_is_told_from_the_next_turn_on():
     ]  # fmt: skip
 
 
+@pytest.mark.gate
 def test_a_cut_answer_in_a_chat_names_the_option():
     cut = streamed(chunk("Once", finish_reason="length"))
     with Wire(cut) as wire, Terminal("chat", "--base-url", wire.url) as terminal:
@@ -340,6 +346,7 @@ def test_a_cut_answer_in_a_chat_names_the_option():
         assert terminal.ended() == 0
 
 
+@pytest.mark.gate
 def test_what_is_kept_and_told_does_not_steer_the_terminal(tmp_path):
     evil, store = "a\x1b]0;owned\x07\u202eb", str(tmp_path / "chats.db")
     lib.SQLiteStore(store).append(

@@ -659,6 +659,7 @@ def test_an_image_comes_from_stdin():
 
 
 @pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
+@pytest.mark.gate
 def test_a_loop_in_a_shell_keeps_its_lines(tmp_path):
     (tmp_path / "lines").write_text("one\ntwo\nthree\n")
     with Wire(streamed(chunk("ok"))) as wire:

@@ -397,6 +397,7 @@ def test_azures_paths_name_the_model():
 # Bounds
 
 
+@pytest.mark.gate
 def test_requests_are_kept_up_to_a_limit_and_can_be_cleared():
     with lib.OfflineServer() as server, requests.Session() as session:
         for number in range(1005):
@@ -408,6 +409,7 @@ def test_requests_are_kept_up_to_a_limit_and_can_be_cleared():
     assert kept == [f"/v1/{number}" for number in range(5, 1005)]
 
 
+@pytest.mark.gate
 def test_stored_completions_are_kept_up_to_a_limit():
     with lib.OfflineServer() as server, requests.Session() as session:
         body = {**QUESTION, "store": True}
@@ -420,6 +422,7 @@ def test_stored_completions_are_kept_up_to_a_limit():
     assert [one["id"] for one in kept["data"]] == made[2:]
 
 
+@pytest.mark.gate
 def test_connections_beyond_the_limit_are_closed():
     with lib.OfflineServer() as server:
         host, port = server.url.removeprefix("http://").removesuffix("/v1").split(":")

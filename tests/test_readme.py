@@ -167,6 +167,7 @@ def served_once(folder, server, sentence):
         return session.post(url, data=sentence.encode(), timeout=60).text
 
 
+@pytest.mark.gate
 def test_the_bot_with_tools_remembers_in_a_second_process_what_they_told_the_first(tmp_path):
     assert len(script("tool_bot.py").splitlines()) <= 25
     (tmp_path / "tool_bot.py").write_text(script("tool_bot.py"))
@@ -208,6 +209,7 @@ def test_the_fixture_serves_a_test(tmp_path):
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.gate
 def test_vcrpy_replays_what_it_recorded(tmp_path):
     pytest.importorskip("vcr", reason="vcrpy is not installed")
     code = next(code for _, code in BLOCKS if code.startswith(WITH_VCRPY))
