@@ -65,9 +65,8 @@ def function_tool(function: Callable[..., Any], *, strict: bool = False) -> dict
     it must follow the schema exactly, and null stands for the default. Arguments bound by
     `functools.partial` are neither described nor accepted.
 
-    Raises ConfigError, with the reason, for a function that can't be described: one without
-    a name, an asynchronous one, one with `*args` or `**kwargs`, or one with a parameter whose
-    type hint is missing or has no JSON form.
+    Raises ConfigError, with the reason, for a function that can't be described, such as an
+    asynchronous one, or one with `*args` or a parameter without a type hint.
     https://platform.openai.com/docs/guides/function-calling
     """
     return _Tool(function).described(strict)
@@ -171,9 +170,6 @@ class _Settings:
     before_call: BeforeCall | None
     jobs: int
 
-    def __post_init__(self) -> None:
-        check_at_least(1, max_rounds=self.max_rounds, jobs=self.jobs)
-
 
 class _Exchange:
     """A request, and the messages that the run adds to it."""
@@ -186,6 +182,7 @@ class _Exchange:
         settings: _Settings,
         strict: bool,
     ) -> None:
+        check_at_least(1, max_rounds=settings.max_rounds, jobs=settings.jobs)
         self._client, self._settings = client, settings
         self._tools = _by_name(functions)
         self._body = body = request_members(request)
@@ -226,20 +223,14 @@ class _Exchange:
                 if body.get("tool_choice") is not None:
                     body["tool_choice"] = _without_demand(body["tool_choice"])
             raise ToolError(f"the model still calls tools after {most} answers", calls[0])
-        except GeneratorExit:
-            raise
         except BaseException as error:  # Ctrl-C too: results so far must not be lost
-            if isinstance(error, ToolError):
-                error.call = without_secrets(error.call, self._client)
             with suppress(Exception):  # a callback's exception may be a frozen dataclass
-                error.messages = self._safe_messages()  # type: ignore[attr-defined]
+                if isinstance(error, ToolError):
+                    error.call = without_secrets(error.call, self._client)
+                added = (m for m in messages[self._given :] if isinstance(m, ChatMessage))
+                new = (without_secrets(message, self._client) for message in added)
+                error.messages = [*messages[: self._given], *new]  # type: ignore[attr-defined]
             raise
-
-    def _safe_messages(self) -> list[ChatMessage | Mapping[str, Any]]:
-        """The exchange, without the client's secrets in the messages that this run added."""
-        new = self._messages[self._given :]
-        safe = (without_secrets(one, self._client) for one in new if isinstance(one, ChatMessage))
-        return [*self._messages[: self._given], *safe]
 
     def _answer(
         self, body: dict[str, Any], on_chunk: OnChunk | None
@@ -329,13 +320,12 @@ class _Exchange:
 
 
 def _without_demand(choice: Any) -> Any:
-    """The same `tool_choice`, but with leave not to call a tool."""
+    """The `tool_choice` for later rounds, which does not require a call."""
     if not is_mapping(choice):
         return "auto" if choice == "required" else choice
-    allowed = choice.get("allowed_tools")
-    if choice.get("type") != "allowed_tools" or not is_mapping(allowed):
-        return "auto"
-    return {**choice, "allowed_tools": {**allowed, "mode": "auto"}}
+    if is_mapping(allowed := choice.get("allowed_tools")):
+        return {**choice, "allowed_tools": {**allowed, "mode": "auto"}}
+    return "auto"
 
 
 def _names_in(tools: Any) -> set[str]:
@@ -367,9 +357,7 @@ def _result_text(result: Any, name: str, call: ToolCall) -> str:
     if isinstance(result, str):
         return result
     try:
-        return json.dumps(
-            json_form(result), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        )
+        return json.dumps(json_form(result), ensure_ascii=False, separators=(",", ":"))
     except Exception as error:
         if raised_by_signal(error):
             raise
