@@ -189,18 +189,18 @@ class Conversations:
         checked_conversation_id(conversation_id)
         limits = {name: getattr(options, name) for name in ("history_messages", "history_tokens")}
         check_at_least(0, **{name: limit for name, limit in limits.items() if limit is not None})
-        said = _messages_said(sentence)
+        new = _new_messages(sentence)
         kept = None
         if not options.restart:
-            answers_calls = any(message.role in _ANSWERING for message in said)
+            answers_calls = any(message.role in _ANSWERING for message in new)
             limit = None if answers_calls else options.history_messages
             kept = self._store.load(conversation_id, limit)
         known_prompt, history = kept or (None, [])
         system_prompt = known_prompt if options.system_prompt is None else options.system_prompt
-        words = [message.to_dict() for message in said]
+        words = [message.to_dict() for message in new]
         messages = [ChatMessage.system(system_prompt)] if system_prompt else []
         messages += map(_recalled, _newest_exchanges(history, words, options))
-        messages += [_between_prompts(message, options) for message in said]
+        messages += [_between_prompts(message, options) for message in new]
         names = (one.name for one in dataclasses.fields(CreateChatCompletionRequest))
         sent = {name: getattr(options, name) for name in names if hasattr(options, name)}
         return _Turn(
@@ -319,12 +319,12 @@ def checked_conversation_id(conversation_id: Any) -> str:
     raise ConfigError(f"the id of a conversation must be text, not {conversation_id!r}")
 
 
-def _messages_said(sentence: str | ChatMessage | Sequence[Any] | None) -> list[ChatMessage]:
+def _new_messages(sentence: str | ChatMessage | Sequence[Any] | None) -> list[ChatMessage]:
     if isinstance(sentence, str):
         return [ChatMessage.user(sentence)]
-    said = [sentence] if isinstance(sentence, ChatMessage) else sentence
-    if isinstance(said, Sequence) and said and all(isinstance(one, ChatMessage) for one in said):
-        return list(said)
+    new = [sentence] if isinstance(sentence, ChatMessage) else sentence
+    if isinstance(new, Sequence) and new and all(isinstance(one, ChatMessage) for one in new):
+        return list(new)
     raise ConfigError(f"give text, a ChatMessage or a list of them, not {type(sentence).__name__}")
 
 
@@ -351,13 +351,13 @@ def _recalled(kept: dict[str, Any]) -> ChatMessage:
     return message
 
 
-def _newest_exchanges(history: _Messages, said: _Messages, options: ChatOptions) -> _Messages:
-    """The newest part of `history` within the limits, to send before `said`.
+def _newest_exchanges(history: _Messages, new: _Messages, options: ChatOptions) -> _Messages:
+    """The newest part of `history` within the limits, to send before `new`.
 
-    It begins with an exchange. If `said` has the result of a call, it may begin inside the
+    It begins with an exchange. If `new` has the result of a call, it may begin inside the
     exchange of that call, and it contains at least the call.
     """
-    blocks, answered = _blocks(history, said)
+    blocks, answered = _blocks(history, new)
     messages = inf if options.history_messages is None else options.history_messages
     tokens = inf if options.history_tokens is None else options.history_tokens
     fitting: list[int] = []
@@ -373,9 +373,9 @@ def _newest_exchanges(history: _Messages, said: _Messages, options: ChatOptions)
     return [message for block in blocks[begin:] for message in block]
 
 
-def _blocks(history: _Messages, said: _Messages) -> tuple[list[_Messages], bool]:
+def _blocks(history: _Messages, new: _Messages) -> tuple[list[_Messages], bool]:
     """The history in blocks: a message, followed by the results of the calls in it. And whether
-    `said` has the result of a call, whose block is then the last.
+    `new` has the result of a call, whose block is then the last.
 
     A call without a result is left out, since servers would refuse every later turn, and so is
     a result without a call.
@@ -389,14 +389,14 @@ def _blocks(history: _Messages, said: _Messages) -> tuple[list[_Messages], bool]
                 waiting.setdefault(call_id, []).append(blocks[-1])
         elif callers := waiting.get(str(message.get("tool_call_id"))):
             callers.pop().append(message)
-    answers = [message for message in said if message.get("role") in _ANSWERING]
+    answers = [message for message in new if message.get("role") in _ANSWERING]
     answered = [
         callers[-1]
         for message in answers
         if (callers := waiting.get(str(message.get("tool_call_id"))))
     ]
-    whole = [block for block in blocks if len(block) == 1 + len(_ids_of_calls(block[0]))]
-    return [*whole, *answered[:1]], bool(answered)
+    complete = [block for block in blocks if len(block) == 1 + len(_ids_of_calls(block[0]))]
+    return [*complete, *answered[:1]], bool(answered)
 
 
 def _ids_of_calls(message: dict[str, Any]) -> list[str]:

@@ -104,8 +104,8 @@ def _image_part(given: Media, detail: str | None) -> Part:
     url = _url(given)
     if not url or url[:5].lower() == "data:":
         url = _data_url(_checked(given, _IMAGE_KINDS))
-    told = {"url": url} if detail is None else {"url": url, "detail": detail}
-    return {"type": "image_url", "image_url": told}
+    sent = {"url": url} if detail is None else {"url": url, "detail": detail}
+    return {"type": "image_url", "image_url": sent}
 
 
 def _audio_part(given: Media) -> Part:
