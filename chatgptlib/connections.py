@@ -49,10 +49,10 @@ _IDLE_SECONDS = 30.0  # servers and routers may drop a connection that is idle f
 
 # The variables from which requests takes proxies and CA bundles.
 _ENVIRONMENT = (
-    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
-    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
-)
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+)  # fmt: skip
 
 
 class Limits:
@@ -135,9 +135,9 @@ class Connections:
         from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
         methods: list[tuple[type[Any], str]] = [
-            *((HTTPAdapter, "send"), (HTTPConnectionPool, "urlopen")),
-            *((Session, "send"), (Session, "get_adapter")),
-        ]
+            (HTTPAdapter, "send"), (HTTPConnectionPool, "urlopen"),
+            (Session, "send"), (Session, "get_adapter"),
+        ]  # fmt: skip
         pools = (HTTPConnectionPool, HTTPSConnectionPool)
         return (
             self.session is not None
@@ -329,8 +329,7 @@ class Connection:
             data += more
             received += len(more)
             if not more:
-                where = "in the head of its answer" if data else "without an answer"
-                raise RemoteDisconnected(f"the server closed the connection {where}")
+                raise RemoteDisconnected("the server closed the connection")
             if not b"HTTP/".startswith(data[:5]):
                 raise BadStatusLine(repr(data))
             if received > _HEAD_LIMIT:  # with the interim responses

@@ -101,7 +101,7 @@ class Exchange:
         """
         connections, limits, request = self._connections, self._limits, self._request
         handled = sys.exc_info()[1]
-        self._sent_at = time.monotonic()  # of a session's request, at the latest
+        self._sent_at = time.monotonic()  # `_send_over` sets it again after sending
         try:
             route = connections.route_to(request)
             self._secrets |= route.secrets
