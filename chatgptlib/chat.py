@@ -87,6 +87,9 @@ def create_chat_completion(
 
     def read_answer(value: JSONValue) -> Any:
         answer = _normalized_reply(value)
+        choices: Any = answer.get("choices") if is_dict(answer) else None
+        if not choices or not isinstance(choices, list):
+            raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
         return read(value if into is dict else answer)
 
     try:
@@ -150,22 +153,20 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
-def _normalized_reply(value: JSONValue) -> Mapping[str, Any]:
+def _normalized_reply(value: JSONValue) -> Any:
     """The JSON of a response, with the messages and the usage at the keys that the API documents.
 
-    A choice without an answer is left out. Raises DeserializeError if no choice is left.
+    A choice without an answer is left out. JSON without choices is returned unchanged.
     """
-    data = value if isinstance(value, dict) else {}
-    choices = data.get("choices")
+    if not isinstance(value, dict) or not isinstance(choices := value.get("choices"), list):
+        return value
     found: list[Any] = []
-    for choice in choices if isinstance(choices, list) else ():
+    for choice in choices:
         if _has_answer(choice):
             reason = choice.get("finish_reason")
             reason = None if reason == "null" else reason  # some servers send the text "null"
             found.append(in_form({**choice, "finish_reason": reason}, "message", "delta"))
-    if not found:
-        raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
-    return with_usage({**data, "choices": found})
+    return with_usage({**value, "choices": found})
 
 
 def _has_answer(choice: Any) -> TypeGuard[dict[str, Any]]:

@@ -141,8 +141,9 @@ def test_a_turn_that_fails_leaves_no_trace(offline, store):
 
 def test_an_answer_without_choices_is_no_turn(offline, store):
     chats = lib.Conversations(offline({"choices": [], "id": "c"}), store)
-    with pytest.raises(lib.DeserializeError):
+    with pytest.raises(lib.DeserializeError) as caught:
         chats.chat_completion("a", "A")
+    assert caught.value.partial.id == "c"
     assert chats.ids() == []
 
 
