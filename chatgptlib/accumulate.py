@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .codec import is_dict, is_list
-from .deltas import TOKENS, add, lacking, merge, plain
+from .codec import is_dict
+from .deltas import TOKENS, add, indexed, lacking, merge, plain
 from .dialects import index_of, with_usage
 from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
 
@@ -149,7 +149,7 @@ class _Choice:
         if _has_more_than_role(delta):
             self._deltas_came = True  # a message beside a delta is all that came so far
         elif is_dict(message):
-            calls = _numbered_calls(message.get("tool_calls"))
+            calls = indexed(message.get("tool_calls"))
             delta = lacking(self._message, {**message, "tool_calls": calls}, self._deltas_came)
         else:  # `text`, as in the older completions
             delta = {**delta, "content": choice.get("text")}
@@ -159,7 +159,7 @@ class _Choice:
     def whole(self, index: int) -> dict[str, Any]:
         """The choice as it stands in a response."""
         message: dict[str, Any] = {"role": "assistant", **plain(self._message)}
-        calls = _numbered_calls(message.get("tool_calls"))
+        calls = indexed(message.get("tool_calls"))
         if calls and len(calls) == len(message["tool_calls"]):
             message["tool_calls"] = sorted(calls, key=lambda call: index_of(call["index"]) or 0)
         for call in calls:
@@ -171,22 +171,12 @@ class _Choice:
         message["refusal"] = message.get("refusal") or None
         if calls or "function_call" in message or message["refusal"]:
             message["content"] = message.get("content") or None  # as in a whole answer
-        return {
-            **plain(self._others),
-            "index": index,
-            "message": message,
-            "finish_reason": self.finish_reason,
-        }
+        known = {"index": index, "message": message, "finish_reason": self.finish_reason}
+        return {**plain(self._others), **known}
 
 
 def _has_more_than_role(delta: Any) -> bool:
     return is_dict(delta) and any(delta[key] for key in delta if key != "role")
-
-
-def _numbered_calls(calls: Any) -> list[dict[str, Any]]:
-    """The objects in a list of tool calls, each with an index."""
-    found = filter(is_dict, calls) if is_list(calls) else ()
-    return [{"index": index, **call} for index, call in enumerate(found)]
 
 
 def _as_object(value: Any) -> dict[str, Any]:

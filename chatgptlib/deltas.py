@@ -12,7 +12,7 @@ The first rule that fits a value decides:
     of another type than what came before           nothing
     an object                                       is merged key by key
     a list under a key of TOKENS, or in `logprobs`  extends the list
-    a list under a key of SOURCES                   adds the items that are new
+    annotations, citations                          add the items that are new
     tool_calls, content, a list of objects that     each item is joined to the one that it
       have an index, type or id                       continues, or appended
     text under a key of RUNNING_TEXT, in its place  is appended
@@ -47,9 +47,9 @@ RUNNING_TEXT: dict[str, set[str]] = {  # by the key of the object that it stands
 }
 CALLED = {"function", "custom", "function_call"}
 TOKENS = frozenset({"token_ids", "output_token_ids", "completion_token_ids", "output_ids"})
-SOURCES = frozenset({"annotations", "citations"})
 _IDENTITY = frozenset({"index", "type", "id"})
 _SET_ONCE = {("message", "role"), ("item", "id")}
+_STAND_INS = {"{}", "{ }", "null"}  # which some servers send before the arguments
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -78,6 +78,8 @@ def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
         if not isinstance(so_far, kind):
             total[key] = kind()
         total[key].extend(plain(value))
+    elif key == "arguments" and type(so_far) is not StringIO and str(value).strip() in _STAND_INS:
+        total[key] = value  # and replaced by what follows
     elif isinstance(value, str) and key in RUNNING_TEXT.get(place, ()):
         if not isinstance(so_far, StringIO):  # a list of the pieces takes ten times the memory
             so_far = total[key] = StringIO()
@@ -127,13 +129,16 @@ def lacking(so_far: Any, whole: Any, pieces_came: bool) -> Any:
         return {key: new for key, new in news.items() if new}
     if isinstance(so_far, _Calls):
         begun = {index_of(call.get("index")): call for call in filter(is_dict, so_far)}
-        pairs = [(call, begun.get(call["index"], {})) for call in whole]
-        return [
-            {**new, "index": call["index"]}
-            for call, call_so_far in pairs
-            if (new := lacking(call_so_far, call, pieces_came))
-        ]
+        calls = [(call["index"], call) for call in indexed(whole)]
+        found = [(index, lacking(begun.get(index, {}), call, pieces_came)) for index, call in calls]
+        return [{**new, "index": index} for index, new in found if new]
     return None if so_far else whole
+
+
+def indexed(calls: Any) -> list[dict[str, Any]]:
+    """The objects in a list of tool calls, each with an index."""
+    found = filter(is_dict, calls) if is_list(calls) else ()
+    return [{"index": index, **call} for index, call in enumerate(found)]
 
 
 # Lists, by how their pieces add up
@@ -208,8 +213,8 @@ class _Calls(_Items):
         new, old = _called(piece), _called(item)
         id_, index, name = piece.get("id"), index_of(piece.get("index")), new.get("name")
         its_id, its_index, its_name = item.get("id"), index_of(item.get("index")), old.get("name")
-        text, so_far = _arguments_in(new), old.get("arguments")
-        begun, has_index = isinstance(so_far, StringIO), index is not None
+        text, so_far = new.get("arguments"), old.get("arguments")
+        begun, has_index = bool(so_far), index is not None
         rules = (  # the first that fits decides
             (has_index and its_index is not None and index != its_index, False),
             (id_ and id_ == its_id, True),
@@ -221,14 +226,21 @@ class _Calls(_Items):
         return next((verdict for fits, verdict in rules if fits), True)
 
 
+_KINDS_OF_LIST: dict[str, type[list[Any]]] = {
+    "content": _Parts,
+    "tool_calls": _Calls,
+    "annotations": _Sources,
+    "citations": _Sources,
+    **dict.fromkeys(TOKENS, list),
+}
+
+
 def _kind_of_list(key: str, value: Iterable[Any], place: str) -> type[list[Any]] | None:
     """How the pieces of a list add up; None if each replaces the one before."""
-    if key in TOKENS or place == "logprobs":
+    if place == "logprobs":
         return list
-    if key in SOURCES:
-        return _Sources
     has_identity = any(is_dict(item) and not _IDENTITY.isdisjoint(item) for item in value)
-    return {"content": _Parts, "tool_calls": _Calls}.get(key, _Items if has_identity else None)
+    return _KINDS_OF_LIST.get(key, _Items if has_identity else None)
 
 
 def _keys_of(item: dict[str, Any]) -> list[Any]:
@@ -258,12 +270,6 @@ def _called(call: dict[str, Any]) -> dict[str, Any]:
     return found if is_dict(found) else {}
 
 
-def _arguments_in(called: dict[str, Any]) -> Any:
-    """The arguments in a piece, as text; some servers send an object."""
-    arguments = called.get("arguments")
-    return json.dumps(arguments) if is_dict(arguments) else arguments
-
-
 def _is_restart(text: Any, so_far: Any) -> bool:
     """Whether arguments begin anew: no JSON object goes on with another behind its end."""
     if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
@@ -273,26 +279,24 @@ def _is_restart(text: Any, so_far: Any) -> bool:
 
 
 def _is_again(text: Any, so_far: Any) -> bool:
-    """Whether arguments come again, or in place of empty ones that stood in for them."""
+    """Whether arguments are the same again."""
     if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
         return False
-    if so_far.tell() > max(len(text), len("null")):
-        return False  # before the costly copy
-    before = so_far.getvalue().strip()
-    return before in ("{}", "{ }", "null") or (before == text.strip() and before.endswith("}"))
+    is_as_long = so_far.tell() == len(text)  # compared first, since it costs nothing
+    return is_as_long and str(text).endswith("}") and text == so_far.getvalue()
 
 
 def _news_of_call(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, Any]:
-    """What a piece adds to a called function: some servers repeat the name, or send the
-    arguments twice, as an object, or after a `{}` that stood in for them."""
+    """What a piece adds to a called function: some servers repeat the name, or the arguments,
+    or send these as an object."""
     news = dict(called)
-    if "arguments" in news:
-        news["arguments"] = _arguments_in(called)
     name, begin = news.get("name"), so_far.get("name")
     if name and begin and not str(name).startswith(str(begin)):
-        arguments_came = isinstance(so_far.get("arguments"), StringIO)
-        news["name"] = begin if arguments_came else f"{begin}{name}"
-    is_whole = is_dict(called.get("arguments"))
-    if is_whole or _is_again(news.get("arguments"), so_far.get("arguments")):
-        so_far["arguments"] = None  # replaced by what comes
+        news["name"] = begin if so_far.get("arguments") else f"{begin}{name}"
+    arguments = news.get("arguments")
+    if is_dict(arguments):
+        news["arguments"] = json.dumps(arguments)
+        so_far["arguments"] = None  # an object is never a part of one
+    elif _is_again(arguments, so_far.get("arguments")):
+        del news["arguments"]
     return news

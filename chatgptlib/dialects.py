@@ -5,7 +5,6 @@ The text and the reasoning of a message, its place in a choice, the usage, an in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -73,11 +72,7 @@ def whole_characters(text: str) -> str:
     """Join the halves of characters, which some servers send as two escapes in two chunks."""
     if text.isascii():
         return text
-    return re.sub(
-        "[\ud800-\udbff][\udc00-\udfff]",
-        lambda halves: halves[0].encode("utf-16", "surrogatepass").decode("utf-16"),
-        text,
-    )
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def with_whole_characters(texts: Iterable[str]) -> Iterator[str]:

@@ -14,7 +14,9 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
-_BOM = b"\xef\xbb\xbf"
+from io import StringIO
+
+_BOM = "\ufeff"
 _NON_SSE_LIMIT = 65536  # characters
 
 
@@ -28,19 +30,17 @@ class EventDecoder:
     def __init__(self) -> None:
         self._pieces: list[bytes] = []  # the start of a line whose end has not come
         self._after_cr = False  # a "\n" that comes next belongs to a line end already seen
-        self._begun = False  # past the place where a byte order mark may stand
         self._at_line = False  # a line begins with the next byte, and none of the above holds
         self._name = ""
         self._data: list[str] = []
-        self._non_sse: list[str] = []
-        self._non_sse_left = _NON_SSE_LIMIT
+        self._non_sse = StringIO()
         self.any_came: bool = False  # an event has come
         self.closed: bool = False
 
     @property
     def non_sse_text(self) -> str:
         """The lines that were no server-sent events, as text."""
-        return "\n".join(self._non_sse)
+        return self._non_sse.getvalue().removesuffix("\n")
 
     def feed(self, data: bytes) -> list[tuple[str, str]]:
         """Take some bytes; return the name and data of each event they complete."""
@@ -88,13 +88,10 @@ class EventDecoder:
         lines = b"".join([*self._pieces, data[:end]])
         self._pieces = [data[end:]] if end < len(data) else []
         self._at_line = not self._pieces and not self._after_cr
-        if not self._begun:
-            self._begun = True
-            lines = lines.removeprefix(_BOM)
         return lines
 
     def _take(self, line: str) -> None:
-        field, _, value = line.partition(":")
+        field, _, value = line.removeprefix(_BOM).partition(":")
         value = value.removeprefix(" ")
         if field == "data":
             self._data.append(value)
@@ -103,6 +100,7 @@ class EventDecoder:
         elif field == "error":  # how llama.cpp told errors until 2025
             self._name = "error"
             self._data.append(value)
-        elif field not in ("", "id", "retry") and (self._non_sse_left > 0 or not self.any_came):
-            self._non_sse.append(line)
-            self._non_sse_left -= len(line)
+        elif field not in ("", "id", "retry") and (
+            not self.any_came or self._non_sse.tell() < _NON_SSE_LIMIT
+        ):
+            self._non_sse.write(line + "\n")

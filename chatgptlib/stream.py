@@ -170,7 +170,7 @@ def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompleti
     return total.response()
 
 
-_MOST_REMARKS, _LONGEST_REMARK = 10, 10_000  # characters: enough to say what went wrong
+_LONGEST_REMARK = 10_000  # characters: enough to say what went wrong
 _AFTER_FINISH_SECONDS = 4.9  # for `[DONE]` and the usage: five in all
 
 
@@ -229,7 +229,7 @@ class _Body:
         self._exchange = exchange
         self._events = EventDecoder()
         self._name = ""  # of the last event that brought a chunk
-        self._remarks: list[str] = []
+        self._remark = ""  # the last
         self._done = False  # `[DONE]` came
 
     def chunks(self, pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
@@ -264,16 +264,17 @@ class _Body:
         text = data.strip()
         value: Any
         value, broken = parsed(text)
-        lines = text.split("\n")
-        if broken and len(lines) > 1 and all(map(_is_whole_event, lines)):
+        lines = [line for line in text.split("\n") if line.strip()]
+        whole = (line.strip() == "[DONE]" or is_dict(parsed(line)[0]) for line in lines)
+        if broken and len(lines) > 1 and all(whole):
             return [chunk for line in lines for chunk in self._chunks_in(name, line)]
         kind = self._kind_of(name, text, value)
         if kind == "failure":
             raise error_event(value, text, self._exchange)
         if kind == "broken":
             raise self._unusable("an event is not a JSON object", text)
-        if kind == "remark" and len(self._remarks) < _MOST_REMARKS:
-            self._remarks.append(text[:_LONGEST_REMARK])
+        if kind == "remark":
+            self._remark = text[:_LONGEST_REMARK]
         self._done = self._done or kind == "done"
         if kind != "chunk":
             return []
@@ -305,7 +306,7 @@ class _Body:
                 raise error_in_reply(failure, self._exchange)
         if '"choices"' in outside:
             raise self._unusable("a part of the answer is not a server-sent event", outside)
-        said = "\n".join([*self._remarks, outside]).strip()
+        said = f"{self._remark}\n{outside}".strip()
         if total.is_complete() or (total.has_choices and self._done and not said):
             return
         if said and not total.has_choices:
@@ -325,10 +326,6 @@ class _Body:
 
     def _unusable(self, what: str, text: str) -> DeserializeError:
         return unusable(self._exchange, text.encode("utf-8", "replace"), what)
-
-
-def _is_whole_event(line: str) -> bool:
-    return line.strip() in ("", "[DONE]") or isinstance(parsed(line)[0], dict)
 
 
 def _is_chunk(value: Any) -> TypeGuard[dict[str, Any]]:

@@ -394,3 +394,22 @@ def test_the_sum_of_anything_is_a_message_that_shares_nothing_with_it(deltas):
             if isinstance(value, (dict, list)):
                 value.clear()
     assert total.response().to_dict() == message
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["content", "tool_calls", "meta", "audio"]), values, min_size=1
+        )
+    )
+)
+def test_any_messages_in_place_of_deltas_add_up(messages):
+    for message in messages:
+        for form in ({"message": message}, {"delta": {"meta": {"tool_calls": [message]}}}):
+            total = lib.ResponseAccumulator()
+            for _ in range(2):
+                total.add({"choices": [form]})
+                total.add(
+                    {"choices": [{"message": {"meta": {"tool_calls": [message]}, **message}}]}
+                )
+            assert total.response().choices
