@@ -132,7 +132,7 @@ class _Choice:
             if "error" in delta:
                 self.only_deltas = False
         reason = choice.get("finish_reason")
-        if reason and reason != "null" and not self.finish_reason:
+        if reason and reason not in ("null", "None") and not self.finish_reason:
             self.finish_reason = reason
             self.only_deltas = False
         if logprobs := choice.get("logprobs"):
