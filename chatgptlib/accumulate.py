@@ -1,4 +1,4 @@
-"""The chunks of a stream, added up to the response that a call without a stream gives. No I/O."""
+"""Adds up the chunks of a stream to the response of a call without a stream. No I/O."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ _OF_CHOICE = frozenset({"index", "delta", "finish_reason", "logprobs"})
 
 
 class ResponseAccumulator:
-    """Adds chunks up into the response that the call would have given without a stream.
+    """Builds, from the chunks of a stream, the response of the same call without a stream.
 
         total = ResponseAccumulator()
         for chunk in chunks:
             total.add(chunk)
         response = total.response()     # at any time: the response so far
 
-    Choices are told apart by their index, in whatever order they arrive. What is added is
-    never changed. https://platform.openai.com/docs/api-reference/chat-streaming
+    Choices may come in any order; their index tells them apart. A chunk is never changed.
+    https://platform.openai.com/docs/api-reference/chat-streaming
     """
 
     def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
         self._unfinished: set[int] = set()  # indexes of the choices without a finish reason
         self._others: dict[str, Any] = {}  # the keys beside the choices
-        self._latest: dict[str, Any] = {}  # those of the last chunk, mostly the same as before
-        self.only_deltas = True  # the last chunk brought no more: neither a failure nor an end
+        self._latest: dict[
+            str, Any
+        ] = {}  # the same of the last chunk, to skip them where nothing changed
+        self.only_deltas = True  # the last chunk can hold neither an error nor an end
 
     @property
     def has_choices(self) -> bool:
@@ -47,10 +49,11 @@ class ResponseAccumulator:
         return len(self._choices) >= choices and not self._unfinished and self.has_choices
 
     def add(self, chunk: CreateChatCompletionChunk | Mapping[str, Any]) -> dict[str, Any]:
-        """Add the next chunk, and return its JSON object. Raises DeserializeError for no chunk.
+        """Add the next chunk, and return its JSON object.
 
-        Where a choice has a `message`, or a `text`, in place of a delta, that is a copy with a
-        delta of what is new: a message after its parts is the same message, not more of it.
+        Some servers send a `message`, or `text`, instead of a delta, and may repeat in it what
+        came before. The object returned then has a delta with what is new.
+        Raises DeserializeError for an object that is not a chunk.
         """
         if isinstance(chunk, CreateChatCompletionChunk):
             chunk = chunk.to_dict()
@@ -59,7 +62,7 @@ class ResponseAccumulator:
         return dict(self.take(chunk))
 
     def take(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add a JSON object that was read as a chunk before, and return it as `add` does."""
+        """Do the same for a JSON object that has been checked to be a chunk."""
         choices: list[dict[str, Any]] = value.get("choices") or []
         self.only_deltas = True
         shown = [self._take_choice(choice) for choice in choices]
@@ -92,7 +95,7 @@ class ResponseAccumulator:
         self._latest = others if TOKENS.isdisjoint(others) else {}
         for key, value in others.items():
             if key in ("id", "created", "model"):
-                if others["choices"]:  # else it may be of something else
+                if others["choices"]:  # else the event may be of another kind
                     self._others[key] = self._others.get(key) or value
             elif key not in ("choices", "obfuscation"):
                 add(self._others, key, value, "chunk")
@@ -108,20 +111,20 @@ class ResponseAccumulator:
 
 
 class _Choice:
-    """One choice, as far as it has come."""
+    """The sum of one choice."""
 
     __slots__ = ("_deltas_came", "_message", "_others", "finish_reason", "has_begun", "only_deltas")
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.has_begun = False
-        self.only_deltas = True  # nothing came that may be a failure or an end
+        self.only_deltas = True  # it can hold neither an error nor an end so far
         self._others: dict[str, Any] = {}
         self._message: dict[str, Any] = {}
-        self._deltas_came = False  # with more than a role
+        self._deltas_came = False  # there was a delta with more than a role
 
     def add(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """Add a piece of the choice, and return it in the form that has a delta."""
+        """Add the choice of a chunk, and return it with a delta, if it had another form."""
         if "message" in choice or "text" in choice:
             choice = self._with_delta(choice)
         elif not self._deltas_came:
@@ -147,7 +150,7 @@ class _Choice:
     def _with_delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         delta, message = _as_object(choice.get("delta")), choice.get("message")
         if _has_more_than_role(delta):
-            self._deltas_came = True  # a message beside a delta is all that came so far
+            self._deltas_came = True  # `message` is cumulative; ignore it beside a delta
         elif is_dict(message):
             calls = indexed(message.get("tool_calls"))
             delta = lacking(self._message, {**message, "tool_calls": calls}, self._deltas_came)
@@ -157,7 +160,7 @@ class _Choice:
         return {**others, "delta": delta}
 
     def whole(self, index: int) -> dict[str, Any]:
-        """The choice as it stands in a response."""
+        """The choice so far, as a response has it."""
         message: dict[str, Any] = {"role": "assistant", **plain(self._message)}
         calls = indexed(message.get("tool_calls"))
         if calls and len(calls) == len(message["tool_calls"]):
@@ -170,7 +173,7 @@ class _Choice:
             call.pop("index", None)
         message["refusal"] = message.get("refusal") or None
         if calls or "function_call" in message or message["refusal"]:
-            message["content"] = message.get("content") or None  # as in a whole answer
+            message["content"] = message.get("content") or None  # as without a stream
         known = {"index": index, "message": message, "finish_reason": self.finish_reason}
         return {**plain(self._others), **known}
 

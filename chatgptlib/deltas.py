@@ -1,11 +1,11 @@
-"""JSON objects that come in pieces, added up by rule. No I/O.
+"""The rules by which the deltas of a stream add up to a message. No I/O.
 
     total: dict[str, Any] = {}
     for delta in deltas:
-        merge(total, delta, "message")      # never changes `delta`
+        merge(total, delta, "message")
     message = plain(total)
 
-The first rule that fits a value decides:
+A delta is never changed. What each value in it does, by the first rule that fits:
 
     value                                           what it does
     null, or empty                                  nothing
@@ -15,7 +15,7 @@ The first rule that fits a value decides:
     annotations, citations                          add the items that are new
     tool_calls, content, a list of objects that     each item is joined to the one that it
       have an index, type or id                       continues, or appended
-    text under a key of RUNNING_TEXT, in its place  is appended
+    text under a key of RUNNING_TEXT                is appended
     the name of a called function                   is appended, until arguments come
     the role of a message, the id of an item        is set once
     anything else                                   replaces what came before
@@ -34,7 +34,7 @@ from .dialects import index_of, whole_characters
 _MESSAGE_TEXT = {
     "content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking",
 }  # fmt: skip
-RUNNING_TEXT: dict[str, set[str]] = {  # by the key of the object that it stands in
+RUNNING_TEXT: dict[str, set[str]] = {  # the keys with text, by the object that has them
     "message": _MESSAGE_TEXT,
     "provider_specific_fields": _MESSAGE_TEXT,
     "reasoning": {"text", "content", "summary"},
@@ -43,28 +43,29 @@ RUNNING_TEXT: dict[str, set[str]] = {  # by the key of the object that it stands
     "function": {"arguments"},
     "function_call": {"arguments"},
     "custom": {"input"},
-    "item": _MESSAGE_TEXT | {"text", "summary", "arguments", "input", "transcript"},  # of any list
+    "item": _MESSAGE_TEXT
+    | {"text", "summary", "arguments", "input", "transcript"},  # an object in a list
 }
 CALLED = {"function", "custom", "function_call"}
 TOKENS = frozenset({"token_ids", "output_token_ids", "completion_token_ids", "output_ids"})
 _IDENTITY = frozenset({"index", "type", "id"})
 _SET_ONCE = {("message", "role"), ("item", "id")}
-_STAND_INS = {"{}", "{ }", "null"}  # which some servers send before the arguments
+_STAND_INS = {"{}", "{ }", "null"}  # sent by some servers before the arguments
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
-    """Add the keys of an object, which is itself under the key `place`, to the sum."""
+    """Add an object to the sum. `place` is its own key: "message", "function", "item" ..."""
     for key, value in added.items():
         so_far = total.get(key)
         if type(so_far) is StringIO and type(value) is str:
-            so_far.write(value)  # what most chunks bring
+            so_far.write(value)  # the fast path: text that continues
         elif value is not None or key not in total:
             add(total, key, value, place)
 
 
 def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
-    """Add the value that came under one key to the sum."""
+    """Add one value of an object to the sum."""
     if key == "content":
         value = _in_parts(total, value)
     so_far: Any = total.get(key)
@@ -79,9 +80,9 @@ def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
             total[key] = kind()
         total[key].extend(plain(value))
     elif key == "arguments" and type(so_far) is not StringIO and str(value).strip() in _STAND_INS:
-        total[key] = value  # and replaced by what follows
+        total[key] = value  # not a StringIO, so the arguments will replace it
     elif isinstance(value, str) and key in RUNNING_TEXT.get(place, ()):
-        if not isinstance(so_far, StringIO):  # a list of the pieces takes ten times the memory
+        if not isinstance(so_far, StringIO):  # takes a tenth of the memory of a list of pieces
             so_far = total[key] = StringIO()
         so_far.write(value)
     elif (place, key) not in _SET_ONCE or not so_far:
@@ -89,7 +90,7 @@ def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
 
 
 def _in_parts(total: dict[str, Any], content: Any) -> Any:
-    """Content as a list of parts if a part came now or before, and else as it is."""
+    """The content as a list of parts, if it has parts now or had some before."""
     so_far = total.get("content")
     if isinstance(so_far, StringIO) and (is_dict(content) or is_list(content)) and content:
         total["content"] = _Parts()
@@ -99,13 +100,13 @@ def _in_parts(total: dict[str, Any], content: Any) -> Any:
 
 
 def _is_of_other_type(value: Any, so_far: Any) -> bool:
-    """Whether text, a list or an object has come, and the value is none."""
+    """Whether `so_far` is text, a list or an object, and `value` is not."""
     types: tuple[tuple[type, Any], ...] = ((StringIO, str), (list, (list, tuple)), (dict, dict))
     return any(isinstance(so_far, came) and not isinstance(value, kind) for came, kind in types)
 
 
 def plain(value: Any) -> Any:
-    """A sum as JSON that shares nothing with it."""
+    """A copy of a sum as plain JSON."""
     if isinstance(value, StringIO):
         return whole_characters(value.getvalue())
     if is_dict(value):
@@ -114,13 +115,13 @@ def plain(value: Any) -> Any:
 
 
 def lacking(so_far: Any, whole: Any, pieces_came: bool) -> Any:
-    """What a value that may be the whole of a sum has, and the sum lacks.
+    """What to add to `so_far`, for a server that sends a complete message after its deltas.
 
-    Text that does not begin with the text so far is one more piece, unless `pieces_came` in
-    another way: then it is the same text in other words, and passed over.
+    Text that does not begin with the text so far is ignored if deltas came (`pieces_came`):
+    servers trim or moderate the final text. Otherwise it is a delta under the wrong key.
     """
     if isinstance(so_far, StringIO) and isinstance(whole, str):
-        size = so_far.tell()  # compared first, since it costs nothing
+        size = so_far.tell()  # compared first, which avoids the copy
         if len(whole) >= size and whole.startswith(so_far.getvalue()):
             return whole[size:]
         return "" if pieces_came else whole
@@ -141,7 +142,7 @@ def indexed(calls: Any) -> list[dict[str, Any]]:
     return [{"index": index, **call} for index, call in enumerate(found)]
 
 
-# Lists, by how their pieces add up
+# Lists: `extend` adds the items of the next delta
 
 
 class _Sources(list[Any]):
@@ -160,11 +161,13 @@ class _Sources(list[Any]):
 
 
 class _Items(list[Any]):
-    """A list of objects, each of which may come in pieces."""
+    """A list of objects. A piece of an object is merged into it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._latest: dict[Any, dict[str, Any]] = {}  # by id, by all of _IDENTITY, by index
+        self._latest: dict[
+            Any, dict[str, Any]
+        ] = {}  # the item last seen under each key of _keys_of()
 
     def extend(self, added: Iterable[Any]) -> None:
         last = self[-1] if self else None
@@ -173,7 +176,7 @@ class _Items(list[Any]):
                 self._join(item, last)
             else:
                 self.append(item)
-            last = None  # two items that come together are two
+            last = None  # items of one delta are separate, unless an id or index says otherwise
 
     def _join(self, piece: dict[str, Any], last: Any) -> None:
         known = [*map(self._latest.get, _keys_of(piece))]
@@ -187,8 +190,11 @@ class _Items(list[Any]):
         self._latest.update(dict.fromkeys(_keys_of(item), item))
 
     def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
-        """Whether a piece agrees with an item in index, type and id, and adds text to it, unless
-        that is signed and thereby complete; or has its id; or contradicts it in nothing."""
+        """Whether a piece belongs to an item.
+
+        Their index, type and id must agree. Text is then appended, unless the item is signed,
+        which makes it complete. A piece without text needs the id, or no value that differs.
+        """
         if not _agree(piece, item, _IDENTITY):
             return False
         if _has_text(piece):
@@ -206,10 +212,10 @@ class _Parts(_Items):
 
 
 class _Calls(_Items):
-    """Tool calls, whose pieces servers number and name in many ways."""
+    """Tool calls. Servers differ in how they repeat ids, indexes, names and arguments."""
 
     def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
-        """Whether a piece that has the id or the index of a call, or follows it, belongs to it."""
+        """Whether a piece belongs to a call that has its id or index, or came before it."""
         new, old = _called(piece), _called(item)
         id_, index, name = piece.get("id"), index_of(piece.get("index")), new.get("name")
         its_id, its_index, its_name = item.get("id"), index_of(item.get("index")), old.get("name")
@@ -236,7 +242,7 @@ _KINDS_OF_LIST: dict[str, type[list[Any]]] = {
 
 
 def _kind_of_list(key: str, value: Iterable[Any], place: str) -> type[list[Any]] | None:
-    """How the pieces of a list add up; None if each replaces the one before."""
+    """The class by which a list adds up; None if the next list replaces it."""
     if place == "logprobs":
         return list
     has_identity = any(is_dict(item) and not _IDENTITY.isdisjoint(item) for item in value)
@@ -244,14 +250,14 @@ def _kind_of_list(key: str, value: Iterable[Any], place: str) -> type[list[Any]]
 
 
 def _keys_of(item: dict[str, Any]) -> list[Any]:
-    """What the pieces of an item may have in common with it, the surest first."""
+    """The keys under which to look up the item that a piece belongs to, the surest first."""
     id_, index = item.get("id"), index_of(item.get("index"))
     keys: list[Any] = [("id", str(id_))] if id_ else []
     return keys if index is None else [*keys, (index, str(item.get("type")), str(id_)), index]
 
 
 def _agree(one: dict[str, Any], other: dict[str, Any], keys: Iterable[str]) -> bool:
-    """Whether they have the same under each of these keys that both of them have."""
+    """Whether two objects have equal values under these keys, as far as both have any."""
     none = (None, "")
     both = (key for key in keys if one.get(key) not in none and other.get(key) not in none)
     return all(one[key] == other[key] for key in both)
@@ -271,7 +277,7 @@ def _called(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_restart(text: Any, so_far: Any) -> bool:
-    """Whether arguments begin anew: no JSON object goes on with another behind its end."""
+    """Whether `text` begins another JSON object after the end of the one so far."""
     if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
         return False
     so_far.seek(so_far.tell() - 1)
@@ -279,16 +285,15 @@ def _is_restart(text: Any, so_far: Any) -> bool:
 
 
 def _is_again(text: Any, so_far: Any) -> bool:
-    """Whether arguments are the same again."""
+    """Whether `text` repeats the arguments so far."""
     if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
         return False
-    is_as_long = so_far.tell() == len(text)  # compared first, since it costs nothing
+    is_as_long = so_far.tell() == len(text)  # compared first, which avoids the copy
     return is_as_long and str(text).endswith("}") and text == so_far.getvalue()
 
 
 def _news_of_call(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, Any]:
-    """What a piece adds to a called function: some servers repeat the name, or the arguments,
-    or send these as an object."""
+    """A piece of a called function without what the server repeats: the name or the arguments."""
     news = dict(called)
     name, begin = news.get("name"), so_far.get("name")
     if name and begin and not str(name).startswith(str(begin)):
@@ -296,7 +301,7 @@ def _news_of_call(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, A
     arguments = news.get("arguments")
     if is_dict(arguments):
         news["arguments"] = json.dumps(arguments)
-        so_far["arguments"] = None  # an object is never a part of one
+        so_far["arguments"] = None  # an object is complete
     elif _is_again(arguments, so_far.get("arguments")):
         del news["arguments"]
     return news

@@ -1,6 +1,7 @@
-"""One thing under the many names and in the many forms that servers have for it. On plain JSON.
+"""Where servers differ in the JSON of chat: readers that accept each of the known forms.
 
-The text and the reasoning of a message, its place in a choice, the usage, an index.
+They find the text and the reasoning of a message, the message of a choice, the usage, and an
+index, and join characters that were cut in half.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from typing import Any
 
 from .codec import is_list, is_mapping, object_members
 
-_THOUGHTS = ("thinking", "reasoning")  # types of parts; most servers use a key of the message
+_THOUGHTS = ("thinking", "reasoning")  # types of content parts that hold reasoning
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
 
 def text_of(content: Any, *, thoughts: bool = False) -> str:
-    """The text in a message's or a delta's content, or that of the reasoning in its parts."""
+    """The text in the content of a message or a delta; with `thoughts`, that of its reasoning."""
     if isinstance(content, str):
         return "" if thoughts else content
     found: list[str] = []
@@ -27,13 +28,13 @@ def text_of(content: Any, *, thoughts: bool = False) -> str:
 
 
 def reasoning_of(extra: Mapping[str, Any], content: Any) -> str:
-    """The reasoning in a message or a delta, from the first place that holds some."""
+    """The reasoning in a message or a delta, from the first key that has some, or its content."""
     named = (_text_in(extra.get(key)) for key in _REASONING)
     return next(filter(None, named), "") or text_of(content, thoughts=True)
 
 
 def _text_in(value: Any, depth: int = 0) -> str:
-    """The text of a part, or of a list of parts. They may hold parts again, of some depth."""
+    """The text of a part or of a list of parts, which may be nested."""
     if isinstance(value, str):
         return value
     if value is None or depth > 8:
@@ -69,18 +70,18 @@ def with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def whole_characters(text: str) -> str:
-    """Join the halves of characters, which some servers send as two escapes in two chunks."""
+    """Join surrogate pairs, which some servers cut in two, with an escape in each of two chunks."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def with_whole_characters(texts: Iterable[str]) -> Iterator[str]:
-    """Pieces of text, each as soon as it is there, in none of which a character is cut in half."""
+    """Pieces of text, each at once, but for a surrogate half, which waits for the other one."""
     half = ""
     for text in texts:
         text = half + text
-        half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""  # the rest is to come
+        half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""  # the other half follows
         if text := text.removesuffix(half):
             yield whole_characters(text)
     if half:

@@ -5,10 +5,9 @@
         for name, payload in decoder.feed(data): ...
     for name, payload in decoder.close(): ...
 
-An event is its name (from `event:`, else "") and its data. `id`, `retry` and comments
-are passed over. Lines that are no server-sent events are kept in `non_sse_text`: where a page,
-or a whole answer, stands in place of a stream, they are what the server said. Once an
-event has come, no more are kept beyond 65,536 characters.
+An event is a name (from `event:`, else "") and data. `id`, `retry` and comments are ignored.
+Other lines are kept in `non_sse_text`: a server may send a page, or a complete answer, instead
+of a stream. After the first event they are kept up to 65,536 characters.
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
@@ -21,25 +20,25 @@ _NON_SSE_LIMIT = 65536  # characters
 
 
 class EventDecoder:
-    """Turns any split of the same bytes into the same events, in time linear in the bytes.
+    """Reads server-sent events from bytes. However the bytes are split, the events are the same.
 
-    Lines are cut from bytes, at LF, CR and CRLF alone: a character may be split between
-    two reads, and JSON may hold line separators that `str.splitlines` would cut at.
+    Lines end at LF, CR and CRLF only, and are cut before they are decoded: a read may end inside
+    a character, and JSON may hold line separators at which `str.splitlines` would cut.
     """
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []  # the start of a line whose end has not come
-        self._after_cr = False  # a "\n" that comes next belongs to a line end already seen
-        self._at_line = False  # a line begins with the next byte, and none of the above holds
+        self._pieces: list[bytes] = []  # the beginning of a line, in the pieces that it came in
+        self._after_cr = False  # the last byte was a CR, so an LF that follows is part of it
+        self._at_line = False  # nothing is pending, so the fast path is safe
         self._name = ""
         self._data: list[str] = []
         self._non_sse = StringIO()
-        self.any_came: bool = False  # an event has come
+        self.any_came: bool = False  # whether there has been an event
         self.closed: bool = False
 
     @property
     def non_sse_text(self) -> str:
-        """The lines that were no server-sent events, as text."""
+        """The lines that do not belong to a server-sent event."""
         return self._non_sse.getvalue().removesuffix("\n")
 
     def feed(self, data: bytes) -> list[tuple[str, str]]:
@@ -48,17 +47,17 @@ class EventDecoder:
             data = self._whole_lines(data)
         events: list[tuple[str, str]] = []
         values = self._data
-        # These are whole lines, so no character is cut, and a bad one stays in its line.
+        # The lines are complete, so no character is cut; invalid bytes affect only their line.
         lines = data.decode("utf-8", "replace").split("\n")
-        lines.pop()  # what follows the last line end: nothing
+        lines.pop()  # the empty text after the last LF
         for line in lines:
             if line[:6] == "data: ":
                 values.append(line[6:])
             elif line:
                 self._take(line)
-            else:  # the event is over
+            else:  # an empty line ends the event
                 value = "\n".join(values)
-                if value or self._name == "error":  # which some servers send without data
+                if value or self._name == "error":  # some servers send an error without data
                     events.append((self._name, value))
                 values.clear()
                 self._name = ""
@@ -67,12 +66,12 @@ class EventDecoder:
         return events
 
     def close(self) -> list[tuple[str, str]]:
-        """The body is over; return the event it ended in without a blank line, if any."""
+        """Take the end of the body; return the event that lacks its empty line, if any."""
         self.closed = True
         return self.feed(b"\n\n")
 
     def _whole_lines(self, data: bytes) -> bytes:
-        """The lines that these bytes complete, each ended by LF; what is left is kept."""
+        """The lines that these bytes complete, each ended by LF. The rest is kept for later."""
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -97,7 +96,7 @@ class EventDecoder:
             self._data.append(value)
         elif field == "event":
             self._name = value
-        elif field == "error":  # how llama.cpp told errors until 2025
+        elif field == "error":  # sent by llama.cpp until 2025
             self._name = "error"
             self._data.append(value)
         elif field not in ("", "id", "retry") and (

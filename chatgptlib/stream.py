@@ -3,9 +3,8 @@
     for chunk in stream: ...            # or stream.text_deltas()
     response = stream.response()        # what the call would have given without a stream
 
-A stream ended well if `[DONE]` came, or if every choice seen has its finish reason, and
-nothing in between told of a failure. Any other end is a `StreamInterruptedError`, with the
-response so far.
+A stream is complete if `[DONE]` came or every choice has its finish reason, and no event
+was an error. Any other end raises `StreamInterruptedError`, with the response so far.
 """
 
 from __future__ import annotations
@@ -50,11 +49,10 @@ C = TypeVar("C")
 
 
 class ResponseStream(Generic[C]):
-    """What arrives in a response, as it arrives: an iterator, and a context manager.
+    """The items of a streamed response as they arrive: an iterator, and a context manager.
 
-    `items` returns True when it has come to the end of the stream. Left before that, the
-    stream closes its connection: at the end of a `with` block, by `close()`, or when it is
-    forgotten.
+    `items` returns True at the end of the stream. Before that, the connection is closed at the
+    end of a `with` block, by `close()`, or when the stream is garbage collected.
     """
 
     def __init__(self, exchange: Exchange, items: Generator[C, None, bool]) -> None:
@@ -93,10 +91,10 @@ class ResponseStream(Generic[C]):
         raise self._cut()
 
     def close(self) -> None:
-        """Leave the stream and free its connection.
+        """Stop reading and close the connection, unless the stream has ended.
 
-        Returns at once, and may be called from any thread: one that waits for the next
-        item is woken, with StreamInterruptedError.
+        May be called from any thread, and returns at once. A thread that waits for the next
+        item gets a StreamInterruptedError.
         """
         self._closed = True
         self._exchange.close()
@@ -112,19 +110,20 @@ class ResponseStream(Generic[C]):
 
 
 def interrupted(how: str, exchange: Exchange) -> StreamInterruptedError:
+    """The error for a stream that `how` says the end of, as in "ended early"."""
     return with_reply(StreamInterruptedError(f"the stream {how} [{exchange.where}]"), exchange)
 
 
 class ChatCompletionStream(ResponseStream[C]):
-    """The chunks of an answer, as they arrive: an iterator, and a context manager.
+    """The chunks of an answer as they arrive: an iterator, and a context manager.
 
-    The server has accepted the request when this exists. Left before its end, it closes
-    its connection: at the end of a `with` block, by `close()`, or when it is forgotten.
+    The server has already accepted the request. Before the end of the stream, the connection
+    is closed at the end of a `with` block, by `close()`, or on garbage collection.
 
     Iterating raises StreamInterruptedError when the stream ends early, APIError when the
-    server tells of an error in it, RequestTimeoutError when it falls silent or the
-    deadline runs out, DeserializeError for what is no chunk. Each has the response so
-    far as `partial`.
+    server sends an error in it, RequestTimeoutError when the server sends nothing in time or
+    the deadline passes, DeserializeError for an event that cannot be read. Each has the
+    response so far as `partial`.
     https://platform.openai.com/docs/api-reference/chat-streaming
     """
 
@@ -134,15 +133,15 @@ class ChatCompletionStream(ResponseStream[C]):
         super().__init__(exchange, _chunks(exchange, pieces, self._total, decoder(into), choices))
 
     def text_deltas(self) -> Iterator[str]:
-        """The text of the first choice alone, piece by piece, no character ever split."""
+        """The text of the choice with index 0, piece by piece. No character is cut in two."""
         return with_whole_characters(map(_text_of_chunk, self))
 
     def response(self) -> CreateChatCompletionResponse:
-        """Read what is left and return the whole answer, as a call without a stream would.
+        """Read to the end, and return the answer as a call without a stream would.
 
-        Raises what iterating raises; an answer that is not whole is never returned.
+        Raises what iterating raises: an incomplete answer is only in the error's `partial`.
         """
-        deque(self, maxlen=0)  # not a loop, whose variable would show the last chunk
+        deque(self, maxlen=0)  # a loop variable would be in the frame, for tracebacks to print
         response = self._total.response()
         response.request_id, response.headers = self.request_id, self.headers
         return response
@@ -163,15 +162,15 @@ def _text_of_chunk(chunk: Any) -> str:
 
 
 def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompletionResponse:
-    """The response in the body of an answer that came as a stream, unasked."""
+    """The response, where a server streams it though no stream was asked for."""
     total = ResponseAccumulator()
     for _ in _chunks(exchange, pieces, total, decoder(dict)):
         pass
     return total.response()
 
 
-_LONGEST_REMARK = 10_000  # characters: enough to say what went wrong
-_AFTER_FINISH_SECONDS = 4.9  # for `[DONE]` and the usage: five in all
+_LONGEST_REMARK = 10_000  # characters, of text that may become part of an error message
+_AFTER_FINISH_SECONDS = 4.9  # to wait for `[DONE]` and the usage; the promise is 5
 
 
 def _chunks(
@@ -181,10 +180,10 @@ def _chunks(
     read: Callable[[Any], C],
     asked: int = 1,
 ) -> Generator[C, None, bool]:
-    """The chunks of a stream, added up in `total` on their way, and True at its end.
+    """Read the chunks of a stream and add them to `total`; return True at the end.
 
-    A function of its own, not a method: a generator that held the stream would keep it,
-    and its connection, alive after the user has forgotten it.
+    Not a method: a generator that refers to the stream would keep it, and its connection,
+    from being garbage collected.
     """
     read_chunk = decoder(CreateChatCompletionChunk)
     body = _Body(exchange)
@@ -200,14 +199,14 @@ def _chunks(
                 chunk = read(shown)
             yield chunk
             if not total.only_deltas and value.get("choices"):
-                # More of the answer may follow even on a finish reason: the time starts anew.
+                # Some servers continue after a finish reason, so each chunk restarts the time.
                 exchange.end_within(_AFTER_FINISH_SECONDS if total.is_complete(asked) else None)
         body.check_end(total)
         exchange.finish()
         return True
     except OpenAIError as error:
         if isinstance(error, HTTPError) and exchange.state != "left" and total.is_complete(asked):
-            return True  # it does not matter how the body ended
+            return True  # the answer is complete, however the body ended
         if isinstance(error, DeserializeError) and error.body is None:
             error.body = exchange.redacted(json.dumps(value))
         error.partial = _partial(total, exchange)
@@ -218,30 +217,30 @@ def _chunks(
 
 
 def _partial(total: ResponseAccumulator, exchange: Exchange) -> CreateChatCompletionResponse:
-    """What came so far, for an error to carry: without the key, if the server repeats it."""
+    """The response so far, for an error; the API key is struck out where a server repeats it."""
     return CreateChatCompletionResponse.from_dict(exchange.redacted(total.response().to_dict()))
 
 
 class _Body:
-    """The events in the body of a stream: its chunks, and what else the server said."""
+    """Sorts the events of a stream: yields chunks, raises errors, and judges the end."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._events = EventDecoder()
         self._name = ""  # of the last event that brought a chunk
-        self._remark = ""  # the last
+        self._remark = ""  # the last text, or other object, that may explain an early end
         self._done = False  # `[DONE]` came
 
     def chunks(self, pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-        """The JSON objects of the chunks."""
+        """The JSON objects of the chunks, up to `[DONE]` or the end of the body."""
         events = self._events
         scan = json.JSONDecoder().raw_decode
-        # None stands for the end of the body, which may complete an event too.
+        # None stands for the end of the body, which may complete one more event.
         for piece in chain(pieces, (None,)):
             for name, data in events.close() if piece is None else events.feed(piece):
                 try:
-                    value, end = scan(data)  # without the search for white space around it
-                    if end > 200:  # less is not deep enough to matter
+                    value, end = scan(data)  # faster than json.loads
+                    if end > 200:  # shorter JSON cannot be nested too deeply
                         check_depth(data, value)
                 except (ValueError, RecursionError):
                     value, end = None, -1
@@ -255,12 +254,12 @@ class _Body:
             found = self._chunks_in("", text)
             if not found and parsed(text)[1]:
                 raise not_json(self._exchange, text.encode("utf-8", "replace"))
-            # One object is the whole answer, though a stream was asked for; but not a delta.
+            # One JSON object, unless it has a delta, is an answer without a stream.
             self._done = len(found) == 1 and '"delta"' not in text
             yield from found
 
     def _chunks_in(self, name: str, data: str) -> list[dict[str, Any]]:
-        """The chunks in an event: mostly one, or none. Raises the failure that it tells of."""
+        """The chunks in an event: usually one or none. Raises APIError if it is an error."""
         text = data.strip()
         value: Any
         value, broken = parsed(text)
@@ -282,24 +281,24 @@ class _Body:
         return [value]
 
     def _kind_of(self, name: str, text: str, value: Any) -> str:
-        """What an event of the stream is. `value` is its JSON, or None."""
+        """The kind of an event. `value` is the JSON in `text`; None if that is not JSON."""
         is_object = is_dict(value)
         like_json = value is None and re.search(r"[{}]|^\[", text)
-        kinds: tuple[tuple[str, Any], ...] = (  # the first that fits
+        kinds: tuple[tuple[str, Any], ...] = (  # the first that fits decides
             ("chunk", _is_chunk(value)),
             ("failure", name.lower() in ("error", "exception")),
             ("done", text == "[DONE]"),
             ("other", not text or name not in ("", "message", self._name)),
             ("failure", find_error(value)),
             ("chunk", is_object and "usage" in value),
-            ("other", like_json and self._events.closed),  # cut by the end of the body
+            ("other", like_json and self._events.closed),  # the end of the body cut it
             ("broken", like_json or is_list(value)),
             ("remark", re.search(r"\w" if is_object else r"^[^:].*\s", text)),
-        )  # else a heartbeat, which has one word at most
+        )  # a single word may be a heartbeat
         return next((kind for kind, fits in kinds if fits), "other")
 
     def check_end(self, total: ResponseAccumulator) -> None:
-        """Raise unless the stream, whose body is over, or which said that it is, ended well."""
+        """Raise the error of a stream that has ended and is not complete."""
         outside = self._events.non_sse_text if self._events.any_came else ""
         for text in (outside, *outside.split("\n")):
             if failure := find_error(parsed(text)[0]):
@@ -318,9 +317,9 @@ class _Body:
         else:
             reason = "it holds no answer"
             came = {key: item for key, item in total.response().to_dict().items() if item}
-            del came["object"]  # which is ours
+            del came["object"]  # set by the accumulator
             said = json.dumps(came) if came else ""
-        # Redacted first: the beginning of a key that an excerpt cuts off would not be found.
+        # Strike out the key before the excerpt may cut it in two.
         quoted = f"; the server sent: {excerpt(self._exchange.redacted(said))}" if said else ""
         raise interrupted(f"ended early: {reason}{quoted}", self._exchange)
 
