@@ -22,8 +22,6 @@ if lib.name != "chatgptlib":
 EXAMPLES = Path(__file__).parent / "examples"
 PACKAGE = Path(lib.modules[0].__file__).parent.parent
 
-WITH_CTRL_C = pytest.mark.skipif(os.name == "nt", reason="a process gets no SIGINT on Windows")
-
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(monkeypatch, tmp_path):
@@ -215,7 +213,7 @@ def test_a_line_that_a_crash_cut_short_costs_that_row_alone(serve):
     assert [row["sentiment"] for row in labels()] == ["good"] * 3
 
 
-@WITH_CTRL_C
+@pytest.mark.skipif(os.name == "nt", reason="a process gets no SIGINT on Windows")
 def test_ctrl_c_keeps_the_answers_that_are_on_their_way(serve):
     texts = [*map(str, range(40))]
     reviews(*texts)
@@ -284,20 +282,6 @@ def test_the_model_calls_the_tools_of_the_bot(serve):
     assert [tool["function"]["name"] for tool in offered] == ["time_now", "roll_dice"]
     answer = server.requests[1].body["messages"][-1]
     assert (answer["role"], answer["content"]) == ("tool", "[1,1,1]")
-
-
-@WITH_CTRL_C
-def test_ctrl_c_stops_an_answer_and_the_chat_goes_on_without_that_turn(serve):
-    server = serve([lib.Stall(60, after=3, answer="Once upon a time there was"), "Hello."])
-    words = command("chat_bot.py", "Ann")
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdin.write(b"One\n")
-        process.stdin.flush()
-        assert process.stdout.read(6) == b"> Once"
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(b"Two\n", timeout=60)
-    assert rest.endswith(b"[stopped]\n> Hello.\n> ")
-    assert len(server.requests[1].body["messages"]) == 2  # the prompt, and the second
 
 
 def test_an_error_is_a_line_and_the_chat_goes_on_without_that_turn(serve):

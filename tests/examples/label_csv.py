@@ -83,9 +83,9 @@ def ask_all(client: OpenAIClient, answers: Answers, texts: list[str]) -> None:
             for job in as_completed([pool.submit(ask, client, answers, text) for text in texts]):
                 job.result()
         except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
             print("stopping:", str(error) or "Ctrl-C", file=sys.stderr, flush=True)
-            pool.shutdown(cancel_futures=True)  # waits for the answers that are on their way
-            raise
+            raise  # when the answers that are on their way are there
 
 
 def main(source: str, target: str) -> int:
