@@ -329,7 +329,8 @@ class Connection:
             data += more
             received += len(more)
             if not more:
-                raise RemoteDisconnected("the server closed the connection")
+                where = "in the head of its answer" if data else "without an answer"
+                raise RemoteDisconnected(f"the server closed the connection {where}")
             if not b"HTTP/".startswith(data[:5]):
                 raise BadStatusLine(repr(data))
             if received > _HEAD_LIMIT:  # with the interim responses
