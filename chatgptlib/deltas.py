@@ -129,10 +129,9 @@ def lacking(so_far: Any, whole: Any, pieces_came: bool) -> Any:
         news = {key: lacking(so_far.get(key), whole[key], pieces_came) for key in whole}
         return {key: new for key, new in news.items() if new}
     if isinstance(so_far, _Calls):
-        begun = {index_of(call.get("index")): call for call in filter(is_dict, so_far)}
-        calls = [(call["index"], call) for call in indexed(whole)]
-        found = [(index, lacking(begun.get(index, {}), call, pieces_came)) for index, call in calls]
-        return [{**new, "index": index} for index, new in found if new]
+        calls = [(call, so_far.latest.get(index_of(call["index"]), {})) for call in indexed(whole)]
+        pieces = [(call["index"], lacking(begun, call, pieces_came)) for call, begun in calls]
+        return [{**new, "index": index} for index, new in pieces if new]
     return None if so_far else whole
 
 
@@ -165,9 +164,7 @@ class _Items(list[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._latest: dict[
-            Any, dict[str, Any]
-        ] = {}  # the item last seen under each key of _keys_of()
+        self.latest: dict[Any, dict[str, Any]] = {}  # items by each of their _keys_of()
 
     def extend(self, added: Iterable[Any]) -> None:
         last = self[-1] if self else None
@@ -179,7 +176,7 @@ class _Items(list[Any]):
             last = None  # items of one delta are separate, unless an id or index says otherwise
 
     def _join(self, piece: dict[str, Any], last: Any) -> None:
-        known = [*map(self._latest.get, _keys_of(piece))]
+        known = [*map(self.latest.get, _keys_of(piece))]
         if index_of(piece.get("index")) is None:
             known.append(last)
         item = next((x for x in known if is_dict(x) and self.continues(piece, x)), None)
@@ -187,7 +184,7 @@ class _Items(list[Any]):
             item = {}
             self.append(item)
         merge(item, _news_of_call(piece, item) if "arguments" in piece else piece, "item")
-        self._latest.update(dict.fromkeys(_keys_of(item), item))
+        self.latest.update(dict.fromkeys(_keys_of(item), item))
 
     def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
         """Whether a piece belongs to an item.
@@ -258,9 +255,8 @@ def _keys_of(item: dict[str, Any]) -> list[Any]:
 
 def _agree(one: dict[str, Any], other: dict[str, Any], keys: Iterable[str]) -> bool:
     """Whether two objects have equal values under these keys, as far as both have any."""
-    none = (None, "")
-    both = (key for key in keys if one.get(key) not in none and other.get(key) not in none)
-    return all(one[key] == other[key] for key in both)
+    pairs = ((one.get(key), other.get(key)) for key in keys)
+    return all(a == b or a in (None, "") or b in (None, "") for a, b in pairs)
 
 
 def _has_text(item: dict[str, Any]) -> bool:
