@@ -105,6 +105,7 @@ def test_each_row_gets_the_fields_of_its_label(serve):
     assert labels() == [row, {**row, "id": "2", "review": 'Icy, and\n"hard"'}, {**row, "id": "3"}]
 
 
+@pytest.mark.gate
 def test_the_end_tells_the_tokens_and_the_cost_of_all_runs(serve):
     reviews("One.", "Two.")
     serve(repeat(labelled))
@@ -113,6 +114,7 @@ def test_the_end_tells_the_tokens_and_the_cost_of_all_runs(serve):
         assert label().stdout.splitlines() == ["2 of 2 rows have a label.", cost]
 
 
+@pytest.mark.gate
 def test_a_row_that_goes_wrong_is_told_and_the_others_go_on(serve):
     def answer(body):
         return {
@@ -147,6 +149,7 @@ def test_a_row_that_goes_wrong_is_told_and_the_others_go_on(serve):
         pytest.param("", id="empty"),
     ],
 )
+@pytest.mark.gate
 def test_a_csv_that_can_not_be_used_is_told_in_a_line_before_anything_is_asked(serve, text):
     Path("reviews.csv").write_text(text)
     server = serve([])
@@ -157,6 +160,7 @@ def test_a_csv_that_can_not_be_used_is_told_in_a_line_before_anything_is_asked(s
     assert server.requests == []
 
 
+@pytest.mark.gate
 def test_a_csv_that_is_not_there_is_told_in_a_line(serve):
     serve([])
     assert label().stderr == "error: [Errno 2] No such file or directory: 'reviews.csv'\n"
@@ -200,6 +204,7 @@ def test_what_was_kept_before_a_kill_is_not_asked_again(serve):
     assert len(asked_again) <= 3  # the last line may have been on its way to the file
 
 
+@pytest.mark.gate
 def test_a_line_that_a_crash_cut_short_costs_that_row_alone(serve):
     reviews("One.", "Two.", "Three.")
     server = serve(repeat(labelled))
@@ -214,6 +219,7 @@ def test_a_line_that_a_crash_cut_short_costs_that_row_alone(serve):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process gets no SIGINT on Windows")
+@pytest.mark.gate
 def test_ctrl_c_keeps_the_answers_that_are_on_their_way(serve):
     texts = [*map(str, range(40))]
     reviews(*texts)
@@ -267,6 +273,7 @@ def test_the_bot_remembers_what_was_said_before_it_was_started_again(serve):
     assert len(server.requests[2].body["messages"]) == 2  # of Ann nothing
 
 
+@pytest.mark.gate
 def test_the_bot_streams_its_answers(serve):
     server = serve(["Hello."])
     chat("Hi")
@@ -284,6 +291,7 @@ def test_the_model_calls_the_tools_of_the_bot(serve):
     assert (answer["role"], answer["content"]) == ("tool", "[1,1,1]")
 
 
+@pytest.mark.gate
 def test_an_error_is_a_line_and_the_chat_goes_on_without_that_turn(serve):
     cut = lib.Cut(after=3, answer="Once upon a time there was")
     server = serve([400, cut, "Hello."])
@@ -299,6 +307,7 @@ def test_an_error_is_a_line_and_the_chat_goes_on_without_that_turn(serve):
 @pytest.mark.parametrize(
     "program", [["chat_bot.py"], ["label_csv.py", "reviews.csv", "labels.csv"]]
 )
+@pytest.mark.gate
 def test_without_a_key_the_program_says_so_in_a_line(program, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     reviews("Creamy")
