@@ -129,12 +129,22 @@ def outcome(function, *args, seconds=30.0):
     return found[0]
 
 
-def run_script(script, *args, seconds=120):
-    """Run a script in a fresh Python that prints the stacks and exits should it hang."""
-    watchdog = f"import faulthandler; faulthandler.dump_traceback_later({seconds}, exit=True)\n"
+WATCHDOG = """
+import faulthandler
+
+def go_on():
+    faulthandler.dump_traceback_later(60, exit=True)
+
+go_on()
+"""
+
+
+def run_script(script, *args):
+    """Run a script in a fresh Python, which prints its stacks and exits when it hangs: when
+    it does not call `go_on` for a minute."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", watchdog + script.replace("LIBRARY", lib.name), *args],
-        capture_output=True, text=True, timeout=seconds + 30,
+        [sys.executable, "-W", "error", "-c", WATCHDOG + script.replace("LIBRARY", lib.name), *args],
+        capture_output=True, text=True,
     )  # fmt: skip
 
 
@@ -388,6 +398,7 @@ client = lib.OpenAIClient(base_url=sys.argv[1], max_retries=0, timeout=20)
 instants = random.Random(4)
 rung = 0
 for _ in range(700):
+    go_on()
     stream = None
     try:
         stream = lib.create_chat_completion_stream(client, question)
@@ -410,7 +421,7 @@ assert rung > 50, rung
 @needs_signals
 def test_a_stream_interrupted_at_any_instant_is_whole_or_an_error():
     with lib.OfflineServer(itertools.repeat(echo)) as server:
-        done = run_script(INTERRUPTED_STREAMS, server.url, seconds=60)
+        done = run_script(INTERRUPTED_STREAMS, server.url)
     assert done.returncode == 0, done.stderr
 
 
@@ -657,11 +668,13 @@ streams, count, longest = sys.argv[2] == "streams", int(sys.argv[3]), float(sys.
 instants = random.Random(6)
 times = []
 for n in range(50):
+    go_on()
     begun = time.perf_counter()
     assert ask(f"q{n}", streams) == f"q{n}"
     times.append(time.perf_counter() - begun)
 longest = longest or 1.5 * sorted(times)[25]  # to the end of the call, and a little longer
 for n in range(count):
+    go_on()
     before = sent
     try:
         signal.setitimer(signal.ITIMER_REAL, instants.uniform(1e-6, longest))
@@ -683,7 +696,7 @@ print(sent - caught)
 @needs_signals
 def test_ctrl_c_at_any_instant_locks_no_later_call():
     with lib.OfflineServer(itertools.repeat(echo)) as server:
-        done = run_script(INTERRUPTED_CALLS, server.url, "calls", "2000", "300e-6", seconds=60)
+        done = run_script(INTERRUPTED_CALLS, server.url, "calls", "2000", "300e-6")
     assert done.returncode == 0, done.stderr
 
 
@@ -693,7 +706,7 @@ def test_ctrl_c_at_any_instant_locks_no_later_call():
 @pytest.mark.parametrize("kind", ["calls", "streams"])
 def test_no_ctrl_c_is_swallowed_during_calls_that_go_well(kind):
     with lib.OfflineServer(itertools.repeat(echo)) as server:
-        done = run_script(INTERRUPTED_CALLS, server.url, kind, "1000", "0", seconds=60)
+        done = run_script(INTERRUPTED_CALLS, server.url, kind, "1000", "0")
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
@@ -963,7 +976,7 @@ elif sys.argv[2] == "del":
 def test_a_stream_may_be_finished_or_left_while_python_exits(opened, reply, where):
     wire = Wire(reply)
     opened.append(wire)
-    done = run_script(FINISHING_AT_EXIT, wire.url, where, seconds=30)
+    done = run_script(FINISHING_AT_EXIT, wire.url, where)
     printed = "" if where == "nowhere" else "ab\n"
     assert (done.returncode, done.stderr, done.stdout) == (0, "", printed)
 

@@ -31,7 +31,7 @@ patch, spawn, wait = eventlet.monkey_patch, eventlet.spawn, lambda all: [one.wai
 # taken back.
 SCRIPT = """
 import faulthandler, json, sys
-faulthandler.dump_traceback_later(150, exit=True)
+faulthandler.dump_traceback_later(600, exit=True)
 {green}
 when, certificate, at_once, *urls = sys.argv[1:]
 if when == "early":
@@ -84,7 +84,7 @@ def close(client):
     answer.close()
     wait([reader])
     assert [type(error) for error in raised] == [lib.StreamInterruptedError], raised
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     check("q2", stream(client, "q2").response())
 
 def deadline(client):
@@ -94,7 +94,7 @@ def deadline(client):
         raise AssertionError("read to an end")
     except lib.RequestTimeoutError as error:
         assert "deadline" in str(error), error
-    assert 0.2 < time.monotonic() - started < 10
+    assert 0.2 < time.monotonic() - started < 60
     check("q2", stream(client, "q2").response())
 
 found = {{}}
@@ -129,7 +129,7 @@ def failures():
             script = SCRIPT.format(name=lib.name, green=GREEN[green])
             arguments = ["-c", script, when, CERTIFICATE, str(AT_ONCE), *server.urls]
             process = python(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            out, err = process.communicate(timeout=200)
+            out, err = process.communicate(timeout=650)
             assert process.returncode == 0, err
             return json.loads(out.splitlines()[-1])
 
