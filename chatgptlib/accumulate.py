@@ -103,7 +103,7 @@ class ResponseAccumulator:
     def response(self) -> CreateChatCompletionResponse:
         """The response so far."""
         usage: dict[str, Any] = {}
-        choices = [choice.whole(index) for index, choice in sorted(self._choices.items())]
+        choices = [choice.as_response(index) for index, choice in sorted(self._choices.items())]
         whole = {**plain(self._others), "object": "chat.completion", "choices": choices}
         for place in (*choices, whole.get("x_groq"), whole):
             merge(usage, _as_object(_as_object(place).get("usage")), "usage")
@@ -159,7 +159,7 @@ class _Choice:
         others = {key: choice[key] for key in choice if key not in ("message", "text")}
         return {**others, "delta": delta}
 
-    def whole(self, index: int) -> dict[str, Any]:
+    def as_response(self, index: int) -> dict[str, Any]:
         """The choice so far, as a response has it."""
         message: dict[str, Any] = {"role": "assistant", **plain(self._message)}
         calls = indexed(message.get("tool_calls"))

@@ -44,7 +44,7 @@ class EventDecoder:
     def feed(self, data: bytes) -> list[tuple[str, str]]:
         """Take some bytes; return the name and data of each event they complete."""
         if not self._at_line or data[-1:] != b"\n" or b"\r" in data:
-            data = self._whole_lines(data)
+            data = self._complete_lines(data)
         events: list[tuple[str, str]] = []
         values = self._data
         # The lines are complete, so no character is cut; invalid bytes affect only their line.
@@ -70,7 +70,7 @@ class EventDecoder:
         self.closed = True
         return self.feed(b"\n\n")
 
-    def _whole_lines(self, data: bytes) -> bytes:
+    def _complete_lines(self, data: bytes) -> bytes:
         """The lines that these bytes complete, each ended by LF. The rest is kept for later."""
         if self._after_cr and data:
             self._after_cr = False

@@ -264,8 +264,8 @@ class _Body:
         value: Any
         value, broken = parsed(text)
         lines = [line for line in text.split("\n") if line.strip()]
-        whole = (line.strip() == "[DONE]" or is_dict(parsed(line)[0]) for line in lines)
-        if broken and len(lines) > 1 and all(whole):
+        are_events = (line.strip() == "[DONE]" or is_dict(parsed(line)[0]) for line in lines)
+        if broken and len(lines) > 1 and all(are_events):
             return [chunk for line in lines for chunk in self._chunks_in(name, line)]
         kind = self._kind_of(name, text, value)
         if kind == "failure":
@@ -305,11 +305,11 @@ class _Body:
                 raise error_in_reply(failure, self._exchange)
         if '"choices"' in outside:
             raise self._unusable("a part of the answer is not a server-sent event", outside)
-        said = f"{self._remark}\n{outside}".strip()
-        if total.is_complete() or (total.has_choices and self._done and not said):
+        remarks = f"{self._remark}\n{outside}".strip()
+        if total.is_complete() or (total.has_choices and self._done and not remarks):
             return
-        if said and not total.has_choices:
-            raise self._unusable("the stream holds no answer", said)
+        if remarks and not total.has_choices:
+            raise self._unusable("the stream holds no answer", remarks)
         if total.has_choices:
             choices = ", ".join(map(str, total.unfinished[:3]))
             end = "" if self._done else ", and [DONE] did not come"
@@ -318,9 +318,11 @@ class _Body:
             reason = "it holds no answer"
             came = {key: item for key, item in total.response().to_dict().items() if item}
             del came["object"]  # set by the accumulator
-            said = json.dumps(came) if came else ""
+            remarks = json.dumps(came) if came else ""
         # Strike out the key before the excerpt may cut it in two.
-        quoted = f"; the server sent: {excerpt(self._exchange.redacted(said))}" if said else ""
+        quoted = (
+            f"; the server sent: {excerpt(self._exchange.redacted(remarks))}" if remarks else ""
+        )
         raise interrupted(f"ended early: {reason}{quoted}", self._exchange)
 
     def _unusable(self, what: str, text: str) -> DeserializeError:
