@@ -29,9 +29,7 @@ class ResponseAccumulator:
         self._choices: dict[int, _Choice] = {}
         self._unfinished: set[int] = set()  # indexes of the choices without a finish reason
         self._others: dict[str, Any] = {}  # the keys beside the choices
-        self._latest: dict[
-            str, Any
-        ] = {}  # the same of the last chunk, to skip them where nothing changed
+        self._latest: dict[str, Any] = {}  # those of the last chunk: no change, no work
         self.only_deltas = True  # the last chunk can hold neither an error nor an end
 
     @property

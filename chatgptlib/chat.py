@@ -71,6 +71,10 @@ def create_chat_completion(
 ) -> Any:
     """Create a chat completion, and return the complete response.
 
+    For many at once, share one client: `ThreadPoolExecutor(8).map(partial(
+    create_chat_completion, client), requests)`. Clients, requests, responses and errors
+    pickle, so the same works in a ProcessPoolExecutor, or under Ray or Dask (with pure=False).
+
     request: a CreateChatCompletionRequest, another dataclass, or a mapping
     into: the class of the response, a dataclass or a TypedDict; `dict` for the JSON as it is
 
