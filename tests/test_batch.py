@@ -478,9 +478,9 @@ def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
         ) as screen,
     ):
         screen.until("chatgptlib: id 1: 400: long")
-        shown = screen.until("s after a 429")
+        shown = screen.until(" s (429)")
         assert re.search(
-            r"\r2/20, 1 errors, 1 cut off, [0-9.]+/s, 0:[0-9:]+ left, waiting [0-9]", shown
+            r"\r2/20, 1 errors, 1 cut off, [0-9.]+/s, 0:[0-9:]+ left, waiting [0-9]+ s", shown
         )
         assert "20/20" in screen.until("\r\n")
         screen.until("chatgptlib: 20 lines: 19 answered, 1 errors\r\n")

@@ -144,7 +144,7 @@ class Tally:
         if rate := (done - self.before) / max(time.monotonic() - self._started, 0.001):
             left = timedelta(seconds=round(self.unanswered / rate))
             parts += [f"{rate:.1f}/s", f"{left} left"]
-        return ", ".join(parts) + (f", waiting {held:.0f} s after a 429" if held > 0 else "")
+        return ", ".join(parts) + (f", waiting {held:.0f} s (429)" if held > 0 else "")
 
     def summary(self) -> Iterator[str]:
         """The outcomes in lines, with advice on lines that have no complete answer."""
