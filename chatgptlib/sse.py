@@ -5,9 +5,10 @@
         for name, payload in decoder.feed(data): ...
     for name, payload in decoder.close(): ...
 
-An event is a name (from `event:`, else "") and data. `id`, `retry` and comments are ignored.
-Other lines are kept in `non_sse_text`: a server may send a page, or a complete answer, instead
-of a stream. After the first event they are kept up to 65,536 characters.
+An event is a name (from `event:`, else "") and data; `[DONE]` is the last. `id`, `retry` and
+comments are ignored. Other lines are kept in `non_sse_text`: a server may send a page, or a
+complete answer, instead of a stream. After the first event they are kept up to 65,536
+characters.
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
@@ -61,6 +62,8 @@ class EventDecoder:
                     events.append((self._name, value))
                 values.clear()
                 self._name = ""
+                if value.strip() == "[DONE]":  # nothing more is read, in this call or the next
+                    break
         if events:
             self.any_came = True
         return events

@@ -169,6 +169,7 @@ def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompleti
     return total.response()
 
 
+_HEARTBEAT = re.compile(r':.*|null|true|false|-?[\d.]+|"\S*"', re.DOTALL)
 _LONGEST_REMARK = 10_000  # characters, of text that may become part of an error message
 _AFTER_FINISH_SECONDS = 4.9  # to wait for `[DONE]` and the usage; the promise is 5
 
@@ -194,7 +195,6 @@ def _chunks(
             shown = total.take(value)
             if not total.only_deltas and (failure := find_error(value)):
                 raise error_in_reply(failure, exchange)
-            exchange.check_deadline()
             if shown is not value or read is not read_chunk:
                 chunk = read(shown)
             yield chunk
@@ -284,17 +284,20 @@ class _Body:
         """The kind of an event. `value` is the JSON in `text`; None if that is not JSON."""
         is_object = is_dict(value)
         like_json = value is None and re.search(r"[{}]|^\[", text)
+        is_foreign = name not in ("", "message", self._name)
         kinds: tuple[tuple[str, Any], ...] = (  # the first that fits decides
-            ("chunk", _is_chunk(value)),
             ("failure", name.lower() in ("error", "exception")),
+            ("chunk", _is_chunk(value)),
             ("done", text == "[DONE]"),
-            ("other", not text or name not in ("", "message", self._name)),
+            ("failure", is_object and is_dict(value.get("error"))),  # under any name
+            ("remark", is_foreign and find_error(value)),  # perhaps of something else
+            ("other", not text or is_foreign),
             ("failure", find_error(value)),
             ("chunk", is_object and "usage" in value),
             ("other", like_json and self._events.closed),  # the end of the body cut it
             ("broken", like_json or is_list(value)),
-            ("remark", re.search(r"\w" if is_object else r"^[^:].*\s", text)),
-        )  # a single word may be a heartbeat
+            ("remark", re.search(r"\w", text) if is_object else not _HEARTBEAT.fullmatch(text)),
+        )
         return next((kind for kind, fits in kinds if fits), "other")
 
     def check_end(self, total: ResponseAccumulator) -> None:

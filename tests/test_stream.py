@@ -7,6 +7,7 @@ import pickle
 import random
 import sys
 import threading
+import time
 import tracemalloc
 from dataclasses import dataclass
 
@@ -573,6 +574,8 @@ HALF = [
     pytest.param({"message": "busy"}, "busy", id="message-alone"),
     pytest.param({"choices": [], "error": {"message": "busy"}}, "busy", id="beside-no-choices"),
     pytest.param(chunk(error="busy"), "busy", id="in-a-delta"),
+    pytest.param(b'event: failed\ndata: {"error": {"message": "busy"}}\n\n', "busy", id="any-name"),
+    pytest.param(b"event: error\n" + sse(chunk("busy"), done=False), "busy", id="a-chunk-as-error"),
     pytest.param(chunk(error={"message": "busy"}), "busy", id="an-object-in-a-delta"),
     pytest.param({"choices": [{"index": 0, "message": {"error": "busy"}}]}, "busy", id="in-a-message"),
     *[pytest.param(chunk(finish_reason=reason), reason, id=reason)
@@ -593,7 +596,9 @@ def test_a_failure_after_half_an_answer_is_raised_though_done_follows(
 
 
 REMARKS = {
-    "a-word": b"data: ping\n\n",
+    "a-comment": b"data: : ping\n\n",
+    "a-word": b"data: Overloaded\n\n",
+    "a-page-without-blanks": b"data: <html><b>502</b></html>\n\n",
     "a-number": b"data: 1700000000\n\n",
     "null": b"data: null\n\n",
     "a-string": b'data: "[DONE]"\n\n',
@@ -618,7 +623,7 @@ def test_what_is_no_chunk_and_no_error_changes_nothing_in_a_whole_answer(ask, qu
     assert response == same
 
 
-@pytest.mark.parametrize("name", ["words", "words-about-usage", "words-as-json", "an-object",
+@pytest.mark.parametrize("name", ["a-word", "words", "words-about-usage", "a-page-without-blanks", "words-as-json", "an-object",
                                   "an-object-without-blanks", "a-page"])  # fmt: skip
 def test_text_without_a_finish_reason_is_the_reason_of_the_error(ask, question, name):
     words = REMARKS[name].decode().strip().removeprefix("data: ")
@@ -632,8 +637,8 @@ def test_text_without_a_finish_reason_is_the_reason_of_the_error(ask, question, 
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a-word", "a-number", "null", "a-string"])
-def test_a_heartbeat_of_one_word_changes_nothing_before_done(ask, question, name):
+@pytest.mark.parametrize("name", ["a-comment", "a-number", "null", "a-string"])
+def test_a_heartbeat_changes_nothing_before_done(ask, question, name):
     client = ask(streamed(chunk("a"), REMARKS[name]))
     assert lib.create_chat_completion_stream(client, question).response().text == "a"
 
@@ -869,6 +874,27 @@ def test_an_empty_finish_reason_is_none(ask, question):
     raw = Reply(streamed(chunk("a", finish_reason=""), done=False)[:-5], CLOSE)
     with pytest.raises(lib.StreamInterruptedError):
         lib.create_chat_completion_stream(ask(raw), question).response()
+
+
+@pytest.mark.parametrize("last", [b'{"error": "late"}\n\n', b"closed early\n\n"])
+@pytest.mark.parametrize("reason", ["stop", None])
+def test_what_follows_done_is_not_read_in_any_split(ask, question, last, reason):
+    events = sse(chunk("a", finish_reason=reason))
+    for pieces in ([events + last], [events, last]):
+        framed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client = ask(head + framed + b"0\r\n\r\n")
+        assert lib.create_chat_completion_stream(client, question).response().text == "a"
+
+
+def test_chunks_that_arrived_before_the_deadline_are_not_lost(ask, question):
+    deadline = time.monotonic() + 1
+    client = ask(streamed(chunk("a"), chunk("b", finish_reason="stop"))).with_options(deadline=1)
+    stream = lib.create_chat_completion_stream(client, question)
+    texts = [next(stream).text]
+    while time.monotonic() < deadline + 0.1:
+        pass
+    assert texts + [one.text for one in stream] == ["a", "b"]
 
 
 @pytest.mark.parametrize("message", [None, "text", {"role": "assistant", "content": "ab"}])

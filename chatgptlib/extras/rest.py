@@ -293,9 +293,7 @@ def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
             for name, data in decoder.close() if piece is None else decoder.feed(piece):
                 if done := data.strip() == "[DONE]":
                     break
-                event = _event(name, data, decoder.closed, exchange)
-                exchange.check_deadline()
-                yield event
+                yield _event(name, data, decoder.closed, exchange)
             if done:
                 break
         if rest := decoder.non_sse_text.strip():  # an error, a page, or the complete response
