@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard, overload
 
 from .client import EVENT_STREAM, OpenAIClient, send
 from .codec import T, decode, decoder, encode, is_dict, object_members
-from .dialects import in_form, with_usage
+from .dialects import finish_reason_of, in_form, with_usage
 from .errors import (
     ConfigError,
     DeserializeError,
@@ -167,8 +167,7 @@ def _normalized_reply(value: JSONValue) -> Any:
     found: list[Any] = []
     for choice in choices:
         if _has_answer(choice):
-            reason = choice.get("finish_reason")
-            reason = None if reason == "null" else reason  # some servers send the text "null"
+            reason = finish_reason_of(choice)
             found.append(in_form({**choice, "finish_reason": reason}, "message", "delta"))
     return with_usage({**value, "choices": found})
 

@@ -49,15 +49,20 @@ def _text_in(value: Any, depth: int = 0) -> str:
 def in_form(choice: Mapping[str, Any], form: str, other: str) -> Mapping[str, Any]:
     """A choice with its message under the key `form`, which is "message" or "delta".
 
-    Some servers send it under the key `other`, or its text under `text`. Where `form` is
-    there too, the others repeat it, and are left out.
+    Some servers send it under the key `other`, which is left out beside `form`, or only its
+    text, under `text`.
     """
     found = {key: value for key, value in choice.items() if key != other}
-    if not found.get(form) and choice.get(other):
-        found[form] = choice[other]
-    elif found.get(form) is None and isinstance(found.get("text"), str):
-        found[form] = {"content": found.pop("text")}
-    return found
+    message = choice.get(form) or choice.get(other)
+    if not message and isinstance(found.get("text"), str):
+        message = {"content": found.pop("text")}
+    return {**found, form: message} if message else found
+
+
+def finish_reason_of(choice: Mapping[str, Any]) -> str | None:
+    """The finish reason; None also where a server sends null as text."""
+    reason: str | None = choice.get("finish_reason")
+    return None if reason in ("", "null", "None") else reason
 
 
 def with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -265,11 +265,18 @@ def test_a_reply_that_holds_nothing_is_an_error_that_quotes_it(ask, question, an
     )
 
 
-def test_a_finish_reason_that_is_the_text_null_is_none_but_in_a_dict(ask, question):
-    answer = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "null"}]}
+@pytest.mark.parametrize("reason", ["null", "None", ""])
+def test_a_finish_reason_that_is_null_as_text_is_none_but_in_a_dict(ask, question, reason):
+    answer = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": reason}]}
     client = ask(http(answer))
     assert lib.create_chat_completion(client, question).choices[0].finish_reason is None
     assert lib.create_chat_completion(client, question, into=dict) == answer
+
+
+@pytest.mark.parametrize("message", [{}, None])
+def test_the_text_of_a_choice_counts_where_its_message_is_empty(ask, question, message):
+    answer = {"choices": [{"message": message, "text": "Hi", "finish_reason": "stop"}]}
+    assert lib.create_chat_completion(ask(http(answer)), question).text == "Hi"
 
 
 def test_a_choice_that_only_says_how_it_ended_is_an_answer(ask, question):
