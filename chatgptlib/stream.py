@@ -110,7 +110,7 @@ class ResponseStream(Generic[C]):
 
 
 def interrupted(how: str, exchange: Exchange) -> StreamInterruptedError:
-    """The error for a stream that `how` says the end of, as in "ended early"."""
+    """The error for a stream that ended early; `how` completes "the stream ..."."""
     return with_reply(StreamInterruptedError(f"the stream {how} [{exchange.where}]"), exchange)
 
 
@@ -179,7 +179,7 @@ def _chunks(
     pieces: Iterator[bytes],
     total: ResponseAccumulator,
     read: Callable[[Any], C],
-    asked: int = 1,
+    n: int = 1,  # choices, as the request has it
 ) -> Generator[C, None, bool]:
     """Read the chunks of a stream and add them to `total`; return True at the end.
 
@@ -199,13 +199,13 @@ def _chunks(
                 chunk = read(shown)
             yield chunk
             if not total.only_deltas and value.get("choices"):
-                # Some servers continue after a finish reason, so each chunk restarts the time.
-                exchange.end_within(_AFTER_FINISH_SECONDS if total.is_complete(asked) else None)
+                # Some servers continue after a finish reason, so each choice restarts the time.
+                exchange.end_within(_AFTER_FINISH_SECONDS if total.is_complete(n) else None)
         body.check_end(total)
         exchange.finish()
         return True
     except OpenAIError as error:
-        if isinstance(error, HTTPError) and exchange.state != "left" and total.is_complete(asked):
+        if isinstance(error, HTTPError) and exchange.state != "left" and total.is_complete(n):
             return True  # the answer is complete, however the body ended
         if isinstance(error, DeserializeError) and error.body is None:
             error.body = exchange.redacted(json.dumps(value))
