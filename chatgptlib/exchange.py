@@ -234,6 +234,13 @@ class Exchange:
         ends = [self._deadline, None if seconds is None else time.monotonic() + seconds]
         self._limits.deadline = min(filter(None, ends), default=None)
 
+    def check_deadline(self) -> None:
+        """Raise RequestTimeoutError if the deadline has passed."""
+        if self._limits.expired:
+            self._move("expired")
+            self._close_channel()
+            raise self._incomplete([], HTTPError)
+
     # States
 
     def _move(self, state: State) -> str:

@@ -189,8 +189,11 @@ def _chunks(
     read_chunk = decoder(CreateChatCompletionChunk)
     body = _Body(exchange)
     value: dict[str, Any] = {}
+    complete = False
     try:
         for value in body.chunks(pieces):
+            if not complete:  # else the user gets what has arrived, even if it is late
+                exchange.check_deadline()
             chunk: Any = read_chunk(value)
             shown = total.take(value)
             if not total.only_deltas and (failure := find_error(value)):
@@ -200,7 +203,8 @@ def _chunks(
             yield chunk
             if not total.only_deltas and value.get("choices"):
                 # Some servers continue after a finish reason, so each choice restarts the time.
-                exchange.end_within(_AFTER_FINISH_SECONDS if total.is_complete(n) else None)
+                complete = total.is_complete(n)
+                exchange.end_within(_AFTER_FINISH_SECONDS if complete else None)
         body.check_end(total)
         exchange.finish()
         return True

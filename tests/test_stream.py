@@ -887,14 +887,24 @@ def test_what_follows_done_is_not_read_in_any_split(ask, question, last, reason)
         assert lib.create_chat_completion_stream(client, question).response().text == "a"
 
 
-def test_chunks_that_arrived_before_the_deadline_are_not_lost(ask, question):
-    deadline = time.monotonic() + 1
-    client = ask(streamed(chunk("a"), chunk("b", finish_reason="stop"))).with_options(deadline=1)
-    stream = lib.create_chat_completion_stream(client, question)
+@pytest.mark.parametrize("reason", ["stop", None])
+def test_no_chunk_is_lost_in_silence_when_the_deadline_passes_while_the_user_works(
+    ask, question, reason
+):
+    end = time.monotonic() + 1.1
+    chunks = [chunk("a", finish_reason=reason), chunk("b", finish_reason="stop")]
+    stream = lib.create_chat_completion_stream(
+        ask(streamed(*chunks)).with_options(deadline=1), question
+    )
     texts = [next(stream).text]
-    while time.monotonic() < deadline + 0.1:
+    while time.monotonic() < end:
         pass
-    assert texts + [one.text for one in stream] == ["a", "b"]
+    if reason:
+        assert texts + [one.text for one in stream] == ["a", "b"]
+    else:
+        with pytest.raises(lib.RequestTimeoutError) as caught:
+            next(stream)
+        assert caught.value.partial.text == "a"
 
 
 @pytest.mark.parametrize("message", [None, "text", {"role": "assistant", "content": "ab"}])

@@ -293,7 +293,9 @@ def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
             for name, data in decoder.close() if piece is None else decoder.feed(piece):
                 if done := data.strip() == "[DONE]":
                     break
-                yield _event(name, data, decoder.closed, exchange)
+                event = _event(name, data, decoder.closed, exchange)
+                exchange.check_deadline()
+                yield event
             if done:
                 break
         if rest := decoder.non_sse_text.strip():  # an error, a page, or the complete response
