@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard, overload
 from .client import EVENT_STREAM, OpenAIClient, send
 from .codec import T, decode, decoder, encode, is_dict, object_members
 from .dialects import finish_reason_of, in_form, with_usage
-from .errors import (
-    ConfigError,
-    DeserializeError,
-    HTTPError,
-    JSONValue,
-    OpenAIError,
-    without_traceback,
-)
+from .errors import ConfigError, DeserializeError, HTTPError, JSONValue, OpenAIError
 from .exchange import Exchange
 from .models import (
     CreateChatCompletionChunk,
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
 )
+from .redaction import without_traceback
 from .replies import E, error_in_reply, find_error, reply_json, unusable
 
 if TYPE_CHECKING:

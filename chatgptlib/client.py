@@ -12,21 +12,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from .codec import is_list, is_mapping
-from .connections import Connections, Limits, credentials_in
-from .errors import (
-    APIError,
-    ConfigError,
-    HTTPError,
-    OpenAIError,
-    QuotaExceededError,
+from .connections import Connections, Limits
+from .errors import APIError, ConfigError, HTTPError, OpenAIError, QuotaExceededError, is_transient
+from .exchange import Exchange
+from .redaction import (
     Secret,
     Secrets,
+    credentials_in,
     hides_variables,
-    is_transient,
+    secrets_in,
+    secrets_of_session,
     shown_url,
 )
-from .exchange import Exchange
 from .replies import error_of_status
 from .settings import (
     changed_settings,
@@ -42,7 +39,6 @@ from .settings import (
     key_to_send,
     path_step,
     required_setting,
-    secrets_in,
     with_environment,
     with_headers,
     with_query,
@@ -400,7 +396,7 @@ def send(
     template, secrets = client._template(method, path, accept)
     secrets = secrets if key is None else secrets | Secrets(key.text)
     if connections.session is not None:  # whose credentials may change between calls
-        secrets |= _secrets_of(connections.session)
+        secrets |= secrets_of_session(connections.session)
     attempt, fresh = 0, False
     while True:
         request = client._request(template, body, content_type, key)
@@ -425,18 +421,6 @@ def send(
         details = (attempt, client.max_retries, delay, why, error.request_id)
         _log.info("retry %d of %d in %.2f s after %s (request %s)", *details)
         client._sleep(delay)
-
-
-def _secrets_of(session: requests.Session) -> Secrets:
-    """The credentials that a user's session adds to a request."""
-    auth: Any = session.auth
-    user = auth if is_list(auth) else [getattr(auth, key, "") for key in ("username", "password")]
-    urls = [*session.proxies.values(), f"//{':'.join(map(str, user))}@"]
-    headers, query = (
-        {str(name): str(value) for name, value in found.items()} if is_mapping(found) else {}
-        for found in (session.headers, session.params)
-    )
-    return Secrets(*secrets_in(None, query, headers), *credentials_in(urls))
 
 
 def _status_error(client: OpenAIClient, exchange: Exchange, started: float) -> APIError | None:

@@ -23,11 +23,12 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import ConfigError, Secrets, shown_url
+from .errors import ConfigError
+from .redaction import Secrets, credentials_in, shown_url
 
 if TYPE_CHECKING:
     import http.client
@@ -264,19 +265,6 @@ class Route:
         pool: Any = manager.connection_from_url(self._url)
         adapter.cert_verify(pool, self._url, self._verify, self._cert)
         return pool
-
-
-def credentials_in(urls: Iterable[str]) -> Iterator[str]:
-    """The users and passwords in URLs, even in invalid ones, in each form an error may show."""
-    from base64 import b64encode
-    from urllib.parse import unquote
-
-    for url in urls:
-        user = url.rpartition("@")[0].rpartition("//")[2]
-        if user:
-            yield f"//{user}@"  # long enough to be redacted, even if the user is not
-        for text in (user, unquote(user)):
-            yield from (text, *text.split(":"), b64encode(text.encode()).decode())
 
 
 # What an exchange receives from: a connection, or the response of a session

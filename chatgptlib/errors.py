@@ -24,16 +24,13 @@ raised unchanged.
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from .models import ChatMessage, CreateChatCompletionResponse, ToolCall
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 JSONValue: TypeAlias = "dict[str, JSONValue] | list[JSONValue] | str | int | float | bool | None"
 """What `json.loads` returns. Code that takes one checks its type with `isinstance`."""
@@ -337,72 +334,3 @@ def _text_of_page(page: str) -> str:
     """The text of an HTML page without tags, styles and scripts."""
     page = re.sub(r"(?i)<(?:script|style)[^<>]*>[^<]*", " ", page[:100_000])
     return excerpt(re.sub(r"<[^<>]*>", " ", page)) or excerpt(page)
-
-
-def shown_url(url: str) -> str:
-    """`url` for a message: without query, fragment and user, since each may hold a key."""
-    return re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
-
-
-def hides_variables(function: F) -> F:
-    """Remove the function's frames from the traceback of an error of ours.
-
-    Their variables hold the key, and tools that print a traceback may show variables.
-    """
-
-    @functools.wraps(function)
-    def call(*args: Any, **named: Any) -> Any:
-        try:
-            return function(*args, **named)
-        except OpenAIError as error:
-            raise without_traceback(error) from error.__cause__
-        finally:
-            del args, named
-
-    return cast("F", call)
-
-
-def without_traceback(error: OpenAIError) -> OpenAIError:
-    """Return `error` without its traceback, whose frames' variables may hold the key."""
-    error.__context__ = error.__traceback__ = None
-    return error
-
-
-class Secret:
-    """The key, in an object whose repr hides it from tools that print variables."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return "Secret(...)"
-
-
-class Secrets:
-    """The texts that no error may show: the key, and other credentials."""
-
-    def __init__(self, *texts: str) -> None:
-        # A short key is a placeholder for a local server, such as "none", and an ordinary word.
-        self._texts = frozenset(t for t in texts if len(t) >= 8 or t.startswith("sk-"))
-
-    def __or__(self, other: Secrets) -> Secrets:
-        return Secrets(*self._texts, *other._texts)
-
-    def found_in(self, text: str) -> bool:
-        return _pattern_of(self._texts).search(text) is not None
-
-    def redacted(self, value: JSONValue) -> Any:
-        """Text, or JSON that holds texts, with `***` in place of each secret."""
-        if isinstance(value, str):
-            return _pattern_of(self._texts).sub("***", value)
-        if isinstance(value, list):
-            return [self.redacted(item) for item in value]
-        if isinstance(value, dict):
-            return {self.redacted(key): self.redacted(item) for key, item in value.items()}
-        return value
-
-
-@functools.lru_cache(maxsize=8)
-def _pattern_of(texts: frozenset[str]) -> re.Pattern[str]:
-    longest_first = sorted(map(re.escape, texts), key=len, reverse=True)
-    return re.compile("|".join(longest_first) or "(?!)", re.IGNORECASE)  # "(?!)" matches nothing

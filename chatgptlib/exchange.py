@@ -40,13 +40,12 @@ from .errors import (
     HTTPError,
     OpenAIError,
     RequestTimeoutError,
-    Secrets,
     StreamInterruptedError,
     excerpt,
     is_transient,
-    shown_url,
 )
 from .protocol import MOVES, Body, Incomplete, State, Undecodable
+from .redaction import Secrets, shown_url
 
 if TYPE_CHECKING:
     from types import FrameType

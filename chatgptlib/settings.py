@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .codec import is_list, is_mapping
-from .errors import ConfigError, shown_url
+from .errors import ConfigError
+from .redaction import shown_url
 
 if TYPE_CHECKING:  # creating these classes takes longer than the rest of the module
     from typing import TypedDict
@@ -146,21 +147,6 @@ def changed_settings(settings: ClientSettings, changes: ClientSettings) -> Clien
         "headers": with_headers(headers, changes.get("headers") or {}),
         "query": {**(settings.get("query") or {}), **(changes.get("query") or {})},
     }
-
-
-def secrets_in(key: object, query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[str]:
-    """The texts that no message may show: the key, and values that may be credentials."""
-    from urllib.parse import quote, quote_plus
-
-    if isinstance(key, str):
-        yield key
-    # Any parameter of a query may be a key, whatever its name.
-    found = [value for name, value in query.items() if name != "api-version"]
-    secret = re.compile("(?i)auth|key|token|secret|password|cookie|sig")
-    found += [value for name, value in headers.items() if secret.search(name)]
-    for value in found:
-        yield from (value, quote(value, safe=""), quote_plus(value))
-        yield value.rpartition(" ")[2]  # the part after "Bearer" or "Basic"
 
 
 # Checks

@@ -26,10 +26,10 @@ from .errors import (
     OpenAIError,
     StreamInterruptedError,
     excerpt,
-    without_traceback,
 )
 from .exchange import Exchange
 from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
+from .redaction import without_traceback
 from .replies import (
     check_depth,
     error_event,

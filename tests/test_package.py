@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="about the pack
 
 FOLDER = Path(lib.modules[0].__file__).parent
 CORE = [
-    "errors", "codec", "dialects", "models", "deltas", "accumulate", "sse", "protocol",
+    "errors", "codec", "redaction", "dialects", "models", "deltas", "accumulate", "sse", "protocol",
     "connections", "exchange", "replies", "settings", "client", "stream", "chat",
 ]  # fmt: skip
 EXTRAS = [

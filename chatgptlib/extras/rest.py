@@ -16,8 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..client import EVENT_STREAM, OpenAIClient, send
 from ..codec import decoder, encode, is_list, is_mapping, object_members
-from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, without_traceback
+from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError
 from ..exchange import Exchange
+from ..redaction import without_traceback
 from ..replies import error_event, error_in_reply, not_json, parsed, reply_json, unusable
 from ..settings import checked_path, with_query
 from ..sse import EventDecoder

@@ -28,9 +28,9 @@ from ..errors import (
     OutputTruncatedError,
     RefusalError,
     StreamInterruptedError,
-    without_traceback,
 )
 from ..models import ChatCompletionUsage, CreateChatCompletionResponse
+from ..redaction import without_traceback
 from ..replies import E
 from .everyday import everyday
 

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from ..chat import read_reply
 from ..client import OpenAIClient, send
 from ..codec import JSONObject, decoder, encode
-from ..errors import OpenAIError, without_traceback
+from ..errors import OpenAIError
 from ..models import ChatMessage, CreateChatCompletionResponse
+from ..redaction import without_traceback
 from ..settings import path_step, with_query
 from .rest import query_text
 

@@ -28,9 +28,9 @@ from ..errors import (
     OutputTruncatedError,
     RefusalError,
     excerpt,
-    hides_variables,
 )
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
+from ..redaction import hides_variables
 from .partial import json_in, json_so_far
 from .results import ResultStream, about_response, added_usage, check_at_least
 from .schema import Hints

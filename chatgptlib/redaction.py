@@ -1,0 +1,125 @@
+"""Keeps the key and other credentials out of messages, reprs and tracebacks."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from .codec import is_list, is_mapping
+from .errors import JSONValue, OpenAIError
+
+if TYPE_CHECKING:
+    import requests
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Secret:
+    """The key, in an object whose repr hides it from tools that print variables."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+
+class Secrets:
+    """The texts that no error may show: the key, and other credentials."""
+
+    def __init__(self, *texts: str) -> None:
+        # A short key is a placeholder for a local server, such as "none", and an ordinary word.
+        self._texts = frozenset(t for t in texts if len(t) >= 8 or t.startswith("sk-"))
+
+    def __or__(self, other: Secrets) -> Secrets:
+        return Secrets(*self._texts, *other._texts)
+
+    def found_in(self, text: str) -> bool:
+        return _pattern_of(self._texts).search(text) is not None
+
+    def redacted(self, value: JSONValue) -> Any:
+        """Text, or JSON that holds texts, with `***` in place of each secret."""
+        if isinstance(value, str):
+            return _pattern_of(self._texts).sub("***", value)
+        if isinstance(value, list):
+            return [self.redacted(item) for item in value]
+        if isinstance(value, dict):
+            return {self.redacted(key): self.redacted(item) for key, item in value.items()}
+        return value
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern_of(texts: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(map(re.escape, texts), key=len, reverse=True)
+    return re.compile("|".join(longest_first) or "(?!)", re.IGNORECASE)  # "(?!)" matches nothing
+
+
+def secrets_in(key: object, query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[str]:
+    """The texts that no message may show: the key, and values that may be credentials."""
+    from urllib.parse import quote, quote_plus
+
+    if isinstance(key, str):
+        yield key
+    # Any parameter of a query may be a key, whatever its name.
+    found = [value for name, value in query.items() if name != "api-version"]
+    secret = re.compile("(?i)auth|key|token|secret|password|cookie|sig")
+    found += [value for name, value in headers.items() if secret.search(name)]
+    for value in found:
+        yield from (value, quote(value, safe=""), quote_plus(value))
+        yield value.rpartition(" ")[2]  # the part after "Bearer" or "Basic"
+
+
+def secrets_of_session(session: requests.Session) -> Secrets:
+    """The credentials that a user's session adds to a request."""
+    auth: Any = session.auth
+    user = auth if is_list(auth) else [getattr(auth, key, "") for key in ("username", "password")]
+    urls = [*session.proxies.values(), f"//{':'.join(map(str, user))}@"]
+    headers, query = (
+        {str(name): str(value) for name, value in found.items()} if is_mapping(found) else {}
+        for found in (session.headers, session.params)
+    )
+    return Secrets(*secrets_in(None, query, headers), *credentials_in(urls))
+
+
+def credentials_in(urls: Iterable[str]) -> Iterator[str]:
+    """The users and passwords in URLs, even in invalid ones, in each form an error may show."""
+    from base64 import b64encode
+    from urllib.parse import unquote
+
+    for url in urls:
+        user = url.rpartition("@")[0].rpartition("//")[2]
+        if user:
+            yield f"//{user}@"  # long enough to be redacted, even if the user is not
+        for text in (user, unquote(user)):
+            yield from (text, *text.split(":"), b64encode(text.encode()).decode())
+
+
+def shown_url(url: str) -> str:
+    """`url` for a message: without query, fragment and user, since each may hold a key."""
+    return re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
+
+
+def hides_variables(function: F) -> F:
+    """Remove the function's frames from the traceback of an error of ours.
+
+    Their variables hold the key, and tools that print a traceback may show variables.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        try:
+            return function(*args, **named)
+        except OpenAIError as error:
+            raise without_traceback(error) from error.__cause__
+        finally:
+            del args, named
+
+    return cast("F", call)
+
+
+def without_traceback(error: OpenAIError) -> OpenAIError:
+    """Return `error` without its traceback, whose frames' variables may hold the key."""
+    error.__context__ = error.__traceback__ = None
+    return error
