@@ -24,7 +24,6 @@ raised unchanged.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -222,45 +221,8 @@ _CLASS_OF: dict[Any, type[APIError]] = {
 }
 _NO_QUOTA = re.compile("(?i)insufficient_?(user_)?(quota|balance|credit|fund)|billing_hard_limit")
 
-# The keys that servers use for the code and the text of an error, in lower case.
-CODE_KEYS = ("code", "error_code", "errorcode", "errcode", "__type", "status_code")
-TEXT_KEYS = ("message", "msg", "error_msg", "errmsg", "error_message", "errormessage", "status_msg")
 
-_EXCERPT = 1000  # characters of a body in a message; `.body` has all of it
-
-
-def excerpt(text: str) -> str:
-    """The beginning of `text` on one line, for use in a message."""
-    begin = text[: 4 * _EXCERPT]
-    line = " ".join(begin.split())
-    return line if len(line) <= _EXCERPT and begin == text else line[:_EXCERPT] + "..."
-
-
-def api_error(body: JSONValue, *, where: str = "", hint: str = "", **attributes: Any) -> APIError:
-    """Make the error that `body` reports: parsed JSON of any shape, or text.
-
-    `where` is the request, as "POST URL"; `attributes` are other arguments of APIError.
-    Never raises, whatever `body` holds.
-    """
-    status_code, request_id = attributes.get("status_code", 200), attributes.get("request_id")
-    detail = _error_object(body)
-    message = _message_in(body) or "no reason given"
-    kind, code = detail.get("type"), _code_in(detail)
-    at = f" [{where}]" if where else ""
-    named = f" (request {request_id})" if request_id else ""
-    text = f"{status_code}: {message}{at}{named}" + (f". {hint}" if hint else "")
-    param = detail.get("param")
-    return _class_for(status_code, code, kind)(
-        text, message=message, type=kind, param=param, code=code, body=body, **attributes
-    )
-
-
-def is_transient(status_code: int) -> bool:
-    """Whether a request with this status may succeed when it is sent again."""
-    return status_code in (408, 409, 429) or (status_code >= 500 and status_code != 501)
-
-
-def _class_for(status_code: int, code: JSONValue, kind: JSONValue) -> type[APIError]:
+def error_class(status_code: int, code: JSONValue, kind: JSONValue) -> type[APIError]:
     """The class for a status; in a 2xx reply, the class for the `code` or `type` of the error."""
     if any(isinstance(word, str) and _NO_QUOTA.match(word) for word in (code, kind)):
         return QuotaExceededError
@@ -279,58 +241,16 @@ def _table_key(value: JSONValue) -> int | str | None:
     return value if isinstance(value, (int, str)) else None
 
 
-def _error_object(body: JSONValue) -> dict[str, JSONValue]:
-    """The innermost object in `body` that has the type, param and code of the error."""
-    found: dict[str, JSONValue] = {}
-    for _ in range(8):  # no server nests an error more deeply
-        if isinstance(body, list):
-            body = next((item for item in body if isinstance(item, dict)), None)
-        if not isinstance(body, dict):
-            break
-        found, body = body, body.get("error") or body.get("detail")
-    return found
+def is_transient(status_code: int) -> bool:
+    """Whether a request with this status may succeed when it is sent again."""
+    return status_code in (408, 409, 429) or (status_code >= 500 and status_code != 501)
 
 
-def _code_in(detail: dict[str, JSONValue]) -> JSONValue:
-    """The code in an error object, or in an object or list of errors inside it."""
-    errors = detail.get("errors")
-    places = [detail, detail.get("base_resp"), *(errors if isinstance(errors, list) else ())]
-    objects = [lower_keys(place) for place in places if isinstance(place, dict)]
-    codes = (place.get(key) for key in CODE_KEYS for place in objects)
-    return next((code for code in codes if code not in (None, "")), None)
+_EXCERPT = 1000  # characters of a body in a message; `.body` has all of it
 
 
-def lower_keys(value: dict[str, JSONValue]) -> dict[str, JSONValue]:
-    """`value` with its keys in lower case."""
-    return {key.lower(): item for key, item in value.items()}
-
-
-def _message_in(value: JSONValue, depth: int = 0) -> str:
-    """The message for people in `value`: the texts under the usual keys, or all of it."""
-    if not value or value is True:
-        return ""
-    if isinstance(value, str):
-        return _text_of_page(value) if value.lstrip()[:1] == "<" else excerpt(value)
-    if isinstance(value, list) and depth < 4:
-        return excerpt("; ".join(filter(None, (_message_in(item, depth + 1) for item in value))))
-    if isinstance(value, dict) and depth < 4:
-        # FastAPI reports a validation error as its place and a message.
-        if isinstance(text := value.get("msg"), str) and isinstance(at := value.get("loc"), list):
-            return f"{'.'.join(map(str, at))}: {text}"
-        named = lower_keys(value)
-        if isinstance(metadata := value.get("metadata"), dict):
-            named["raw"] = metadata.get("raw")  # where OpenRouter puts the provider's message
-        keys = ("error", "message", "detail", "title", "errors", "base_resp", *TEXT_KEYS, "raw")
-        texts = filter(None, (_message_in(named.get(key), depth + 1) for key in keys))
-        if message := ": ".join(dict.fromkeys(texts)):
-            return excerpt(message)
-    try:
-        return excerpt(json.dumps(value, ensure_ascii=False))
-    except (ValueError, RecursionError):
-        return ""
-
-
-def _text_of_page(page: str) -> str:
-    """The text of an HTML page without tags, styles and scripts."""
-    page = re.sub(r"(?i)<(?:script|style)[^<>]*>[^<]*", " ", page[:100_000])
-    return excerpt(re.sub(r"<[^<>]*>", " ", page)) or excerpt(page)
+def excerpt(text: str) -> str:
+    """The beginning of `text` on one line, for use in a message."""
+    begin = text[: 4 * _EXCERPT]
+    line = " ".join(begin.split())
+    return line if len(line) <= _EXCERPT and begin == text else line[:_EXCERPT] + "..."

@@ -11,22 +11,97 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from .errors import (
-    CODE_KEYS,
-    TEXT_KEYS,
-    APIError,
-    DeserializeError,
-    JSONValue,
-    OpenAIError,
-    api_error,
-    excerpt,
-    lower_keys,
-)
+from .errors import APIError, DeserializeError, JSONValue, OpenAIError, error_class, excerpt
 from .exchange import Exchange
 
 E = TypeVar("E", bound=OpenAIError)
 
 _DEEPEST = 100  # levels of nesting that a reply may have
+
+
+# The error in the JSON or the text of a reply
+
+# The keys that servers use for the code and the text of an error, in lower case.
+_CODE_KEYS = ("code", "error_code", "errorcode", "errcode", "__type", "status_code")
+_TEXT_KEYS = (
+    "message", "msg", "error_msg", "errmsg", "error_message", "errormessage", "status_msg",
+)  # fmt: skip
+
+
+def api_error(body: JSONValue, *, where: str = "", hint: str = "", **attributes: Any) -> APIError:
+    """Make the error that `body` reports: parsed JSON of any shape, or text.
+
+    `where` is the request, as "POST URL"; `attributes` are other arguments of APIError.
+    Never raises, whatever `body` holds.
+    """
+    status_code, request_id = attributes.get("status_code", 200), attributes.get("request_id")
+    detail = _error_object(body)
+    message = _message_in(body) or "no reason given"
+    kind, code = detail.get("type"), _code_in(detail)
+    at = f" [{where}]" if where else ""
+    named = f" (request {request_id})" if request_id else ""
+    text = f"{status_code}: {message}{at}{named}" + (f". {hint}" if hint else "")
+    param = detail.get("param")
+    return error_class(status_code, code, kind)(
+        text, message=message, type=kind, param=param, code=code, body=body, **attributes
+    )
+
+
+def _error_object(body: JSONValue) -> dict[str, JSONValue]:
+    """The innermost object in `body` that has the type, param and code of the error."""
+    found: dict[str, JSONValue] = {}
+    for _ in range(8):  # no server nests an error more deeply
+        if isinstance(body, list):
+            body = next((item for item in body if isinstance(item, dict)), None)
+        if not isinstance(body, dict):
+            break
+        found, body = body, body.get("error") or body.get("detail")
+    return found
+
+
+def _code_in(detail: dict[str, JSONValue]) -> JSONValue:
+    """The code in an error object, or in an object or list of errors inside it."""
+    errors = detail.get("errors")
+    places = [detail, detail.get("base_resp"), *(errors if isinstance(errors, list) else ())]
+    objects = [_lower_keys(place) for place in places if isinstance(place, dict)]
+    codes = (place.get(key) for key in _CODE_KEYS for place in objects)
+    return next((code for code in codes if code not in (None, "")), None)
+
+
+def _lower_keys(value: dict[str, JSONValue]) -> dict[str, JSONValue]:
+    """`value` with its keys in lower case."""
+    return {key.lower(): item for key, item in value.items()}
+
+
+def _message_in(value: JSONValue, depth: int = 0) -> str:
+    """The message for people in `value`: the texts under the usual keys, or all of it."""
+    if not value or value is True:
+        return ""
+    if isinstance(value, str):
+        return _text_of_page(value) if value.lstrip()[:1] == "<" else excerpt(value)
+    if isinstance(value, list) and depth < 4:
+        return excerpt("; ".join(filter(None, (_message_in(item, depth + 1) for item in value))))
+    if isinstance(value, dict) and depth < 4:
+        # FastAPI reports a validation error as its place and a message.
+        if isinstance(text := value.get("msg"), str) and isinstance(at := value.get("loc"), list):
+            return f"{'.'.join(map(str, at))}: {text}"
+        named = _lower_keys(value)
+        if isinstance(metadata := value.get("metadata"), dict):
+            named["raw"] = metadata.get("raw")  # where OpenRouter puts the provider's message
+        keys = ("error", "message", "detail", "title", "errors", "base_resp", *_TEXT_KEYS, "raw")
+        texts = filter(None, (_message_in(named.get(key), depth + 1) for key in keys))
+        if message := ": ".join(dict.fromkeys(texts)):
+            return excerpt(message)
+    try:
+        return excerpt(json.dumps(value, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _text_of_page(page: str) -> str:
+    """The text of an HTML page without tags, styles and scripts."""
+    page = re.sub(r"(?i)<(?:script|style)[^<>]*>[^<]*", " ", page[:100_000])
+    return excerpt(re.sub(r"<[^<>]*>", " ", page)) or excerpt(page)
 
 
 # Errors in 2xx replies
@@ -44,7 +119,7 @@ def find_error(data: JSONValue) -> dict[str, Any] | None:
     These are errors: an `error` that is not empty, a `base_resp` whose code is not a success,
     a choice that has an `error` or whose finish reason names a failure. If the object has no
     choices, these are errors too: a type or status that names a failure, `success: false`,
-    and the keys of CODE_KEYS and TEXT_KEYS, unless a code means success.
+    and the keys of _CODE_KEYS and _TEXT_KEYS, unless a code means success.
     """
     if isinstance(data, list):  # some gateways send a list that holds the error
         return next((found for item in data if (found := find_error(item))), None)
@@ -67,15 +142,15 @@ def _is_error_value(value: JSONValue) -> bool:
 
 def _is_error_object(data: dict[str, JSONValue]) -> bool:
     """Whether an object without choices has the keys of an error."""
-    named = lower_keys(data)
+    named = _lower_keys(data)
     if named.get("success") is False or any(
         _names_failure(named.get(key)) for key in ("type", "object", "status")
     ):
         return True
-    codes = [str(named[key]).lower() for key in CODE_KEYS if named.get(key) is not None]
+    codes = [str(named[key]).lower() for key in _CODE_KEYS if named.get(key) is not None]
     if any(codes):
         return not _NO_ERROR.issuperset(codes)
-    texts = (named.get(key) for key in TEXT_KEYS)  # one that is an object is the model's message
+    texts = (named.get(key) for key in _TEXT_KEYS)  # one that is an object is the model's message
     return bool(
         any(isinstance(text, str) and text for text in texts)
         or named.get("detail")
