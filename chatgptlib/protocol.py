@@ -46,6 +46,7 @@ _UNSUPPORTED = ("br", "compress", "x-compress", "zstd")
 _CODINGS = ("gzip", "x-gzip", "deflate", *_UNSUPPORTED)
 
 _ZLIB, _RAW_DEFLATE, _GZIP = 15, -15, 31  # zlib's `wbits`
+_PADDING = b"\0"  # may follow a gzip member
 
 
 class Incomplete(Exception):
@@ -206,6 +207,8 @@ class _Decompressor:
         if not self._wbits:
             return data
         found: list[bytes] = []
+        if self.ended and self._zlib:
+            data = data.lstrip(_PADDING)
         while data:
             if self.ended:  # a gzip body may have several members
                 self._zlib = zlib.decompressobj(self._wbits)
@@ -217,7 +220,7 @@ class _Decompressor:
             if self._remaining < 0:
                 raise Undecodable(f"more than {self._limit:,} bytes (max_response_bytes)")
             self.ended = self._zlib.eof
-            data = self._zlib.unused_data
+            data = self._zlib.unused_data.lstrip(_PADDING)
         return b"".join(found)
 
     def _wbits_for(self, first: int) -> int:

@@ -133,7 +133,16 @@ def test_a_body_that_is_not_compressed_is_left_alone(coding, text, size):
     assert fed(lib.Body(200, headers, limit=10**6), text, size) == (text, b"")
 
 
-@pytest.mark.parametrize("behind", [bytes(9), b"\n", TEXT], ids=["padding", "line-feed", "text"])
+@pytest.mark.parametrize("size", [1, 10**6])
+@pytest.mark.parametrize(
+    "padded", [ZIPPED + bytes(9), ZIPPED + bytes(9) + gzip.compress(b"")], ids=["end", "member"]
+)
+def test_zeros_after_gzip_data_are_padding(padded, size):
+    headers = {"content-length": str(len(padded)), "content-encoding": "gzip"}
+    assert fed(lib.Body(200, headers, limit=10**6), padded, size) == (TEXT, b"")
+
+
+@pytest.mark.parametrize("behind", [b"\n", TEXT], ids=["line-feed", "text"])
 def test_data_after_the_compressed_body_is_an_error(behind):
     data = ZIPPED + behind
     headers = {"content-length": str(len(data)), "content-encoding": "gzip"}
