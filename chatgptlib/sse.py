@@ -7,8 +7,8 @@
 
 An event is a name (from `event:`, else "") and data; `[DONE]` is the last. `id`, `retry` and
 comments are ignored. Other lines are kept in `non_sse_text`: a server may send a page, or a
-complete answer, instead of a stream. After the first event they are kept up to 65,536
-characters.
+complete answer, instead of a stream. After the first event, they are kept until the text has
+65,536 characters.
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
@@ -60,12 +60,11 @@ class EventDecoder:
                 value = "\n".join(values)
                 if value or self._name == "error":  # some servers send an error without data
                     events.append((self._name, value))
+                    self.any_came = True
                 values.clear()
                 self._name = ""
                 if value.strip() == "[DONE]":  # nothing more is read, in this call or the next
                     break
-        if events:
-            self.any_came = True
         return events
 
     def close(self) -> list[tuple[str, str]]:
@@ -102,7 +101,6 @@ class EventDecoder:
         elif field == "error":  # sent by llama.cpp until 2025
             self._name = "error"
             self._data.append(value)
-        elif field not in ("", "id", "retry") and (
-            not self.any_came or self._non_sse.tell() < _NON_SSE_LIMIT
-        ):
-            self._non_sse.write(line + "\n")
+        elif field not in ("", "id", "retry"):
+            room = max(0, _NON_SSE_LIMIT - self._non_sse.tell()) if self.any_came else None
+            self._non_sse.write((line + "\n")[:room])

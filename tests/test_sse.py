@@ -65,6 +65,23 @@ def test_lines_that_are_no_events_are_kept(size):
     assert decoder.non_sse_text == '{\n  "error": "busy"\n}'
 
 
+LONG = b"x" * 200_000 + b"\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [(LONG + b"data: a\n\n", 200_000), (b"data: a\n\n" + LONG, 65_536), (LONG * 2, 400_001),
+     (b"x\n" * 60_000 + b"data: a\n\n" + b"x\n" * 60_000, 120_000 - 1)],
+    ids=["before-the-first-event", "after-it", "without-events", "before-and-after"],
+)  # fmt: skip
+def test_lines_after_the_first_event_are_kept_up_to_a_limit(raw, kept, size):
+    decoder = lib.EventDecoder()
+    for start in range(0, len(raw), size):
+        decoder.feed(raw[start : start + size])
+    assert len(decoder.non_sse_text) == kept
+
+
 def test_an_event_is_given_as_soon_as_its_blank_line_begins():
     decoder = lib.EventDecoder()
     assert decoder.feed(b"data: a\r\n\r") == [("", "a")]
