@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_HOST = r"(?:[\w.-]+|\[[\w:.%]+\])(?::[0-9]*)?"
+
 
 class Secret:
     """The key, in an object whose repr hides it from tools that print variables."""
@@ -97,8 +99,11 @@ def credentials_in(urls: Iterable[str]) -> Iterator[str]:
 
 
 def shown_url(url: str) -> str:
-    """`url` for a message: without query, fragment and user, since each may hold a key."""
-    return re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
+    """`url` for a message: without query, fragment and user, since each may hold a key.
+
+    If a user or password has "/", "?" or "#", the URL is not valid; they end at the last "@".
+    """
+    return re.split("[?#]", re.sub(rf"//(?!{_HOST}(?:[/?#]|$)).*@", "//", url))[0]
 
 
 def hides_variables(function: F) -> F:

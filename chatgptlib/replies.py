@@ -100,7 +100,7 @@ def _message_in(value: JSONValue, depth: int = 0) -> str:
 
 def _text_of_page(page: str) -> str:
     """The text of an HTML page without tags, styles and scripts."""
-    page = re.sub(r"(?i)<(?:script|style)[^<>]*>[^<]*", " ", page[:100_000])
+    page = re.sub(r"(?is)<(script|style)\b.*?(?:</\1[^<>]*>|\Z)", " ", page[:100_000])
     return excerpt(re.sub(r"<[^<>]*>", " ", page)) or excerpt(page)
 
 

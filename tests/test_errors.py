@@ -192,6 +192,31 @@ def test_deep_nesting_is_no_trouble(key):
     assert lib.api_error(deeply(key), status_code=500).status_code == 500
 
 
+@pytest.mark.parametrize("kind", ["script", "STYLE"])
+@pytest.mark.parametrize("end", ["</{}>", "</{} >", ""])
+def test_the_text_of_a_page_has_no_scripts_and_no_styles(kind, end):
+    page = f"<html><p>Sorry<{kind} type=x>if(a<b){{c()}} // <i>{end.format(kind.lower())}"
+    assert lib.api_error(page, status_code=500).message == "Sorry"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://host:1/v1?key=k#f", "http://host:1/v1"),
+        ("http://u:p@host/v1", "http://host/v1"),
+        ("http://u:p/ss@host/v1", "http://host/v1"),
+        ("http://u:p?s#s@host/v1?key=k", "http://host/v1"),
+        ("http://u@x:p/ss@host/v1", "http://host/v1"),
+        ("http://host/files/a@b", "http://host/files/a@b"),
+        ("http://host:8000/files/a@b", "http://host:8000/files/a@b"),
+        ("http://[::1]:8000/files/a@b?c@d", "http://[::1]:8000/files/a@b"),
+        ("files/a@b", "files/a@b"),
+    ],
+)
+def test_a_url_is_shown_without_user_password_and_query(url, shown):
+    assert lib.shown_url(url) == shown
+
+
 def test_a_long_page_is_quoted_in_part():
     assert len(str(lib.api_error("x" * 100_000, status_code=500))) < 2000
 
