@@ -239,18 +239,18 @@ def check_depth(text: str | bytes, value: Any) -> None:
 # The error for a reply
 
 
-def error_in_reply(
-    body: Any, exchange: Exchange, *, hint: str = "", retry_after: float | None = None
-) -> APIError:
+def error_in_reply(body: JSONValue, exchange: Exchange, *, hint: str = "") -> APIError:
     """The error that a reply reports in `body`, without the key."""
+    body = exchange.redacted(body)
+    status_code, text = exchange.status_code, body if isinstance(body, str) else json.dumps(body)
     return api_error(
-        exchange.redacted(body),
-        status_code=exchange.status_code,
+        body,
+        status_code=status_code,
         where=exchange.where,
         hint=hint,
         headers=exchange.safe_headers,
         request_id=exchange.request_id,
-        retry_after=retry_after,
+        retry_after=retry_after(exchange.headers, time.time(), text=text, status_code=status_code),
     )
 
 
@@ -272,8 +272,7 @@ def error_of_status(exchange: Exchange, base_url: str) -> APIError:
     elif status in (404, 405) and "/v1" not in base_url and "/deployments/" not in base_url:
         hint = "Does base_url lack its /v1?"
     body = (text if broken else value) or exchange.reason
-    wait = retry_after(exchange.headers, time.time(), text=text, status_code=status)
-    return error_in_reply(body, exchange, hint=hint, retry_after=wait)
+    return error_in_reply(body, exchange, hint=hint)
 
 
 def not_json(exchange: Exchange, content: bytes) -> DeserializeError:

@@ -7,7 +7,7 @@ from email.utils import formatdate
 import pytest
 
 from . import lib
-from .wire import completion, http
+from .wire import completion, http, sse
 
 SAID = "busy"
 HALF = {"index": 0, "message": {"role": "assistant", "content": "Half of"}}
@@ -147,6 +147,17 @@ HTTP_DATE = formatdate(NOW + 7, usegmt=True)
 )
 def test_a_wait_is_read_in_every_form_that_headers_have(name, value, wait):
     assert lib.retry_after({name: value}, NOW) == (wait if wait is None else pytest.approx(wait))
+
+
+def test_an_error_in_a_good_reply_has_the_wait_of_its_retry_info(ask, question):
+    error = {"error": {"code": 429, "message": SAID, "details": [RETRY_INFO]}}
+    client = ask(http(error), http(sse(error)))
+    with pytest.raises(lib.RateLimitError, match=SAID) as caught:
+        lib.create_chat_completion(client, question)
+    assert caught.value.retry_after == 3.5
+    with pytest.raises(lib.RateLimitError, match=SAID) as caught:
+        list(lib.create_chat_completion_stream(client, question))
+    assert caught.value.retry_after == 3.5
 
 
 RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3.5s"}
