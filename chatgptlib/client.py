@@ -85,7 +85,9 @@ class OpenAIClient:
     max_retries: how often a call is repeated where that is safe: if no connection was made, if
         it was lost within a second, and for the statuses 408, 409, 429 and 5xx except 501.
         The wait is the one that the server asks for, or else 0.5 s, doubled each time up to
-        8 s. If the server asks for more than 60 s, the error is raised at once.
+        8 s. If the server asks for more than 60 s, the error is raised at once. Even with 0, a
+        call is repeated once, without a wait, if the connection of an earlier call is lost
+        within a second before a reply begins: the server had most likely closed it.
     headers, query: sent with every request. A header `Authorization` or `api-key` (Azure)
         replaces the key.
     verify, cert, proxies: as in `requests`: a CA bundle, or False for no check; a client
@@ -389,8 +391,7 @@ def send(
     All traffic of the library goes through here. `content_type` is for a body that is not
     JSON. Raises APIError for any other status, HTTPError if no complete reply arrived.
     """
-    started = time.monotonic()
-    due = None if client.deadline is None else started + client.deadline
+    due = None if client.deadline is None else time.monotonic() + client.deadline
     limits, body_limit = Limits(*client.timeout, due), client.max_response_bytes
     connections, key = client._connections, client._key()
     template, secrets = client._template(method, path, accept)
@@ -399,6 +400,7 @@ def send(
         secrets |= secrets_of_session(connections.session)
     attempt, fresh = 0, False
     while True:
+        started = time.monotonic()
         request = client._request(template, body, content_type, key)
         exchange = Exchange(connections, request, limits, secrets=secrets, body_limit=body_limit)
         try:
@@ -406,19 +408,18 @@ def send(
             error: OpenAIError | None = _status_error(client, exchange, started)
         except HTTPError as failure:
             error = failure
-            if exchange.reused and failure.may_retry and not fresh:
-                # The server had closed the idle connection: use a new one at once.
-                attempt, fresh = attempt + 1, True
-                continue
         if error is None:
             return exchange
-        jitter = os.urandom(1)[0] / 255
-        delay = retry_delay(error, attempt, jitter) if attempt < client.max_retries else None
+        delay = None
+        if exchange.reused and not fresh and isinstance(error, HTTPError) and error.may_retry:
+            delay, fresh = 0.0, True  # the server had most likely closed the idle connection
+        elif attempt < client.max_retries:
+            delay = retry_delay(error, attempt, os.urandom(1)[0] / 255)
         if delay is None or (due is not None and time.monotonic() + delay >= due):
             raise error
         attempt += 1
         why = f"status {error.status_code}" if isinstance(error, APIError) else error
-        details = (attempt, client.max_retries, delay, why, error.request_id)
+        details = (attempt, max(attempt, client.max_retries), delay, why, error.request_id)
         _log.info("retry %d of %d in %.2f s after %s (request %s)", *details)
         client._sleep(delay)
 

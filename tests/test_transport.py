@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 
 import pytest
@@ -582,6 +583,28 @@ def test_a_connection_that_cannot_be_made_is_tried_again():
     with pytest.raises(lib.HTTPError):
         call(client, QUESTION)
     assert len(waits) == 2
+
+
+def test_a_reconnect_is_logged_as_a_retry_without_retries_too(ask, question, caplog):
+    client = ask(ANSWER, Reply(b"", CLOSE), ANSWER, max_retries=0)
+    call(client, question)
+    with caplog.at_level(logging.INFO, logger=lib.name):
+        call(client, question)
+    (record,) = [r for r in caplog.records if r.name.startswith(lib.name)]
+    assert record.getMessage().startswith("retry 1 of 1 in 0.00 s after the connection was lost")
+
+
+def test_the_seconds_of_a_request_do_not_include_the_wait_before_it(
+    ask, question, caplog, monkeypatch
+):
+    client = ask(http({"error": "busy"}, "503 Busy", "Retry-After: 50"), ANSWER)
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + sum(client.waits))
+    with caplog.at_level(logging.DEBUG, logger=lib.name):
+        call(client, question)
+    debug = [r for r in caplog.records if r.name.startswith(lib.name) and r.levelno < logging.INFO]
+    assert [record.args[1] for record in debug] == [503, 200]
+    assert all(record.args[2] < 50 for record in debug)
 
 
 def test_each_request_is_one_debug_line(ask, question, caplog):
