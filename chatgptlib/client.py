@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .connections import Connections, Limits
 from .errors import APIError, ConfigError, HTTPError, OpenAIError, QuotaExceededError, is_transient
 from .exchange import Exchange
-from .redaction import (
-    Secret,
-    Secrets,
-    credentials_in,
-    hides_variables,
-    secrets_in,
-    secrets_of_session,
-    shown_url,
-)
+from .redaction import Secret, Secrets, hides_variables, secrets_in, secrets_of_session, shown_url
 from .replies import error_of_status
 from .settings import (
     changed_settings,
@@ -137,10 +129,8 @@ class OpenAIClient:
         self._api_key = key_to_send(settings, self._headers, self.base_url)
         if self._api_key is None:
             settings["api_key"] = ""  # so that a copy takes none from its environment
-        self._secrets = Secrets(
-            *secrets_in(self._api_key, self._query, self._headers),
-            *credentials_in((proxies or {}).values()),
-        )
+        urls = (proxies or {}).values()
+        self._secrets = secrets_in(self._api_key, self._query, self._headers, urls)
         self._path: str | None = None
         self._connections = Connections(session, verify, cert, proxies)
         self._templates: dict[tuple[str, str, str], tuple[Any, Secrets]] = {}
@@ -346,7 +336,7 @@ class OpenAIClient:
         headers = with_headers({"Accept": accept, "Accept-Encoding": encoding}, self._headers)
         if len(self._templates) > 100:  # many paths have an id in them
             self._templates.clear()
-        secrets = self._secrets | Secrets(*secrets_in(None, {}, query))
+        secrets = self._secrets | secrets_in(None, {}, query)
         template = self._connections.prepare(method, url, headers), secrets
         self._templates[method, path, accept] = template
         return template

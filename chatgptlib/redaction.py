@@ -58,19 +58,21 @@ def _pattern_of(texts: frozenset[str]) -> re.Pattern[str]:
     return re.compile("|".join(longest_first) or "(?!)", re.IGNORECASE)  # "(?!)" matches nothing
 
 
-def secrets_in(key: object, query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[str]:
-    """The texts that no message may show: the key, and values that may be credentials."""
+def secrets_in(
+    key: object, query: Mapping[str, str], headers: Mapping[str, str], urls: Iterable[str] = ()
+) -> Secrets:
+    """The key if it is text, and the values that may be credentials."""
     from urllib.parse import quote, quote_plus
 
-    if isinstance(key, str):
-        yield key
+    texts = [key] if isinstance(key, str) else []
     # Any parameter of a query may be a key, whatever its name.
     found = [value for name, value in query.items() if name != "api-version"]
     secret = re.compile("(?i)auth|key|token|secret|password|cookie|sig")
     found += [value for name, value in headers.items() if secret.search(name)]
     for value in found:
-        yield from (value, quote(value, safe=""), quote_plus(value))
-        yield value.rpartition(" ")[2]  # the part after "Bearer" or "Basic"
+        texts += (value, quote(value, safe=""), quote_plus(value))
+        texts.append(value.rpartition(" ")[2])  # the part after "Bearer" or "Basic"
+    return Secrets(*texts, *credentials_in(urls))
 
 
 def secrets_of_session(session: requests.Session) -> Secrets:
@@ -82,7 +84,7 @@ def secrets_of_session(session: requests.Session) -> Secrets:
         {str(name): str(value) for name, value in found.items()} if is_mapping(found) else {}
         for found in (session.headers, session.params)
     )
-    return Secrets(*secrets_in(None, query, headers), *credentials_in(urls))
+    return secrets_in(None, query, headers, urls)
 
 
 def credentials_in(urls: Iterable[str]) -> Iterator[str]:
