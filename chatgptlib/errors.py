@@ -227,8 +227,8 @@ def error_class(status_code: int, code: JSONValue, kind: JSONValue) -> type[APIE
     if any(isinstance(word, str) and _NO_QUOTA.match(word) for word in (code, kind)):
         return QuotaExceededError
     if status_code < 400:
-        named = (_CLASS_OF.get(_table_key(word)) for word in (code, kind))
-        return next(filter(None, named), APIError)
+        found = (_CLASS_OF.get(_table_key(word)) for word in (code, kind))
+        return next(filter(None, found), APIError)
     return _CLASS_OF.get(_table_key(status_code), APIError)
 
 

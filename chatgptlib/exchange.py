@@ -195,7 +195,7 @@ class Exchange:
         while not data and not body.ended:
             data = body.feed(channel.receive())
         if not self._move("done" if body.ended else "body"):
-            raise Incomplete("closed by another thread")
+            raise Incomplete  # another thread has closed the exchange
         if body.ended:
             self._channel = None
             channel.release(reusable=body.keep_alive and not body.trailing_data)
@@ -328,8 +328,9 @@ class Exchange:
                 "own CA set REQUESTS_CA_BUNDLE, or verify='/path/to/ca.pem'"
             )
         # requests raises an OSError without a number if a CA bundle does not exist.
-        no_file = before == "connecting" and type(error) is OSError and not (error.errno or tunnel)
-        if no_file or isinstance(error, (ValueError, TypeError)) or "InvalidSchema" in names:
+        is_missing_file = type(error) is OSError and not (error.errno or tunnel)
+        invalid = isinstance(error, (ValueError, TypeError)) or "InvalidSchema" in names
+        if invalid or (before == "connecting" and is_missing_file):
             return ConfigError(f"the request cannot be sent: {reason} {where}")
         if proxied and (before == "connecting" or not lost):
             may_retry = not tunnel or is_transient(int(tunnel[1]))
@@ -476,8 +477,8 @@ def _names_of(links: list[BaseException]) -> set[str]:
 def _is_timeout(links: list[BaseException]) -> bool:
     # A number means a limit of the operating system, ETIMEDOUT, not one of the client's.
     ours = [link for link in links if not (isinstance(link, OSError) and link.errno)]
-    named = not {"Timeout", "ReadTimeoutError"}.isdisjoint(_names_of(ours))  # requests, urllib3
-    return named or any(isinstance(link, TimeoutError) for link in ours)
+    foreign = not {"Timeout", "ReadTimeoutError"}.isdisjoint(_names_of(ours))  # requests, urllib3
+    return foreign or any(isinstance(link, TimeoutError) for link in ours)
 
 
 def _innermost(links: list[BaseException]) -> BaseException:

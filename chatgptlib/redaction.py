@@ -115,13 +115,13 @@ def hides_variables(function: F) -> F:
     """
 
     @functools.wraps(function)
-    def call(*args: Any, **named: Any) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
         try:
-            return function(*args, **named)
+            return function(*args, **options)
         except OpenAIError as error:
             raise without_traceback(error) from error.__cause__
         finally:
-            del args, named
+            del args, options
 
     return cast("F", call)
 

@@ -39,8 +39,8 @@ def api_error(body: JSONValue, *, where: str = "", hint: str = "", **attributes:
     message = _message_in(body) or "no reason given"
     kind, code = detail.get("type"), _code_in(detail)
     at = f" [{where}]" if where else ""
-    named = f" (request {request_id})" if request_id else ""
-    text = f"{status_code}: {message}{at}{named}" + (f". {hint}" if hint else "")
+    request = f" (request {request_id})" if request_id else ""
+    text = f"{status_code}: {message}{at}{request}" + (f". {hint}" if hint else "")
     param = detail.get("param")
     return error_class(status_code, code, kind)(
         text, message=message, type=kind, param=param, code=code, body=body, **attributes
@@ -85,11 +85,11 @@ def _message_in(value: JSONValue, depth: int = 0) -> str:
         # FastAPI reports a validation error as its place and a message.
         if isinstance(text := value.get("msg"), str) and isinstance(at := value.get("loc"), list):
             return f"{'.'.join(map(str, at))}: {text}"
-        named = _lower_keys(value)
+        members = _lower_keys(value)
         if isinstance(metadata := value.get("metadata"), dict):
-            named["raw"] = metadata.get("raw")  # where OpenRouter puts the provider's message
+            members["raw"] = metadata.get("raw")  # where OpenRouter puts the provider's message
         keys = ("error", "message", "detail", "title", "errors", "base_resp", *_TEXT_KEYS, "raw")
-        texts = filter(None, (_message_in(named.get(key), depth + 1) for key in keys))
+        texts = filter(None, (_message_in(members.get(key), depth + 1) for key in keys))
         if message := ": ".join(dict.fromkeys(texts)):
             return excerpt(message)
     try:
@@ -142,19 +142,19 @@ def _is_error_value(value: JSONValue) -> bool:
 
 def _is_error_object(data: dict[str, JSONValue]) -> bool:
     """Whether an object without choices has the keys of an error."""
-    named = _lower_keys(data)
-    if named.get("success") is False or any(
-        _names_failure(named.get(key)) for key in ("type", "object", "status")
+    members = _lower_keys(data)
+    if members.get("success") is False or any(
+        _names_failure(members.get(key)) for key in ("type", "object", "status")
     ):
         return True
-    codes = [str(named[key]).lower() for key in _CODE_KEYS if named.get(key) is not None]
+    codes = [str(members[key]).lower() for key in _CODE_KEYS if members.get(key) is not None]
     if any(codes):
         return not _NO_ERROR.issuperset(codes)
-    texts = (named.get(key) for key in _TEXT_KEYS)  # one that is an object is the model's message
+    texts = (members.get(key) for key in _TEXT_KEYS)  # one that is an object is the model's message
     return bool(
         any(isinstance(text, str) and text for text in texts)
-        or named.get("detail")
-        or named.get("errors")
+        or members.get("detail")
+        or members.get("errors")
     )
 
 

@@ -116,8 +116,8 @@ def client_query(own: Mapping[str, str], in_url: Mapping[str, str]) -> dict[str,
 
 def with_headers(own: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     """`own` headers and `added` ones, which replace those of the same name in any case."""
-    named = {str(name).lower() for name in added}
-    return {name: own[name] for name in own if str(name).lower() not in named} | dict(added)
+    replaced = {str(name).lower() for name in added}
+    return {name: own[name] for name in own if str(name).lower() not in replaced} | dict(added)
 
 
 def key_to_send(
@@ -203,9 +203,9 @@ def _checked_value(name: str, value: object) -> str:
     return _sendable(f"header {name}", text, r"^\s|[^\t\x20-\x7e\x80-\xff]")
 
 
-def _sendable(name: str, text: str, refused: str) -> str:
-    """Return `text`. Raises ConfigError if it has a character that matches `refused`."""
-    if found := re.search(refused, text):
+def _sendable(name: str, text: str, forbidden: str) -> str:
+    """Return `text`. Raises ConfigError if it has a character that matches `forbidden`."""
+    if found := re.search(forbidden, text):
         import unicodedata
 
         which = f"U+{ord(found[0]):04X} ({unicodedata.name(found[0], 'a control character')})"

@@ -30,7 +30,7 @@ class EventDecoder:
     def __init__(self) -> None:
         self._pieces: list[bytes] = []  # the beginning of a line, in the pieces that it came in
         self._after_cr = False  # the last byte was a CR, so an LF that follows is part of it
-        self._at_line = False  # nothing is pending, so the fast path is safe
+        self._at_line_start = True  # nothing is pending, so the fast path is safe
         self._name = ""
         self._data: list[str] = []
         self._non_sse = StringIO()
@@ -44,7 +44,7 @@ class EventDecoder:
 
     def feed(self, data: bytes) -> list[tuple[str, str]]:
         """Take some bytes; return the name and data of each event they complete."""
-        if not self._at_line or data[-1:] != b"\n" or b"\r" in data:
+        if not self._at_line_start or data[-1:] != b"\n" or b"\r" in data:
             data = self._complete_lines(data)
         events: list[tuple[str, str]] = []
         values = self._data
@@ -84,11 +84,11 @@ class EventDecoder:
         if not end:
             if data:
                 self._pieces.append(data)  # joined once, when the line ends
-                self._at_line = False
+                self._at_line_start = False
             return b""
         lines = b"".join([*self._pieces, data[:end]])
         self._pieces = [data[end:]] if end < len(data) else []
-        self._at_line = not self._pieces and not self._after_cr
+        self._at_line_start = not self._pieces and not self._after_cr
         return lines
 
     def _take(self, line: str) -> None:
