@@ -317,12 +317,12 @@ class Connection:
             data += more
             received += len(more)
             if not more:
-                where = "in the head of its answer" if data else "without an answer"
+                where = "in the head of its reply" if data else "without a reply"
                 raise RemoteDisconnected(f"the server closed the connection {where}")
             if not b"HTTP/".startswith(data[:5]):
                 raise BadStatusLine(repr(data))
             if received > _HEAD_LIMIT:  # with the interim responses
-                raise HTTPException(f"the head of the answer has more than {_HEAD_LIMIT} bytes")
+                raise HTTPException(f"the head of the reply has more than {_HEAD_LIMIT} bytes")
             while (end := _HEAD_END.search(data)) and _INTERIM.match(data):
                 data = data[end.end() :]
         head, self._unread = io.BytesIO(data[: end.end()]), data[end.end() :]

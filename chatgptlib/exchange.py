@@ -314,12 +314,12 @@ class Exchange:
         tunnel = re.search(r"Tunnel connection failed: (\d+)", reason)
         proxied = "ProxyError" in names or (before == "connecting" and self._proxied)
         if self.state == "expired":
-            return RequestTimeoutError(f"the deadline ran out before an answer came {where}")
+            return RequestTimeoutError(f"the deadline ran out before a reply came {where}")
         if _is_timeout(links):
             connecting = connecting or "ConnectTimeout" in names
             limit = self._limits.connect if connecting else self._limits.read
             within = f"within {limit:g} s" if limit else "in time"  # an adapter's own limit
-            text = f"no {'connection' if connecting else 'answer'} {within} {where}"
+            text = f"no {'connection' if connecting else 'reply'} {within} {where}"
             return RequestTimeoutError(text, may_retry=connecting)
         # urllib3 1.26 raises a CertificateError if the name in the certificate is wrong.
         if not names.isdisjoint({"SSLCertVerificationError", "CertificateError"}):
@@ -340,9 +340,9 @@ class Exchange:
             return HTTPError(f"no connection: {reason} {where}", may_retry=connecting)
         if lost:
             quick = time.monotonic() - self._sent_at < _LOST_SECONDS
-            text = f"the connection was lost before an answer came: {reason} {where}"
+            text = f"the connection was lost before a reply came: {reason} {where}"
             return HTTPError(text, may_retry=quick and untouched)
-        return HTTPError(f"no usable answer: {reason} {where}")
+        return HTTPError(f"no usable reply: {reason} {where}")
 
     def _incomplete(self, links: list[BaseException], kind: type[HTTPError]) -> OpenAIError:
         """The error for a response that did not arrive completely: a `kind`, mostly.
@@ -352,17 +352,15 @@ class Exchange:
         where, reason = f"[{self.where}]", f": {self._reason(links)}" if links else ""
         error: OpenAIError
         if self.state == "expired" or (self.state == "done" and not links):
-            error = RequestTimeoutError(f"the deadline ran out while the answer came {where}")
+            error = RequestTimeoutError(f"the deadline ran out while the reply came {where}")
         elif self.state == "left":
-            error = kind(f"closed before the answer was complete {where}")
+            error = kind(f"closed before the reply was complete {where}")
         elif _is_timeout(links):
-            error = RequestTimeoutError(
-                f"the server was silent in the middle of its answer {where}"
-            )
+            error = RequestTimeoutError(f"the server was silent in the middle of its reply {where}")
         elif links and isinstance(links[0], Undecodable):
-            error = DeserializeError(f"the answer could not be decompressed{reason} {where}")
+            error = DeserializeError(f"the reply could not be decompressed{reason} {where}")
         else:
-            error = kind(f"the connection was lost in the middle of the answer{reason} {where}")
+            error = kind(f"the connection was lost in the middle of the reply{reason} {where}")
         error.headers, error.request_id = self.safe_headers, self.request_id
         return error
 

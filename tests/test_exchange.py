@@ -592,7 +592,7 @@ def test_a_stream_that_nobody_asked_for_keeps_its_beginning_when_it_is_cut(
     opened.extend([session] if own_session else [])
     begun = STREAM[: STREAM.index(b'"b"')]
     client = client_of(Reply(begun, end), session=session)
-    with pytest.raises(lib.HTTPError, match="in the middle of the answer") as caught:
+    with pytest.raises(lib.HTTPError, match="in the middle of the reply") as caught:
         text_of_call(client)
     assert caught.value.partial.text == "a"
 
@@ -1101,7 +1101,7 @@ def test_a_deadline_ends_a_stream_of_events_that_are_all_here(ask):
 )
 def test_interim_answers_without_end_are_an_error(ask, question, interim):
     client = ask(Reply([interim * 1000] * 1000, CLOSE), max_retries=0)
-    with pytest.raises(lib.HTTPError, match="head of the answer"):
+    with pytest.raises(lib.HTTPError, match="head of the reply"):
         lib.create_chat_completion(client, question)
 
 

@@ -376,7 +376,7 @@ def test_broken_json_is_a_deserialize_error_with_what_came(ask, body):
 
 def test_an_answer_that_breaks_off_is_an_http_error(ask):
     client = ask(Reply(http(b"12345", "200 OK", "Content-Type: audio/mpeg")[:-2], CLOSE))
-    with pytest.raises(lib.HTTPError, match="in the middle of the answer"):
+    with pytest.raises(lib.HTTPError, match="in the middle of the reply"):
         client.post("audio/speech", {})
 
 

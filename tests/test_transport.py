@@ -313,18 +313,18 @@ def test_cookies_are_not_kept(ask, question):
 # No answer
 
 NO_ANSWER = [
-    pytest.param(Reply(b"", CLOSE), "HTTPError", "lost before an answer", id="hung-up"),
-    pytest.param(Reply(b"", RESET), "HTTPError", "lost before an answer", id="reset"),
+    pytest.param(Reply(b"", CLOSE), "HTTPError", "lost before a reply", id="hung-up"),
+    pytest.param(Reply(b"", RESET), "HTTPError", "lost before a reply", id="reset"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE), "HTTPError", "in the head", id="cut-head"),
     pytest.param(Reply(b"garbage\r\n\r\n", CLOSE), "HTTPError", "garbage", id="no-http"),
     pytest.param(Reply(b"HTTP/1.1 abc\r\n\r\n", CLOSE), "HTTPError", "abc", id="no-status"),
-    pytest.param(Reply(b"\x00\xff" * 100, CLOSE), "HTTPError", "no usable answer", id="bytes"),
+    pytest.param(Reply(b"\x00\xff" * 100, CLOSE), "HTTPError", "no usable reply", id="bytes"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", CLOSE), "HTTPError",
                  "more than 100 headers", id="too-many-headers"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n", CLOSE), "HTTPError",
                  "65536", id="long-header"),
-    pytest.param(Reply(ANSWER[:-5], CLOSE), "HTTPError", "in the middle of the answer", id="cut-body"),
-    pytest.param(Reply(ANSWER[:-5], RESET), "HTTPError", "in the middle of the answer", id="reset-body"),
+    pytest.param(Reply(ANSWER[:-5], CLOSE), "HTTPError", "in the middle of the reply", id="cut-body"),
+    pytest.param(Reply(ANSWER[:-5], RESET), "HTTPError", "in the middle of the reply", id="reset-body"),
     pytest.param(http((b"{",), framing="chunked").replace(b"1\r\n", b"zz\r\n", 1)[:-2], "HTTPError", "middle",
                  id="broken-chunking"),
     pytest.param(http(b"not gzip", "200 OK", "Content-Encoding: gzip"), "DeserializeError", "not gzip",
@@ -439,7 +439,7 @@ def test_a_loss_that_somebody_elses_adapter_tells_of_is_one_too(question):
         assert call(client, question).text == "Hi!"
         mock.reset()
         mock.post(URL, body=lost)
-        with pytest.raises(lib.HTTPError, match="lost before an answer came: ConnectionReset"):
+        with pytest.raises(lib.HTTPError, match="lost before a reply came: ConnectionReset"):
             call(client.with_options(max_retries=0), question)
     assert len(waits) == 1
 
@@ -458,7 +458,7 @@ def test_an_answer_that_broke_off_stays_so_for_whoever_reads_on(ask):
     client = ask(Reply(ANSWER[:-5], CLOSE))
     answer = lib.send(client, "POST", "chat/completions", b"{}")
     for _ in range(2):
-        with pytest.raises(lib.StreamInterruptedError, match="in the middle of the answer"):
+        with pytest.raises(lib.StreamInterruptedError, match="in the middle of the reply"):
             list(answer.iter_bytes())
 
 
@@ -544,7 +544,7 @@ def test_an_exhausted_quota_fails_at_once(ask, question):
 @pytest.mark.parametrize("function", [call, open_stream], ids=["call", "stream"])
 def test_silence_is_a_timeout_and_not_tried_again(ask, question, function):
     client = ask(Reply(b"", SILENCE), timeout=(5, 0.1))
-    with pytest.raises(lib.RequestTimeoutError, match=r"no answer within 0\.1 s"):
+    with pytest.raises(lib.RequestTimeoutError, match=r"no reply within 0\.1 s"):
         function(client, question)
     wait_until(lambda: client.wire.requests)  # the server may be slower than 0.1 s
     assert len(client.wire.requests) == 1
@@ -1067,7 +1067,7 @@ def test_many_hosts_over_one_transport_are_all_watched(question):
     with Wire(Reply([], SILENCE)) as wire:
         client = first.with_options(base_url=wire.url, timeout=(5, 0.2))
         for round in range(2):
-            with pytest.raises(lib.RequestTimeoutError, match="no answer"):
+            with pytest.raises(lib.RequestTimeoutError, match="no reply"):
                 call(client, question)
             for n in range(12 if round == 0 else 0):
                 other = first.with_options(base_url=f"http://127.0.0.1:{n + 1}/v1")
