@@ -10,7 +10,7 @@
     │   │   NotFoundError 404, ConflictError 409, UnprocessableEntityError 422,
     │   │   InternalServerError 5xx
     │   └── RateLimitError 429        .retry_after
-    │       └── QuotaExceededError 402    the account has no quota left: never retried
+    │       └── QuotaExceededError 402, 429   the account has no quota left: never retried
     ├── DeserializeError          the reply was not what the API documents: .body .path
     ├── RefusalError              the model refused to give a structured answer: .response
     ├── OutputTruncatedError      a structured answer or a tool call was cut off: .response
@@ -40,7 +40,7 @@ class OpenAIError(Exception):
 
     partial: the response as far as it arrived, or None
     messages: the conversation so far, if the error ended run_tools() or stream_tools()
-    request_id, headers: those of the HTTP response, if there was one
+    request_id, headers: those of the HTTP response; None if there was none
     """
 
     def __init__(self, text: str = "") -> None:
@@ -61,7 +61,7 @@ class HTTPError(OpenAIError):
 
     may_retry: True if the server has very likely not processed the request, because no
         connection was made, or it was lost within a second. The client has already retried
-        such a request `max_retries` times.
+        such a request, at most `max_retries` times.
     """
 
     def __init__(self, text: str = "", *, may_retry: bool = False) -> None:
@@ -82,7 +82,7 @@ class DeserializeError(OpenAIError):
     """The reply was not what the API documents.
 
     body: the text of the reply, or None
-    path: where in it the fault is, as `$.choices[0].message`
+    path: the place of the fault in the JSON, such as `$.choices[0].message`
     """
 
     def __init__(self, message: str, *, body: str | None = None, path: str = "$") -> None:
@@ -137,7 +137,7 @@ class APIError(OpenAIError):
     message: the text of the error
     type, param, code: as the server sent them, of any JSON type; None if it sent none
     body: the complete error: parsed if it was JSON, else text
-    retry_after: seconds to wait before the next try, if the server named a time
+    retry_after: seconds that the server asks to wait before a retry; None if it does not say
     https://platform.openai.com/docs/guides/error-codes
     """
 
@@ -176,7 +176,7 @@ class AuthenticationError(APIError):
 
 
 class PermissionDeniedError(APIError):
-    """403: the key has no permission for this, or not from this place."""
+    """403: the key has no permission for this request, or not in this region."""
 
 
 class NotFoundError(APIError):
@@ -196,14 +196,14 @@ class RateLimitError(APIError):
 
 
 class QuotaExceededError(RateLimitError):
-    """The account has no quota left, whatever the status. Waiting does not help."""
+    """402, or any status with a code such as insufficient_quota: waiting does not help."""
 
 
 class InternalServerError(APIError):
     """5xx: the server, or a gateway in front of it, failed."""
 
 
-# The class by the status, or by a word that servers send as `code` or `type`.
+# The class by the status, or by a value that servers send as `code` or `type`.
 _CLASSES: dict[tuple[int | str, ...], type[APIError]] = {
     (400, "invalid_request_error", "context_length_exceeded"): BadRequestError,
     (401, "invalid_api_key", "authentication_error"): AuthenticationError,
