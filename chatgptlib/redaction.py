@@ -29,10 +29,10 @@ class Secret:
 
 
 class Secrets:
-    """The texts that no error may show: the key, and other credentials."""
+    """The texts that no error may show: the key and other credentials."""
 
     def __init__(self, *texts: str) -> None:
-        # A short key is a placeholder for a local server, such as "none", and an ordinary word.
+        # A short key, such as "none" for a local server, would redact ordinary words.
         self._texts = frozenset(t for t in texts if len(t) >= 8 or t.startswith("sk-"))
 
     def __or__(self, other: Secrets) -> Secrets:
@@ -88,7 +88,7 @@ def secrets_of_session(session: requests.Session) -> Secrets:
 
 
 def credentials_in(urls: Iterable[str]) -> Iterator[str]:
-    """The users and passwords in URLs, even in invalid ones, in each form an error may show."""
+    """The users and passwords in URLs, valid or not, in each form that an error may show."""
     from base64 import b64encode
     from urllib.parse import unquote
 
@@ -109,9 +109,10 @@ def shown_url(url: str) -> str:
 
 
 def hides_variables(function: F) -> F:
-    """Remove the function's frames from the traceback of an error of ours.
+    """Let the traceback of an error of this library end at the function.
 
-    Their variables hold the key, and tools that print a traceback may show variables.
+    The variables of the frames below hold the key, and tools that print a traceback may show
+    variables.
     """
 
     @functools.wraps(function)
