@@ -9,8 +9,8 @@ a field of that name is set.
 
 Reading is lenient: unknown keys go to `extra`, values are not converted or checked, and null
 means the default of the field. There are two errors: a required key is missing, or a value is
-not the object, or list of objects, that the hint requires. If the hint also allows None, such
-a value goes to `extra` instead.
+not the object, or list of objects, that the hint requires. If the hint also allows None and the
+class has a field `extra`, such a value goes there instead.
 
 The function that reads a class is made once, when it is first needed.
 """
@@ -95,8 +95,8 @@ def encode(value: Any) -> bytes:
 
 
 def members(value: Any) -> dict[str, Any]:
-    """The JSON members of a dataclass instance, not yet converted: the fields that are not
-    None, then the keys of `extra` that no field has set."""
+    """The JSON members of a dataclass instance, with values that are not converted yet: the
+    fields that are not None, then the keys of `extra` that no field has set."""
     cls = value.__class__
     found = {name: item for name in _field_names(cls) if (item := getattr(value, name)) is not None}
     extra = found.pop("extra", None)
@@ -130,7 +130,8 @@ def as_json(value: Any) -> Any:
 
 
 def _as_sent(value: Any) -> Any:
-    """Like `as_json`, for a request: a class may write there what the API accepts."""
+    """Like `as_json`, for a request. A class may define `_as_sent` to differ in a request from
+    `to_dict`."""
     own = getattr(value, "_as_sent", None)
     return as_json(value) if own is None else own()
 
@@ -148,7 +149,7 @@ def _dump(value: Any, encoder: json.JSONEncoder) -> str:
         path, fault = _find_fault(value, "$", fault, encoder)
     except RecursionError:
         path, fault = "$", ValueError("nested too deeply, or inside itself")
-    raise ConfigError(f"cannot be sent as JSON: {path}: {fault}")
+    raise ConfigError(f"cannot be written as JSON: {path}: {fault}")
 
 
 def _find_fault(

@@ -5,7 +5,8 @@ https://platform.openai.com/docs/api-reference/chat
 For all of them:
 
 - A field at None is not sent, so that the server's default applies. `False`, `0`, `""` and
-  `[]` are sent. In an object that was read, None means that the key was missing or null.
+  `[]` are sent, but for what ChatMessage says. In an object that was read, None means that the
+  key was missing or null.
 - `extra` holds the keys that a class has no field for. They are sent too, each unless a field
   of that name is set.
 - Values are not checked or converted, so that new roles and finish reasons are kept.
@@ -187,8 +188,9 @@ class ChatMessage(JSONObject):
     `ChatMessage("Hello")` would be a message without content. `from_dict` accepts any role; a
     message without one is the assistant's.
 
-    The message of a response can be put into the next request. It is sent as the API accepts
-    it there: audio as its id, without annotations, and with the server's own keys.
+    The message of a response can be put into the next request. An assistant's message is sent
+    as the API accepts it: audio as its id, `""` for no content, without annotations and empty
+    lists, and with the server's own keys.
     """
 
     role: ChatRole | str = field(default="", metadata={WHEN_MISSING: ChatRole.ASSISTANT})

@@ -135,7 +135,7 @@ def test_what_json_cannot_say_is_refused_with_its_path_before_sending(mocked, cl
     request = lib.CreateChatCompletionRequest(model="m", messages=[], temperature=value)
     with pytest.raises(lib.ConfigError) as caught:
         lib.create_chat_completion(client, request)
-    assert str(caught.value).startswith(f"cannot be sent as JSON: $.temperature: {words}")
+    assert str(caught.value).startswith(f"cannot be written as JSON: $.temperature: {words}")
     assert not mocked.calls
 
 

@@ -145,7 +145,7 @@ def test_a_format_that_is_no_json_is_told(offline, value):
     fields = {**QUESTION, "response_format": {"type": "text", **value}}
     found = lib.parse_via_chat_gpt(offline("Hi"), fields)
     assert found["success"] is False
-    assert "cannot be sent as JSON" in found["parsed_msg"]
+    assert "cannot be written as JSON" in found["parsed_msg"]
 
 
 @pytest.mark.parametrize(
