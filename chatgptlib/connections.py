@@ -44,7 +44,7 @@ _HEAD_LIMIT = 262_144  # bytes
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # a 1xx status; but 101 is final
 # The URL of a proxy that can be used here, by a tunnel. requests handles the others: forwarding,
-# SOCKS, TLS to the proxy, and URLs that are invalid, which it explains.
+# SOCKS and TLS to the proxy. It also raises the error for an invalid URL.
 _TUNNEL = re.compile("(?i)(http://(.*@)?)?[^/@]+/?")
 _IDLE_SECONDS = 30.0  # servers and routers may drop a connection that is idle for longer
 
@@ -58,8 +58,8 @@ _ENVIRONMENT = (
 
 class Limits:
     """How long each step of an exchange may take, in seconds: `connect` to open a connection,
-    `read` from one read or write to the next. All of them end at `deadline`, a time of
-    `time.monotonic()`. None is no limit."""
+    `read` from one read or write to the next. All steps end at `deadline`, a time of
+    `time.monotonic()`. None means no limit."""
 
     def __init__(self, connect: float | None, read: float | None, deadline: float | None) -> None:
         self.connect = connect
@@ -98,7 +98,7 @@ class Connections:
         self._settings: dict[str, Any] = {
             "proxies": dict(proxies or {}), "stream": True, "verify": verify, "cert": cert,
         }  # fmt: skip
-        # With the id of the process that made them: after a fork, the child makes its own.
+        # With the id of the process that opened them: after a fork, the child opens its own.
         self._routes: tuple[int, dict[tuple[str | None, ...], Route]] = (0, {})
 
     def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
@@ -112,7 +112,7 @@ class Connections:
         raise ConfigError(f"not a usable URL: {shown_url(url)!r}")
 
     def route_to(self, request: requests.PreparedRequest) -> Route:
-        """The route to the server of this request, under the present environment."""
+        """The route to the server of this request, by the environment as it is now."""
         pid, routes = self._routes
         if pid != os.getpid():
             pid, routes = self._routes = os.getpid(), {}
@@ -190,7 +190,7 @@ class Connections:
 
 
 def _is_original(owner: Any, name: str) -> bool:
-    """Whether nobody has replaced a method: it is defined in the file of its class."""
+    """Whether a method is the library's own: it is defined in the file of its class."""
     code = getattr(getattr(owner, name), "__code__", None)
     return code is not None and code.co_filename == owner.__init__.__code__.co_filename
 
@@ -277,8 +277,9 @@ class Connection:
 
     def __init__(self, sock: Any, route: Route) -> None:
         self.sock = sock
-        self._route = weakref.ref(route)  # a client that is closed drops it
-        # Also runs when nothing refers to the connection any more, as after an interruption.
+        # Weak, so that closing the client also frees its idle connections.
+        self._route = weakref.ref(route)
+        # Also called when nothing refers to the connection any more, as after an interruption.
         self.close: Callable[[], object] = weakref.finalize(self, sock.close)
 
     def send(self, request: requests.PreparedRequest, limits: Limits) -> None:
@@ -380,7 +381,8 @@ class SessionResponse:
     def __init__(self, response: requests.Response, limits: Limits) -> None:
         self._response = response
         self._limits = limits
-        self.headers: Mapping[str, str] = response.headers  # as Body needs them for this file
+        # What `Body` needs to know of the file: how its bytes are framed and compressed.
+        self.headers: Mapping[str, str] = response.headers
         self._raw: Any = response.raw
         file: Any = getattr(getattr(self._raw, "_fp", None), "fp", None)
         self.sock: Any = getattr(getattr(file, "raw", None), "_sock", None)

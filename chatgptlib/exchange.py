@@ -6,10 +6,10 @@
 
 An exchange has one state at a time (protocol.py). Only the thread whose move to the next state
 succeeds may release or close the connection, so that happens once. Nothing depends on which
-thread is running, so green threads are no special case.
+thread is running, so green threads need no code of their own.
 
-The response of the user's session or of a mock goes through the same states. Exceptions of
-requests, urllib3, http.client and ssl are translated in this module only.
+The response of the user's session or of a mock goes through the same states. Whatever requests,
+urllib3, http.client or ssl raise in an exchange is translated here.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Exchange:
         self._connections = connections
         self._request = request
         self._limits = limits
-        self._deadline = limits.deadline  # the caller's; `end_within` changes that of the limits
+        self._deadline = limits.deadline  # the call's; `end_within` sets an earlier one in `limits`
         self._secrets = secrets
         self._body_limit = body_limit
         self._lock = threading.RLock()  # a signal handler may call `close` while its thread has it
@@ -100,7 +100,7 @@ class Exchange:
         """
         connections, limits, request = self._connections, self._limits, self._request
         handled = sys.exc_info()[1]
-        self._sent_at = time.monotonic()  # `_send_over` sets it again after sending
+        self._sent_at = time.monotonic()  # until `_send_over` has sent the request
         try:
             route = connections.route_to(request)
             self._secrets |= route.secrets
@@ -168,7 +168,7 @@ class Exchange:
                 if len(found) > _ERROR_BODY_LIMIT:
                     break
         except OpenAIError as error:
-            reason = str(error)  # the part of the body that arrived tells more than this
+            reason = str(error)  # used only if no part of the body arrived
         self.close()
         return bytes(found) or reason.encode("utf-8", "replace")
 
@@ -188,8 +188,8 @@ class Exchange:
         raise raised
 
     def _next(self) -> bytes:
-        # A function of its own, so that `_fail` can clear its variables: if an interruption
-        # strikes just before `release`, only they refer to the connection, and it closes.
+        # A separate function, so that `_fail` can clear its variables: if an interruption comes
+        # just before `release`, only they refer to the connection, and clearing them closes it.
         channel, body, data = self._channel, self._body, b""
         assert channel is not None
         while not data and not body.ended:
@@ -228,8 +228,8 @@ class Exchange:
             self._close_channel()
 
     def end_within(self, seconds: float | None) -> None:
-        """Let the rest of the body take this many seconds at most; None for no such limit. The
-        deadline of the call holds either way."""
+        """Limit the time for the rest of the body, in seconds; None removes this limit. The
+        deadline of the call remains."""
         ends = [self._deadline, None if seconds is None else time.monotonic() + seconds]
         self._limits.deadline = min(filter(None, ends), default=None)
 
@@ -293,19 +293,19 @@ class Exchange:
 
     @property
     def safe_headers(self) -> Mapping[str, str]:
-        """The headers for an error to carry, without the key, which a server may repeat."""
+        """The headers for an error: without the key, which a server may repeat."""
         kind: Any = type(self.headers)  # a mapping that ignores case
         redacted: Mapping[str, str] = kind(self.redacted(dict(self.headers)))
         return redacted
 
     def redacted(self, value: Any) -> Any:
-        """A string, or JSON with strings in it, without the key, which a server may repeat."""
+        """A string, or JSON that holds strings, without the key, which a server may repeat."""
         return self._secrets.redacted(value)
 
     def _no_response(self, links: list[BaseException], before: str, untouched: bool) -> OpenAIError:
         """The error for a request that failed in the state `before`, without a response.
 
-        `untouched`: not even a byte of a response has arrived."""
+        `untouched`: not a single byte of a response has arrived."""
         error = links[0]
         names = _names_of(links)
         lost = not _LOSSES.isdisjoint(names)
@@ -345,7 +345,7 @@ class Exchange:
         return HTTPError(f"no usable reply: {reason} {where}")
 
     def _incomplete(self, links: list[BaseException], kind: type[HTTPError]) -> OpenAIError:
-        """The error for a response that did not arrive completely: a `kind`, mostly.
+        """The error for a response that did not arrive completely, usually a `kind`.
 
         `links` is empty if the exchange had already ended.
         """
@@ -375,7 +375,7 @@ class Exchange:
         of ours, or would show a secret."""
         link: Any = _innermost(links)
         adds_nothing = isinstance(link, (Incomplete, Undecodable))
-        # The headers of a request, which exceptions of requests hold, include the key.
+        # Exceptions of requests hold the request, whose headers include the key.
         shows_key = hasattr(link, "request") or self._secrets.found_in(f"{link} {link!r}")
         if adds_nothing or shows_key:
             return None
