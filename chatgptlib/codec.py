@@ -130,8 +130,7 @@ def as_json(value: Any) -> Any:
 
 
 def _as_sent(value: Any) -> Any:
-    """Like `as_json`, for a request. A class may define `_as_sent` to differ in a request from
-    `to_dict`."""
+    """Like `as_json`, for a request: a class may define `_as_sent` to differ from `to_dict`."""
     own = getattr(value, "_as_sent", None)
     return as_json(value) if own is None else own()
 

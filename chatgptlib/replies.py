@@ -37,18 +37,17 @@ def api_error(body: JSONValue, *, where: str = "", hint: str = "", **attributes:
     status_code, request_id = attributes.get("status_code", 200), attributes.get("request_id")
     detail = _error_object(body)
     message = _message_in(body) or "no reason given"
-    kind, code = detail.get("type"), _code_in(detail)
+    kind, param, code = detail.get("type"), detail.get("param"), _code_in(detail)
     at = f" [{where}]" if where else ""
     request = f" (request {request_id})" if request_id else ""
     text = f"{status_code}: {message}{at}{request}" + (f". {hint}" if hint else "")
-    param = detail.get("param")
     return error_class(status_code, code, kind)(
         text, message=message, type=kind, param=param, code=code, body=body, **attributes
     )
 
 
 def _error_object(body: JSONValue) -> dict[str, JSONValue]:
-    """The innermost object in `body` that has the type, param and code of the error."""
+    """The innermost object of the error in `body`, which has its type, param and code."""
     found: dict[str, JSONValue] = {}
     for _ in range(8):  # no server nests an error more deeply
         if isinstance(body, list):
@@ -74,7 +73,7 @@ def _lower_keys(value: dict[str, JSONValue]) -> dict[str, JSONValue]:
 
 
 def _message_in(value: JSONValue, depth: int = 0) -> str:
-    """The message for people in `value`: the texts under the usual keys, or all of it."""
+    """A message for people: the texts under the usual keys in `value`, or else all of it."""
     if not value or value is True:
         return ""
     if isinstance(value, str):
@@ -135,7 +134,7 @@ def find_error(data: JSONValue) -> dict[str, Any] | None:
 
 
 def _is_error_value(value: JSONValue) -> bool:
-    """Whether the value of a key `error` reports one: it is not empty, and no success."""
+    """Whether the value of a key `error` reports an error: it is not empty or a success."""
     values = value.values() if isinstance(value, dict) else [value]
     return not _NO_ERROR.issuperset(str(item).lower() for item in values)
 
@@ -143,19 +142,16 @@ def _is_error_value(value: JSONValue) -> bool:
 def _is_error_object(data: dict[str, JSONValue]) -> bool:
     """Whether an object without choices has the keys of an error."""
     members = _lower_keys(data)
-    if members.get("success") is False or any(
-        _names_failure(members.get(key)) for key in ("type", "object", "status")
-    ):
+    kinds = [members.get(key) for key in ("type", "object", "status")]
+    if members.get("success") is False or any(map(_names_failure, kinds)):
         return True
     codes = [str(members[key]).lower() for key in _CODE_KEYS if members.get(key) is not None]
     if any(codes):
         return not _NO_ERROR.issuperset(codes)
-    texts = (members.get(key) for key in _TEXT_KEYS)  # one that is an object is the model's message
-    return bool(
-        any(isinstance(text, str) and text for text in texts)
-        or members.get("detail")
-        or members.get("errors")
-    )
+    # A `message` that is an object is the model's.
+    texts = [members.get(key) for key in _TEXT_KEYS]
+    has_text = any(isinstance(text, str) and text for text in texts)
+    return bool(has_text or members.get("detail") or members.get("errors"))
 
 
 def _names_failure(value: JSONValue) -> bool:
@@ -186,7 +182,7 @@ def _failed_choice(choice: JSONValue) -> dict[str, Any] | None:
 def reply_json(exchange: Exchange, content: bytes) -> Any:
     """The JSON of a reply. Raises DeserializeError if it is not JSON."""
     value, broken = parsed(content)
-    if broken is not None:  # it may be JSON in another charset, or with a bad character
+    if broken is not None:  # it may be JSON in another charset, or with an invalid character
         value, broken = parsed(body_text(exchange, content))
     if broken is not None:
         raise not_json(exchange, content)
@@ -194,10 +190,7 @@ def reply_json(exchange: Exchange, content: bytes) -> Any:
 
 
 def body_text(exchange: Exchange, content: bytes) -> str:
-    """The text of a body, without the key.
-
-    It is UTF-8, or else in the charset that the server declares.
-    """
+    """The text of a body, without the key: read as UTF-8, or else in the declared charset."""
     charsets = re.findall(r'charset="?([\w.:-]+)', exchange.headers.get("content-type", ""), re.I)
     text = content.decode("utf-8-sig", "replace")
     for charset in ("utf-8-sig", *charsets):
@@ -317,8 +310,8 @@ def retry_after(
     """Seconds that the server asks to wait; None if it names no time that can be read.
 
     The first of these counts: the headers `retry-after-ms` and `retry-after`, a RetryInfo in
-    the body `text`, and for a 429 the headers that say when a rate limit is reset. A limit
-    with 0 remaining goes before other limits. `now` is Unix time.
+    the body `text`, and for a 429 the headers that say when a rate limit is reset. If limits
+    have 0 remaining, only these count. `now` is Unix time.
     """
     places = [
         re.sub("[^ ,]+", r"\g<0>ms", headers.get("retry-after-ms", "")),
@@ -344,7 +337,7 @@ def _longest_wait(text: str, now: float) -> float | None:
 
 
 def _seconds(text: str, now: float) -> float | None:
-    """Seconds from `now`; `text` is a number of seconds, a duration, or a point in time."""
+    """Seconds from `now`. `text` is seconds, a duration, a Unix time or an HTTP date."""
     try:
         number = float(text)
     except ValueError:
@@ -359,7 +352,7 @@ def _seconds(text: str, now: float) -> float | None:
 
 
 def _seconds_until(date: str, now: float) -> float | None:
-    """Seconds from `now` until a date of HTTP; None if it is not one."""
+    """Seconds from `now` until an HTTP date; None if `date` is not one."""
     from datetime import timezone
     from email.utils import parsedate_to_datetime
 
