@@ -128,7 +128,7 @@ class OpenAIClient:
         self._headers = client_headers(settings, f"chatgptlib/{__version__}")
         self._api_key = key_to_send(settings, self._headers, self.base_url)
         if self._api_key is None:
-            settings["api_key"] = ""  # so that a copy takes none from its environment
+            settings["api_key"] = ""  # so that a copy takes no key from the environment
         urls = (proxies or {}).values()
         self._secrets = secrets_in(self._api_key, self._query, self._headers, urls)
         self._path: str | None = None
@@ -386,7 +386,7 @@ def send(
     connections, key = client._connections, client._key()
     template, secrets = client._template(method, path, accept)
     secrets = secrets if key is None else secrets | Secrets(key.text)
-    if connections.session is not None:  # whose credentials may change between calls
+    if connections.session is not None:  # its credentials may change between calls
         secrets |= secrets_of_session(connections.session)
     attempt, fresh = 0, False
     while True:

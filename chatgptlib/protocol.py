@@ -32,7 +32,7 @@ MOVES: dict[State, tuple[State, ...]] = {
     "head": ("reading", *_ENDS),  # the status and the headers have arrived
     "reading": ("body", "done", *_ENDS),  # a thread is waiting for bytes of the body
     "body": ("reading", *_ENDS),  # part of the body has arrived, and no thread is waiting
-    "done": (),  # the whole body has arrived; the connection can serve another exchange
+    "done": (),  # the complete body has arrived; the connection can serve another exchange
     "left": (),
     "expired": (),
     "broken": (),
@@ -41,7 +41,7 @@ MOVES: dict[State, tuple[State, ...]] = {
 _LINE_LIMIT = 65536  # bytes, for a line with the size of a chunk, or a trailer
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
-# Servers send other names too, such as "utf-8"; those don't change the body.
+# Servers send other names too, such as "utf-8", which do not change the body.
 _UNSUPPORTED = ("br", "compress", "x-compress", "zstd")
 _CODINGS = ("gzip", "x-gzip", "deflate", *_UNSUPPORTED)
 
@@ -63,7 +63,7 @@ class Body:
     The framing is removed first, then each coding, the one applied last first.
     """
 
-    trailing_data: bytes = b""  # what came after the end of the body
+    trailing_data: bytes = b""  # the bytes after the end of the body
 
     def __init__(self, status: int, headers: Mapping[str, str], *, limit: int) -> None:
         transfer = _tokens(headers.get("transfer-encoding"))
@@ -191,7 +191,7 @@ class _ChunkedReader:
 
 class _Decompressor:
     """Undoes one coding. Data without the signature of gzip is returned unchanged: some servers
-    declare a compression that they don't apply."""
+    declare a compression that they do not apply."""
 
     def __init__(self, name: str, limit: int) -> None:
         self._name = name

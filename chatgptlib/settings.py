@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # creating these classes takes longer than the rest of the mo
         base_url: str | None
 
 
-# Settings that are used without a conversion: their types, and how an error describes these.
+# Settings that are used as they are: their types, and what the error says that they must be.
 _TYPES: dict[str, tuple[Any, str]] = {
     "headers": (Mapping, "map names to text"),
     "query": (Mapping, "map names to text"),
@@ -137,7 +137,7 @@ def changed_settings(settings: ClientSettings, changes: ClientSettings) -> Clien
     """The settings for a copy of a client; see OpenAIClient.with_options."""
     check_types(changes)
     headers: Mapping[str, Any] = settings.get("headers") or {}
-    if (key := changes.get("api_key")) is not None:  # takes the place of the old one
+    if (key := changes.get("api_key")) is not None:  # replaces the old one
         in_header = "api-key" in map(str.lower, headers) and isinstance(key, str) and key.strip()
         kept = {name: headers[name] for name in headers if name.lower() not in _KEY_HEADERS}
         headers = {**kept, "api-key": key} if in_header else kept
