@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .codec import is_dict
-from .deltas import TOKENS, add, indexed, lacking, merge, plain
+from .codec import is_dict, is_list
+from .deltas import TOKENS, add, merge, missing_part, plain
 from .dialects import index_of, with_usage
 from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
 
@@ -111,8 +111,6 @@ class ResponseAccumulator:
 class _Choice:
     """The sum of one choice."""
 
-    __slots__ = ("_deltas_came", "_message", "_others", "finish_reason", "has_begun", "only_deltas")
-
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.has_begun = False
@@ -147,24 +145,28 @@ class _Choice:
 
     def _with_delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         delta, message = _as_object(choice.get("delta")), choice.get("message")
+        others = {key: choice[key] for key in choice if key not in ("message", "text")}
         if _has_more_than_role(delta):
             self._deltas_came = True  # `message` is cumulative; ignore it beside a delta
         elif is_dict(message):
-            calls = indexed(message.get("tool_calls"))
-            delta = lacking(self._message, {**message, "tool_calls": calls}, self._deltas_came)
+            delta = missing_part(self._message, message, self._deltas_came)
+            for key in others.keys() & {"logprobs", *TOKENS}:
+                others[key] = missing_part(self._others.get(key), others[key], self._deltas_came)
         else:  # `text`, as in the older completions
             delta = {**delta, "content": choice.get("text")}
-        others = {key: choice[key] for key in choice if key not in ("message", "text")}
         return {**others, "delta": delta}
 
     def as_response(self, index: int) -> dict[str, Any]:
         """The choice so far, as a response has it."""
-        message: dict[str, Any] = {"role": "assistant", **plain(self._message)}
-        calls = indexed(message.get("tool_calls"))
-        if calls and len(calls) == len(message["tool_calls"]):
+        message = plain(self._message)
+        message["role"] = message.get("role") or "assistant"
+        items = message.get("tool_calls")
+        found = enumerate(filter(is_dict, items if is_list(items) else ()))
+        calls: list[dict[str, Any]] = [{"index": position, **call} for position, call in found]
+        if calls and len(calls) == len(items):
             message["tool_calls"] = sorted(calls, key=lambda call: index_of(call["index"]) or 0)
         for call in calls:
-            call.setdefault("type", "custom" if "custom" in call else "function")
+            call["type"] = call.get("type") or ("custom" if "custom" in call else "function")
             for kind, text in (("function", "arguments"), ("custom", "input")):
                 if is_dict(call.get(kind)):
                     call[kind][text] = call[kind].get(text) or ""

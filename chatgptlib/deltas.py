@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from io import StringIO
+from itertools import chain, count
 from typing import Any
 
 from .codec import is_dict, is_list
@@ -43,14 +44,13 @@ RUNNING_TEXT: dict[str, set[str]] = {  # the keys with text, by the object that 
     "function": {"arguments"},
     "function_call": {"arguments"},
     "custom": {"input"},
-    "item": _MESSAGE_TEXT
-    | {"text", "summary", "arguments", "input", "transcript"},  # an object in a list
+    "item": {*_MESSAGE_TEXT, "text", "summary", "arguments", "input", "transcript"},  # of a list
 }
 CALLED = {"function", "custom", "function_call"}
 TOKENS = frozenset({"token_ids", "output_token_ids", "completion_token_ids", "output_ids"})
 _IDENTITY = frozenset({"index", "type", "id"})
 _SET_ONCE = {("message", "role"), ("item", "id")}
-_STAND_INS = {"{}", "{ }", "null"}  # sent by some servers before the arguments
+_PLACEHOLDERS = {"{}", "{ }", "null"}  # sent by some servers before the arguments
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -66,9 +66,10 @@ def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
 
 def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
     """Add one value of an object to the sum."""
-    if key == "content":
+    if key == "content" and place != "logprobs":
         value = _in_parts(total, value)
     so_far: Any = total.get(key)
+    is_text = isinstance(so_far, StringIO)
     if value in _EMPTY or (so_far and _is_of_other_type(value, so_far)):
         if so_far is None:
             total[key] = plain(value)
@@ -79,10 +80,10 @@ def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
         if not isinstance(so_far, kind):
             total[key] = kind()
         total[key].extend(plain(value))
-    elif key == "arguments" and type(so_far) is not StringIO and str(value).strip() in _STAND_INS:
+    elif key == "arguments" and not is_text and str(value).strip() in _PLACEHOLDERS:
         total[key] = value  # not a StringIO, so the arguments will replace it
     elif isinstance(value, str) and key in RUNNING_TEXT.get(place, ()):
-        if not isinstance(so_far, StringIO):  # takes a tenth of the memory of a list of pieces
+        if not is_text:  # a StringIO takes a tenth of the memory of a list of pieces
             so_far = total[key] = StringIO()
         so_far.write(value)
     elif (place, key) not in _SET_ONCE or not so_far:
@@ -93,10 +94,14 @@ def _in_parts(total: dict[str, Any], content: Any) -> Any:
     """The content as a list of parts, if it has parts now or had some before."""
     so_far = total.get("content")
     if isinstance(so_far, StringIO) and (is_dict(content) or is_list(content)) and content:
-        total["content"] = _Parts()
-        total["content"].extend([so_far.getvalue()])
-    is_text = isinstance(so_far, _Parts) and isinstance(content, str)
-    return [content] if content and (is_text or is_dict(content)) else content
+        total["content"] = _Items()
+        total["content"].extend([{"type": "text", "text": so_far.getvalue()}])
+    if content and (is_dict(content) or (isinstance(so_far, _Items) and isinstance(content, str))):
+        content = [content]
+    if not is_list(content):
+        return content
+    parts = (item for item in content if item is not None)
+    return [{"type": "text", "text": x} if isinstance(x, str) else x for x in parts]
 
 
 def _is_of_other_type(value: Any, so_far: Any) -> bool:
@@ -114,34 +119,36 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if is_list(value) else value
 
 
-def lacking(so_far: Any, whole: Any, pieces_came: bool) -> Any:
+def missing_part(so_far: Any, complete: Any, deltas_came: bool) -> Any:
     """What to add to `so_far`, for a server that sends a complete message after its deltas.
 
-    Text that does not begin with the text so far is ignored if deltas came (`pieces_came`):
-    servers trim or moderate the final text. Otherwise it is a delta under the wrong key.
+    Text that does not begin with the text so far is ignored if deltas came: servers trim or
+    moderate the final text. If none came, the server streams its deltas under `message`.
     """
-    if isinstance(so_far, StringIO) and isinstance(whole, str):
+    if is_dict(so_far) and is_dict(complete):
+        begun = {"tool_calls": _Calls(), **so_far}
+        complete = {**complete, "content": _in_parts(begun, complete.get("content"))}
+        found = {key: missing_part(begun.get(key), complete[key], deltas_came) for key in complete}
+        return {key: value for key, value in found.items() if value}
+    if isinstance(so_far, _Items) and is_list(complete):
+        return so_far.missing_part(complete, deltas_came)
+    if isinstance(so_far, StringIO) and isinstance(complete, str):
         size = so_far.tell()  # compared first, which avoids the copy
-        if len(whole) >= size and whole.startswith(so_far.getvalue()):
-            return whole[size:]
-        return "" if pieces_came else whole
-    if is_dict(so_far) and is_dict(whole):
-        news = {key: lacking(so_far.get(key), whole[key], pieces_came) for key in whole}
-        return {key: new for key, new in news.items() if new}
-    if isinstance(so_far, _Calls):
-        calls = [(call, so_far.latest.get(index_of(call["index"]), {})) for call in indexed(whole)]
-        pieces = [(call["index"], lacking(begun, call, pieces_came)) for call, begun in calls]
-        return [{**new, "index": index} for index, new in pieces if new]
-    return None if so_far else whole
-
-
-def indexed(calls: Any) -> list[dict[str, Any]]:
-    """The objects in a list of tool calls, each with an index."""
-    found = filter(is_dict, calls) if is_list(calls) else ()
-    return [{"index": index, **call} for index, call in enumerate(found)]
+        continues = size <= len(complete) and complete.startswith(so_far.getvalue())
+    elif isinstance(so_far, _Tokens) and is_list(complete):
+        size = len(so_far)
+        continues = complete[:size] == so_far
+    else:
+        is_missing = so_far in _EMPTY or str(so_far).strip() in _PLACEHOLDERS
+        return complete if is_missing or isinstance(so_far, _Sources) else None
+    return complete[size:] if continues else complete[:0] if deltas_came else complete
 
 
 # Lists: `extend` adds the items of the next delta
+
+
+class _Tokens(list[Any]):
+    """A list that every delta extends."""
 
 
 class _Sources(list[Any]):
@@ -181,10 +188,31 @@ class _Items(list[Any]):
             known.append(last)
         item = next((x for x in known if is_dict(x) and self.continues(piece, x)), None)
         if item is None:
-            item = {}
+            item = dict[str, Any]()
+            self.latest.setdefault(len(self), item)  # the index may follow in a later piece
             self.append(item)
         merge(item, _news_of_call(piece, item) if "arguments" in piece else piece, "item")
         self.latest.update(dict.fromkeys(_keys_of(item), item))
+
+    def missing_part(self, complete: Iterable[Any], deltas_came: bool) -> list[dict[str, Any]]:
+        """What a complete list adds to this one: pieces of its items, and more items."""
+        pieces: list[dict[str, Any]] = []
+        rest = {at: item for at, item in enumerate(self) if is_dict(item)}
+        numbers = count(len(self))  # of items that are not in this list yet
+        keys = _IDENTITY - {"id"} if deltas_came else _IDENTITY  # some servers change the ids
+        for item in filter(is_dict, complete):
+            same_id = (at for at, x in rest.items() if x.get("id") and x["id"] == item.get("id"))
+            similar = (at for at, x in rest.items() if _agree(x, item, keys))
+            at = next(chain(same_id, similar, numbers))
+            begun = rest.pop(at, {})
+            identity = {key: x for key, x in (begun or item).items() if key in _IDENTITY}
+            if isinstance(self, _Calls):
+                identity.setdefault("index", at)
+            new = missing_part(begun, item, deltas_came)
+            can_be_joined = _keys_of(identity) or at >= len(self) - 1
+            if can_be_joined and new.keys() - (identity if begun else ()):
+                pieces.append({**new, **identity})
+        return pieces
 
     def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
         """Whether a piece belongs to an item.
@@ -194,18 +222,11 @@ class _Items(list[Any]):
         """
         if not _agree(piece, item, _IDENTITY):
             return False
-        if _has_text(piece):
+        places = [piece, *filter(is_dict, piece.values())]
+        if any(not RUNNING_TEXT["item"].isdisjoint(place) for place in places):
             is_signed = item.get("signature") not in (None, "", piece.get("signature"))
             return not (is_signed and any(map(piece.get, RUNNING_TEXT["item"])))
         return bool(piece.get("id")) or _agree(piece, item, piece)
-
-
-class _Parts(_Items):
-    """The parts of a message's content."""
-
-    def extend(self, added: Iterable[Any]) -> None:
-        parts = (item for item in added if item is not None)
-        super().extend({"type": "text", "text": x} if isinstance(x, str) else x for x in parts)
 
 
 class _Calls(_Items):
@@ -218,30 +239,30 @@ class _Calls(_Items):
         its_id, its_index, its_name = item.get("id"), index_of(item.get("index")), old.get("name")
         text, so_far = new.get("arguments"), old.get("arguments")
         begun, has_index = bool(so_far), index is not None
+        again = _repeats(text, so_far) if name else None
         rules = (  # the first that fits decides
             (has_index and its_index is not None and index != its_index, False),
             (id_ and id_ == its_id, True),
             (id_ and its_id, has_index and not name),
             (name and its_name and name != its_name, has_index and not begun),
             (id_ and not has_index, not begun),
-            (name and _is_restart(text, so_far), has_index and _is_again(text, so_far)),
+            (again is not None, has_index and bool(again)),
         )
         return next((verdict for fits, verdict in rules if fits), True)
 
 
 _KINDS_OF_LIST: dict[str, type[list[Any]]] = {
-    "content": _Parts,
+    "content": _Items,
     "tool_calls": _Calls,
-    "annotations": _Sources,
-    "citations": _Sources,
-    **dict.fromkeys(TOKENS, list),
+    **dict.fromkeys(("annotations", "citations"), _Sources),
+    **dict.fromkeys(TOKENS, _Tokens),
 }
 
 
 def _kind_of_list(key: str, value: Iterable[Any], place: str) -> type[list[Any]] | None:
     """The class by which a list adds up; None if the next list replaces it."""
     if place == "logprobs":
-        return list
+        return _Tokens
     has_identity = any(is_dict(item) and not _IDENTITY.isdisjoint(item) for item in value)
     return _KINDS_OF_LIST.get(key, _Items if has_identity else None)
 
@@ -259,33 +280,19 @@ def _agree(one: dict[str, Any], other: dict[str, Any], keys: Iterable[str]) -> b
     return all(a == b or a in (None, "") or b in (None, "") for a, b in pairs)
 
 
-def _has_text(item: dict[str, Any]) -> bool:
-    places = [item, *filter(is_dict, item.values())]
-    return any(not RUNNING_TEXT["item"].isdisjoint(place) for place in places)
-
-
-# A called function
-
-
 def _called(call: dict[str, Any]) -> dict[str, Any]:
     found: Any = call.get("function") or call.get("custom")
     return found if is_dict(found) else {}
 
 
-def _is_restart(text: Any, so_far: Any) -> bool:
-    """Whether `text` begins another JSON object after the end of the one so far."""
+def _repeats(text: Any, so_far: Any) -> bool | None:
+    """Whether `text` repeats the arguments so far; None unless it begins after their end."""
     if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
-        return False
+        return None
     so_far.seek(so_far.tell() - 1)
-    return so_far.read() == "}"
-
-
-def _is_again(text: Any, so_far: Any) -> bool:
-    """Whether `text` repeats the arguments so far."""
-    if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
-        return False
-    is_as_long = so_far.tell() == len(text)  # compared first, which avoids the copy
-    return is_as_long and str(text).endswith("}") and text == so_far.getvalue()
+    if so_far.read() != "}":
+        return None
+    return so_far.tell() == len(text) and text == so_far.getvalue()  # a copy only if need be
 
 
 def _news_of_call(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, Any]:
@@ -298,6 +305,6 @@ def _news_of_call(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, A
     if is_dict(arguments):
         news["arguments"] = json.dumps(arguments)
         so_far["arguments"] = None  # an object is complete
-    elif _is_again(arguments, so_far.get("arguments")):
+    elif _repeats(arguments, so_far.get("arguments")):
         del news["arguments"]
     return news

@@ -186,6 +186,105 @@ def test_a_whole_message_goes_on_where_its_parts_ended():
         assert response.choices[0].message.to_dict() == whole
 
 
+def made(id_, name, arguments):
+    """A call as a complete message has it."""
+    found = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"id": id_, **found} if id_ else found
+
+
+X, Y = made("x", "f", '{"a":1}'), made("y", "f", '{"a":2}')
+NO_TYPE = {"function": {"name": "f", "arguments": '{"a":1}'}}
+AGAIN = [
+    pytest.param([{**X, "index": 1}], [X], [X], id="an-index-from-1-and-then-none"),
+    pytest.param([{**X, "index": 0}, {**Y, "index": 0}], [X, Y], [X, Y], id="all-indexes-0"),
+    pytest.param([{**X, "index": 0}, {**Y, "index": 0}],
+                 [{**X, "index": 0}, {**Y, "index": 1}], [X, Y], id="all-indexes-0-and-then-better-ones"),
+    pytest.param([NO_TYPE, NO_TYPE], [made(None, "f", '{"a":1}')] * 2, [made(None, "f", '{"a":1}')] * 2,
+                 id="no-ids-no-indexes-no-types"),
+    pytest.param([NO_TYPE, NO_TYPE], [X, Y], [made("x", "f", '{"a":1}'), made("y", "f", '{"a":1}')],
+                 id="ids-only-in-the-end"),
+    pytest.param([X], [made("x", "f", '{"a": 1}')], [X], id="arguments-with-other-white-space"),
+    pytest.param([X], [made("x", "f", {"a": 1})], [X], id="arguments-as-an-object"),
+    pytest.param([X, Y], [made("p", "f", '{"a":1}'), made("q", "f", '{"a":2}')], [X, Y], id="other-ids"),
+    pytest.param([X, Y], [Y], [X, Y], id="only-one-of-them"),
+    pytest.param([Y, X], [X, Y], [Y, X], id="another-order"),
+    pytest.param([X], [X, Y], [X, Y], id="one-more"),
+    pytest.param([{**X, "index": 1}], [X, Y], [X, Y], id="one-more-after-an-index-from-1"),
+    pytest.param([made("x", "f", "{}")], [X], [X], id="arguments-after-an-empty-object"),
+    pytest.param([made("x", "f", '{"a"'), made("y", "f", '{"a"')], [X, Y], [X, Y], id="arguments-cut"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pieces", "complete", "expected"), AGAIN)
+def test_calls_in_a_complete_message_are_those_of_its_deltas(pieces, complete, expected):
+    deltas = [choice({"tool_calls": [piece]}) for piece in pieces]
+    end = choice(message={"tool_calls": complete})
+    assert added(*deltas, end, end).choices[0].message.to_dict()["tool_calls"] == expected
+
+
+def test_the_calls_of_a_complete_message_are_shown_with_their_indexes():
+    total = lib.ResponseAccumulator()
+    total.add(choice(message={"tool_calls": [X]}))
+    for complete in ([X, Y], [Y]):
+        again = copy.deepcopy(total)
+        [shown] = again.add(choice(message={"tool_calls": complete}))["choices"]
+        assert shown["delta"]["tool_calls"] == [{"index": 1, **Y}]
+
+
+def text_part(text, **more):
+    return {"type": "text", "text": text, **more}
+
+
+THOUGHT = {"type": "thinking", "thinking": "Hm"}
+IMAGE = {"type": "image_url", "image_url": {"url": "u"}}
+CONTENTS = [
+    pytest.param(["Hel"], "Hello", "Hello", id="text"),
+    pytest.param([[text_part("Hel")]], "Hello", [text_part("Hello")], id="text-after-parts"),
+    pytest.param([[{"text": "Hel"}]], "Hello", [text_part("Hello")], id="text-after-parts-without-a-type"),
+    pytest.param([[text_part("Hel")]], [text_part("Hello")], [text_part("Hello")], id="parts-after-parts"),
+    pytest.param(["Hel"], [text_part("Hello")], [text_part("Hello")], id="parts-after-text"),
+    pytest.param(["Hel"], [text_part("Hello"), IMAGE], [text_part("Hello"), IMAGE], id="one-part-more"),
+    pytest.param([[THOUGHT], "Hel"], "Hello", [THOUGHT, text_part("Hello")], id="text-after-a-thought"),
+    pytest.param([[THOUGHT], "Hel"], [text_part("Hello")], [THOUGHT, text_part("Hello")],
+                 id="parts-without-the-thought"),
+    pytest.param(["Hel"], [THOUGHT, text_part("Hel")], ["Hel", THOUGHT], id="a-thought-late"),
+    pytest.param(["Hel", [IMAGE], "lo"], "Hello", [text_part("Hel"), IMAGE, text_part("lo")],
+                 id="text-around-an-image"),
+    pytest.param([" Hello"], [text_part("Hello")], " Hello", id="trimmed"),
+    pytest.param([[text_part(" Hello")]], "Hello", [text_part(" Hello")], id="parts-trimmed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("deltas", "complete", "expected"), CONTENTS)
+def test_content_of_a_complete_message_is_that_of_its_deltas(deltas, complete, expected):
+    end = choice(message={"content": complete})
+    response = added(*(choice({"content": one}) for one in deltas), end, end)
+    found = response.choices[0].message.to_dict()["content"]
+    if isinstance(expected, list):
+        expected = [text_part(part) if isinstance(part, str) else part for part in expected]
+    assert found == expected
+
+
+@pytest.mark.parametrize("key", ["logprobs", "token_ids"])
+@pytest.mark.parametrize("again", ["abc", "b", "xbc"])
+def test_what_a_complete_message_repeats_beside_it_is_added_once(key, again):
+    def chunk(form, letters):
+        tokens = [{"token": letter} for letter in letters]
+        value = {"content": tokens} if key == "logprobs" else [*map(ord, letters)]
+        return choice(**{form: {"content": letters}, key: value})
+
+    found = added(chunk("delta", "a"), chunk("delta", "b"), chunk("message", again)).choices[0]
+    expected = added(chunk("delta", "abc" if again == "abc" else "ab")).choices[0]
+    assert found.to_dict() == {**expected.to_dict(), "message": found.message.to_dict()}
+
+
+@pytest.mark.parametrize("key", ["annotations", "reasoning_details", "token_ids"])
+def test_lists_in_a_complete_message_bring_what_its_deltas_lacked(key):
+    items = [7, 8] if key == "token_ids" else [{"type": n, "index": i} for i, n in enumerate("ab")]
+    response = added(choice({"content": "a", key: items[:1]}), choice(message={key: items}))
+    assert response.choices[0].message.to_dict()[key] == items
+
+
 # Usage, and what is beside the choices
 
 USAGE = [
@@ -268,6 +367,11 @@ CALLS = [
     pytest.param([call(0.0, "1", "f", "{"), call("1", "2", "g", "{"), call("0", None, None, "}"),
                   call(1.0, None, None, "}")],
                  [("f", "{}"), ("g", "{}")], id="indexes-as-floats-and-text"),
+    pytest.param([call(..., "1", "f", ""), call(0, None, None, "{}")],
+                 [("f", "{}")], id="an-index-only-later"),
+    pytest.param([call(..., "1", "f", ""), call(0, None, None, "{}"), call(..., "2", "g", ""),
+                  call(1, None, None, "{}")],
+                 [("f", "{}"), ("g", "{}")], id="an-index-only-later-in-each-of-two"),
     pytest.param([call(0, ["odd"], {"odd": 1}, "{"), call(0, None, None, "}")],
                  [({"odd": 1}, "{}")], id="odd-types"),
 ]  # fmt: skip
@@ -278,6 +382,18 @@ def test_the_pieces_of_tool_calls_find_each_other(pieces, expected):
     calls = message_of(*({"tool_calls": [piece]} for piece in pieces))["tool_calls"]
     found = [(one["function"].get("name"), one["function"]["arguments"]) for one in calls]
     assert found == expected
+
+
+@pytest.mark.parametrize("role", [None, ""])
+def test_a_message_without_a_role_is_the_assistants(role):
+    assert message_of({"role": role, "content": "a"})["role"] == "assistant"
+
+
+@pytest.mark.parametrize("type_", [None, ""])
+@pytest.mark.parametrize("kind", ["function", "custom"])
+def test_a_call_without_a_type_gets_that_of_its_function(type_, kind):
+    delta = {"tool_calls": [{"index": 0, "id": "x", "type": type_, kind: {"name": "f"}}]}
+    assert message_of(delta)["tool_calls"][0]["type"] == kind
 
 
 def test_a_call_keeps_its_first_id_and_no_trace_of_the_others():
