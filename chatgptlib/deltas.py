@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from io import StringIO
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Any
 
 from .codec import is_dict, is_list
@@ -183,9 +183,7 @@ class _Items(list[Any]):
             last = None  # items of one delta are separate, unless an id or index says otherwise
 
     def _join(self, piece: dict[str, Any], last: Any) -> None:
-        known = [*map(self.latest.get, _keys_of(piece))]
-        if index_of(piece.get("index")) is None:
-            known.append(last)
+        known = [*map(self.latest.get, _keys_of(piece)), last]
         item = next((x for x in known if is_dict(x) and self.continues(piece, x)), None)
         if item is None:
             item = dict[str, Any]()
@@ -201,8 +199,9 @@ class _Items(list[Any]):
         numbers = count(len(self))  # of items that are not in this list yet
         keys = _IDENTITY - {"id"} if deltas_came else _IDENTITY  # some servers change the ids
         for item in filter(is_dict, complete):
-            same_id = (at for at, x in rest.items() if x.get("id") and x["id"] == item.get("id"))
-            similar = (at for at, x in rest.items() if _agree(x, item, keys))
+            near = list(islice(rest.items(), 100))  # all of them would take quadratic time
+            same_id = (at for at, x in near if x.get("id") and x["id"] == item.get("id"))
+            similar = (at for at, x in near if _agree(x, item, keys))
             at = next(chain(same_id, similar, numbers))
             begun = rest.pop(at, {})
             identity = {key: x for key, x in (begun or item).items() if key in _IDENTITY}

@@ -369,6 +369,8 @@ CALLS = [
                  [("f", "{}"), ("g", "{}")], id="indexes-as-floats-and-text"),
     pytest.param([call(..., "1", "f", ""), call(0, None, None, "{}")],
                  [("f", "{}")], id="an-index-only-later"),
+    pytest.param([call(..., "1", "f", ""), call(1, None, None, "{"), call(1, None, None, "}")],
+                 [("f", "{}")], id="an-index-from-1-only-later"),
     pytest.param([call(..., "1", "f", ""), call(0, None, None, "{}"), call(..., "2", "g", ""),
                   call(1, None, None, "{}")],
                  [("f", "{}"), ("g", "{}")], id="an-index-only-later-in-each-of-two"),
