@@ -30,7 +30,7 @@ class ResponseAccumulator:
         self._unfinished: set[int] = set()  # indexes of the choices without a finish reason
         self._others: dict[str, Any] = {}  # the keys beside the choices
         self._latest: dict[str, Any] = {}  # those of the last chunk: no change, no work
-        self.only_deltas = True  # the last chunk can hold neither an error nor an end
+        self.needs_check = False  # the last chunk may hold an error, or its choice has ended
 
     @property
     def has_choices(self) -> bool:
@@ -62,12 +62,12 @@ class ResponseAccumulator:
     def take(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
         """Do the same for a JSON object that has been checked to be a chunk."""
         choices: list[dict[str, Any]] = value.get("choices") or []
-        self.only_deltas = True
+        self.needs_check = False
         shown = [self._take_choice(choice) for choice in choices]
         others = {**value, "choices": bool(choices), "obfuscation": None}
         if others != self._latest:
             self._take_others(others)
-        if not self.only_deltas:
+        if self.needs_check:
             value = with_usage(value)
         if shown == choices:
             return value
@@ -82,14 +82,14 @@ class ResponseAccumulator:
                 self._unfinished.add(index)
         so_far = self._choices[index]
         shown = so_far.add(choice)
-        if not so_far.only_deltas:
-            self.only_deltas = False
+        if so_far.needs_check:
+            self.needs_check = True
             if so_far.finish_reason:
                 self._unfinished.discard(index)
         return shown
 
     def _take_others(self, others: dict[str, Any]) -> None:
-        self.only_deltas = False
+        self.needs_check = True
         self._latest = others if TOKENS.isdisjoint(others) else {}
         for key, value in others.items():
             if key in ("id", "created", "model"):
@@ -114,7 +114,7 @@ class _Choice:
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.has_begun = False
-        self.only_deltas = True  # it can hold neither an error nor an end so far
+        self.needs_check = False  # the last addition may hold an error, or there is an end
         self._others: dict[str, Any] = {}
         self._message: dict[str, Any] = {}
         self._deltas_came = False  # there was a delta with more than a role
@@ -128,19 +128,17 @@ class _Choice:
         if (delta := choice.get("delta")) is not None:
             self.has_begun = True
             merge(self._message, delta, "message")
-            if "error" in delta:
-                self.only_deltas = False
         reason = choice.get("finish_reason")
         if reason and reason not in ("null", "None") and not self.finish_reason:
             self.finish_reason = reason
-            self.only_deltas = False
         if logprobs := choice.get("logprobs"):
             add(self._others, "logprobs", logprobs, "choice")
-        if not _OF_CHOICE.issuperset(choice):
-            self.only_deltas = False
-            for key, value in choice.items():
+        if has_others := not _OF_CHOICE.issuperset(choice):
+            for key in choice:
                 if key not in _OF_CHOICE:
-                    add(self._others, key, value, "choice")
+                    add(self._others, key, choice[key], "choice")
+        has_error = delta is not None and "error" in delta
+        self.needs_check = has_others or has_error or self.finish_reason is not None
         return choice
 
     def _with_delta(self, choice: dict[str, Any]) -> dict[str, Any]:

@@ -196,12 +196,12 @@ def _chunks(
                 exchange.check_deadline()
             chunk: Any = read_chunk(value)
             shown = total.take(value)
-            if not total.only_deltas and (failure := find_error(value)):
+            if total.needs_check and (failure := find_error(value)):
                 raise error_in_reply(failure, exchange)
             if shown is not value or read is not read_chunk:
                 chunk = read(shown)
             yield chunk
-            if not total.only_deltas and value.get("choices"):
+            if total.needs_check and value.get("choices"):
                 # Some servers continue after a finish reason, so each choice restarts the time.
                 complete = total.is_complete(n)
                 exchange.end_within(_AFTER_FINISH_SECONDS if complete else None)
