@@ -273,7 +273,7 @@ def test_nobody_there_ends_it_and_uses_up_no_line(files):
     assert target.read_text() == ""
 
 
-@pytest.mark.parametrize("status", [401, 403, "quota"])
+@pytest.mark.parametrize("status", [401, "quota"])
 def test_what_no_line_can_go_through_with_ends_it_and_uses_up_no_line(files, status):
     source, target = files
     source.write_text("a\nb\nc\n")
@@ -285,6 +285,29 @@ def test_what_no_line_can_go_through_with_ends_it_and_uses_up_no_line(files, sta
     assert done.stderr.count("Bad key") == 1
     assert "Traceback" not in done.stderr
     assert target.read_text() == ""
+
+
+def test_a_403_for_one_line_is_written_and_the_other_lines_are_sent(files):
+    source, target = files
+    numbered(source, 8)
+    with BatchServer(
+        lambda body: refusal(403, "flagged") if question(body) == "2" else "ok"
+    ) as server:
+        done = run(source, target, "-j", "1", "--base-url", server.url)
+    assert (done.returncode, len(server.asked)) == (1, 8)
+    assert "id 2: 403: flagged" in done.stderr
+    assert "8 lines: 7 answered, 1 errors" in done.stderr
+    assert written(target)[1]["error"]["type"] == "PermissionDeniedError"
+
+
+def test_a_403_for_every_line_stops_the_batch_like_other_equal_errors(files):
+    source, target = files
+    numbered(source, 20)
+    with BatchServer(lambda body: refusal(403, "not for this key")) as server:
+        done = run(source, target, "-j", "1", "--base-url", server.url)
+    assert (done.returncode, len(server.asked)) == (1, 5)
+    assert "stopped: 5 lines in a row had the same error" in done.stderr
+    assert done.stderr.count("not for this key") == 1
 
 
 # A cut answer is not a clean one

@@ -2,8 +2,8 @@
 
 Answers are written as they arrive. A batch that was stopped at any moment resumes when it is
 started again. Only final outcomes are written: answers, and errors that the same request would
-get again. Failed connections and the statuses 408, 409, 429 and 5xx are not final. An error that
-concerns every line stops the batch, such as a refused key or five equal errors in a row.
+get again. Failed connections and the statuses 408, 409, 429 and 5xx are not final. A refused key,
+an exhausted quota, a lasting 429 and five equal errors in a row stop the batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from ..errors import (
     InternalServerError,
     JSONValue,
     OpenAIError,
-    PermissionDeniedError,
     QuotaExceededError,
     RateLimitError,
     is_transient,
@@ -43,7 +42,8 @@ _EQUAL_ERRORS = 5  # this many in a row stop a batch
 _REFUSALS = 14  # 429s in a row that stop a batch, after a minute at least
 _LEAST_HOLD, _LONGEST_HOLD = 0.2, 3600.0  # seconds; a 429 that asks for more stops a batch
 _SHOWN = 10  # unreadable lines to list
-_FATAL = (AuthenticationError, PermissionDeniedError, RateLimitError)  # after all retries
+# These stop the batch at once. A 403 is not among them: moderation refuses single prompts with it.
+_FATAL = (AuthenticationError, RateLimitError)
 _ADVICE = {
     "errors": "errors: --retry-errors sends them again",
     "cut off": "cut off: raise --max-tokens, and add --retry-cut to send them again",
