@@ -125,6 +125,23 @@ def test_unreadable_lines_are_told_by_number_and_do_not_stop_the_rest(files):
     assert ids_in(target) == [5, "x"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("in.csv", "review\ncafé\ntea\n"),
+        ("in.json", '["café", {"review": "tea"}]'),
+        ("in.jsonl", '{"review": "café"}\n{"review": "tea"}\n'),
+    ],
+    ids=["table", "array", "lines"],
+)
+def test_text_in_another_encoding_is_not_paid_for(tmp_path, name, content):
+    source = tmp_path / name
+    source.write_bytes(content.encode("latin-1"))
+    questions, done = asked(source, tmp_path / "out", "--prompt", "{review}")
+    assert (questions, done.returncode) == (["tea"], 1)
+    assert " 1: not UTF-8" in done.stderr
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_json_array_is_a_request_for_each_item(files, indent):
     source, target = files

@@ -33,6 +33,7 @@ _ENCODINGS = {  # by byte order mark; the longer ones come first
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _CUT = {"length": "cut off", "content_filter": "filtered"}  # outcomes by finish reason
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes not in UTF-8
 _OPENAI_ID = "batch_req_"  # OpenAI puts a number after it, this module the fingerprint
 
 
@@ -110,9 +111,7 @@ def _values(text: str, name: str) -> Iterator[tuple[int, Any]]:
                 "single line, as jq -c . does, or all of them as one array"
             )
         unclosed = line if error and _is_begun(line) else ""
-        if not line.isascii() and re.search("[\udc80-\udcff]", line):
-            value = ValueError("not UTF-8")
-        elif error and line[0] == "{":
+        if error and line[0] == "{":
             value = ValueError(f"not JSON: {error}: {excerpt(line[:80])}")
         elif error:  # a prompt that begins with a quote or a bracket
             value = line
@@ -139,6 +138,8 @@ def _rows(text: str, name: str) -> Iterator[tuple[int, Any]]:
 def _line(number: int, value: JSONValue | ValueError, options: argparse.Namespace) -> BatchLine:
     if isinstance(value, ValueError):
         raise value
+    if _UNDECODED.search(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("not UTF-8")
     line_id: JSONValue = number
     if isinstance(value, dict):
         line_id = value.get("custom_id", value.get("id", number))
