@@ -659,6 +659,17 @@ def test_an_image_comes_from_stdin():
 
 
 @pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
+def test_the_rest_of_a_partly_read_file_is_not_left_out_without_a_message(tmp_path):
+    (tmp_path / "table").write_text("header\nrow\n")
+    command = '{ read -r header; "$0" -m chatgptlib --offline "Sum:"; } < table'
+    done = subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "stdin is not sent" in done.stderr
+    assert "cat FILE |" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
 @pytest.mark.gate
 def test_a_loop_in_a_shell_keeps_its_lines(tmp_path):
     (tmp_path / "lines").write_text("one\ntwo\nthree\n")
@@ -669,6 +680,7 @@ def test_a_loop_in_a_shell_keeps_its_lines(tmp_path):
         whole = f'"$0" -m chatgptlib --base-url {wire.url} "Sum:" < lines'
         subprocess.run(["sh", "-c", whole, sys.executable], cwd=tmp_path, timeout=60, check=True)
     assert done.stdout == "ok\n" * 3
+    assert done.stderr.count("\n") == done.stderr.count("stdin is not sent") == 3
     asked = [request.json["messages"][0]["content"] for request in wire.requests]
     assert asked == ["one", "two", "three", "Sum:\n\none\ntwo\nthree"]
 

@@ -271,8 +271,10 @@ def _question(options: argparse.Namespace) -> ChatMessage:
         files += [] if text else [name]
     images = [open(0, "rb", closefd=False) if one == "-" else one for one in options.image]  # noqa: SIM115
     piped = None if "-" in options.image or sys.stdin is None or sys.stdin.isatty() else sys.stdin
-    # With a prompt, a partly read file belongs to the shell loop that reads it.
-    if piped is not None and not (options.prompt and piped.seekable() and piped.tell()):
+    if piped is not None and options.prompt and piped.seekable() and piped.tell():
+        complain("stdin is not sent: a part of the file has been read already, so a shell loop may "
+                 "need the rest. To send it, use cat FILE | ...; else add </dev/null")  # fmt: skip
+    elif piped is not None:
         if isinstance(piped, io.TextIOWrapper):
             piped.reconfigure(errors="strict")  # refuse broken characters
         try:
