@@ -27,7 +27,6 @@ from ..errors import ConfigError, DeserializeError, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
 from ..extras.partial import first_block_in
 from ..extras.stores import MemoryStore, SQLiteStore
-from ..extras.strict import schema_mismatch
 from ..models import ChatMessage, Model
 from ..replies import parsed
 from .chat import (
@@ -41,6 +40,7 @@ from .chat import (
     shown_text,
     shown_usage,
 )
+from .mismatch import schema_mismatch
 
 _OFFLINE_DELAY = 0.03  # seconds between chunks, to make the streaming visible
 _NO_PROXY = {"http": "", "https": "", "all": ""}

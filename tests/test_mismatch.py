@@ -4,6 +4,8 @@ import pytest
 
 from . import lib
 
+pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
+
 NAMED = {
     "type": "object",
     "properties": {"name": {"type": "string"}},
