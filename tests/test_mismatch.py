@@ -16,6 +16,7 @@ DEFINED = {
     "required": ["age"],
     "$defs": {"Named": NAMED},
 }
+TREE = {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#"}}}}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,16 @@ DEFINED = {
         ({"name": "a", "age": 1}, DEFINED),
         ([{"name": "a"}], {"type": "array", "items": NAMED}),
         ({"name": "a"}, {"anyOf": [{"type": "string"}, NAMED]}),
+        (5, {"minimum": 5, "maximum": 5}),
+        (0.3, {"multipleOf": 0.1}),
+        (10**400, {"multipleOf": 5}),
+        (True, {"minimum": 5}),
+        ("three", {"minimum": 5, "minItems": 9}),
+        ("\u00e9\U0001f98b", {"minLength": 2, "maxLength": 2}),
+        ("a-ABC", {"pattern": "[A-Z]{3}"}),
+        ([1], {"minItems": 1, "maxItems": 1}),
+        ({"kids": [{"kids": []}]}, TREE),
+        ({"a/b": 1}, {"properties": {"a/b": {"$ref": "#/$defs/a~1b"}}, "$defs": {"a/b": {}}}),
     ],
 )
 def test_a_value_fits(value, schema):
@@ -52,7 +63,36 @@ def test_a_value_fits(value, schema):
         ({}, {"anyOf": [{"type": "object"}, NAMED], "required": ["x"]}, "$ lacks 'x'"),
         ([{}], {"items": NAMED}, "$[0] lacks 'name'"),
         ({"x": 1}, {"additionalProperties": False}, "$.x is not in the schema"),
+        (99, {"minimum": 1, "maximum": 5}, "$ violates maximum 5"),
+        (0, {"minimum": 1}, "$ violates minimum 1"),
+        (1.0, {"exclusiveMinimum": 1}, "$ violates exclusiveMinimum 1"),
+        (5, {"exclusiveMaximum": 5}, "$ violates exclusiveMaximum 5"),
+        (0.35, {"multipleOf": 0.1}, "$ violates multipleOf 0.1"),
+        ("ab", {"pattern": "^[A-Z]$"}, '$ violates pattern "^[A-Z]$"'),
+        ("ab", {"minLength": 3}, "$ violates minLength 3"),
+        ("ab", {"maxLength": 1}, "$ violates maxLength 1"),
+        ([], {"minItems": 1}, "$ violates minItems 1"),
+        ([[3, 4]], {"items": {"maxItems": 1}}, "$[0] violates maxItems 1"),
+        ({"kids": [{"kids": 3}]}, TREE, "$.kids[0].kids is not of type array"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named_with_its_place(value, schema, words):
     assert words in lib.schema_mismatch(value, schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        3,
+        {"properties": {"a": "string"}},
+        {"$ref": "#"},
+        {"$ref": "#/$defs/missing"},
+        {"properties": {"a": {"minimum": "1"}}},
+        {"properties": {"a": {"multipleOf": 0}}},
+        {"properties": {"a": {"multipleOf": "x"}}},
+        {"properties": {"b": {"pattern": "["}}},
+    ],
+    ids=str,
+)
+def test_what_is_not_a_schema_is_refused_as_such(schema):
+    assert "the schema can't be used: " in lib.schema_mismatch({"a": 1, "b": "x"}, schema)

@@ -303,10 +303,7 @@ def _report_mismatch(answer: str, options: argparse.Namespace) -> int:
         mismatch = f"-x: it has no code block and no JSON: {excerpt(answer)}"
     elif options.schema:
         value, broken = parsed(text)
-        try:
-            mismatch = schema_mismatch(value, options.schema["json_schema"]["schema"])
-        except (AttributeError, TypeError) as error:
-            mismatch = f"the schema is not a JSON Schema: {error}"
+        mismatch = schema_mismatch(value, options.schema["json_schema"]["schema"])
         mismatch = f"it is not JSON: {broken}" if broken else mismatch
         mismatch = mismatch and f"--schema: {mismatch}"
     if mismatch:

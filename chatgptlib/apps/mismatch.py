@@ -1,8 +1,15 @@
-"""Check parsed JSON against a JSON Schema, by the keywords of structured output. No I/O."""
+"""Check parsed JSON against a JSON Schema, by the keywords of structured output. No I/O.
+
+`format`, `allOf`, `oneOf` and the like are not checked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import operator
+import re
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 from ..codec import is_dict, is_list
@@ -14,24 +21,51 @@ _TYPES_OF_JSON: dict[type, set[str]] = {
 }  # fmt: skip
 
 
-def schema_mismatch(value: Any, schema: Any) -> str:
-    """The reason why a JSON value does not match a schema, or "".
+def _is_multiple(value: float, of: float) -> bool:
+    return Fraction(str(value)) % Fraction(str(of)) == 0  # exact, unlike 0.3 % 0.1
 
-    It checks the keywords of structured output, and ignores others.
-    """
-    return next(_mismatches(value, schema, schema, "$"), "")
+
+# The keywords that limit a value of a type, and whether a value is within a limit.
+_LIMITS: dict[str, dict[str, Callable[[Any, Any], bool]]] = {
+    "number": {
+        "minimum": operator.ge,
+        "maximum": operator.le,
+        "exclusiveMinimum": operator.gt,
+        "exclusiveMaximum": operator.lt,
+        "multipleOf": _is_multiple,
+    },
+    "string": {
+        "minLength": lambda text, limit: len(text) >= limit,
+        "maxLength": lambda text, limit: len(text) <= limit,
+        "pattern": lambda text, pattern: re.search(pattern, text) is not None,
+    },
+    "array": {
+        "minItems": lambda items, limit: len(items) >= limit,
+        "maxItems": lambda items, limit: len(items) <= limit,
+    },
+}
+
+
+def schema_mismatch(value: Any, schema: Any) -> str:
+    """The reason why a JSON value does not match a schema, or why that is not one; or ""."""
+    try:
+        return next(_mismatches(value, schema, schema, "$"), "")
+    except Exception as error:  # its kind depends on what is wrong with the schema
+        return f"the schema can't be used: {type(error).__name__}: {error}"
 
 
 def _mismatches(value: Any, schema: Any, root: Any, at: str) -> Iterator[str]:
     """The mismatches of a value; `at` is its path, and `root` resolves references."""
     if schema is False:
         yield f"{at} is not in the schema"
-    if not is_dict(schema):
+    if schema is None or isinstance(schema, bool):
         return
+    if not is_dict(schema):
+        raise TypeError(f"{schema!r:.40} is not a schema")
     if "$ref" in schema:
         target: Any = root
-        for step in str(schema["$ref"]).split("/")[1:]:
-            target = target.get(step) if is_dict(target) else None
+        for step in schema["$ref"].split("/")[1:]:
+            target = target[step.replace("~1", "/").replace("~0", "~")]
         yield from _mismatches(value, target, root, at)
     options = [next(_mismatches(value, one, root, at), "") for one in schema.get("anyOf", ())]
     if "" not in options:
@@ -44,6 +78,10 @@ def _mismatches(value: Any, schema: Any, root: Any, at: str) -> Iterator[str]:
     allowed = schema.get("enum", [schema.get("const", value)])
     if not any(is_same_json(value, one) for one in allowed):
         yield f"{at} is not one of the values allowed"
+    for kind in _TYPES_OF_JSON[type(value)] & _LIMITS.keys():
+        for keyword, is_within in _LIMITS[kind].items():
+            if keyword in schema and not is_within(value, schema[keyword]):
+                yield f"{at} violates {keyword} {json.dumps(schema[keyword])}"
     if is_list(value):
         for place, item in enumerate(value):
             yield from _mismatches(item, schema.get("items"), root, f"{at}[{place}]")
