@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 from itertools import chain, repeat
 
 import pytest
@@ -168,7 +169,20 @@ def test_a_429_holds_all_requests_back_and_no_line_is_lost(files):
     assert "429" not in done.stderr
 
 
-def test_a_storm_of_429_stops_the_batch_and_uses_up_no_line(files):
+@pytest.mark.parametrize("retry_after", [None, 0, 0.1, 30])
+def test_429s_stop_a_batch_after_a_minute_at_least(monkeypatch, retry_after):
+    now = [1000.0]
+    monkeypatch.setattr(sys.modules[lib.Pacer.__module__].time, "monotonic", lambda: now[0])
+    error = lib.RateLimitError("no", status_code=429, retry_after=retry_after)
+    pacer, holds = lib.Pacer(1, None, None), 0
+    while pacer.hold(error):
+        now[0], holds = pacer.held_until, holds + 1
+    assert now[0] >= 1060
+    assert holds == 14
+
+
+def test_a_storm_of_429_stops_the_batch_and_uses_up_no_line(files, monkeypatch):
+    monkeypatch.setattr(sys.modules[lib.Pacer.__module__], "_LEAST_HOLD", 0.0)  # not a minute
     source, target = files
     numbered(source, 20)
     with BatchServer(lambda body: refusal(429, "storm", **{"retry-after": 0})) as server:
@@ -283,6 +297,7 @@ def test_what_no_line_can_go_through_with_ends_it_and_uses_up_no_line(files, sta
         done = run(source, target, "-j", "1", "--base-url", server.url)
     assert (done.returncode, len(server.asked)) == (1, 1)
     assert done.stderr.count("Bad key") == 1
+    assert "stopped at id 1\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert target.read_text() == ""
 

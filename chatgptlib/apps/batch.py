@@ -39,8 +39,9 @@ from .chat import complain
 
 _TICK = 0.5  # seconds between updates of the progress
 _EQUAL_ERRORS = 5  # this many in a row stop a batch
-_REFUSALS = 14  # 429s in a row that stop a batch, after a minute at least
-_LEAST_HOLD, _LONGEST_HOLD = 0.2, 3600.0  # seconds; a 429 that asks for more stops a batch
+_REFUSALS = 14  # the 429s in a row after which one more stops a batch
+_LEAST_HOLD = 0.06  # seconds, times the square of the 429s in a row: 14 of them take a minute
+_LONGEST_HOLD = 3600.0  # seconds; a 429 that asks for more stops a batch at once
 _SHOWN = 10  # unreadable lines to list
 # These stop the batch at once. A 403 is not among them: moderation refuses single prompts with it.
 _FATAL = (AuthenticationError, RateLimitError)
@@ -111,7 +112,8 @@ class Pacer:
                 self._width = max(self._width / 2, 1.0)
             if seconds is None or seconds > _LONGEST_HOLD or self._refusals > _REFUSALS:
                 return False
-            self.held_until = max(self.held_until, now + max(seconds, _LEAST_HOLD))
+            least = _LEAST_HOLD * self._refusals**2
+            self.held_until = max(self.held_until, now + max(seconds, least))
             return True
 
     def stop(self) -> int:
@@ -303,6 +305,8 @@ class Batch:
     def _keep(self, line: BatchLine, result: dict[str, Any] | OpenAIError) -> None:
         """Write and count a result if it is final."""
         if isinstance(result, _FATAL):
+            if not self._failure:
+                self._print(f"stopped at id {line.id!r}")
             self._fail(result)
             return
         if isinstance(result, OpenAIError):
