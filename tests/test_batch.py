@@ -381,11 +381,27 @@ def test_a_line_that_was_changed_since_it_was_answered_is_told(files):
     source.write_text("a\nc\n")
     done = run(source, target, "--offline")
     assert done.returncode == 1
-    assert "OUT has another request with id 2 (see --again)" in done.stderr
+    assert (
+        "OUT has the answer of --offline, or to another request, for id 2 (see --again)"
+        in done.stderr
+    )
     assert len(written(target)) == 2
     assert run(source, target, "--offline", "--again").returncode == 0
     assert "You asked: c" in target.read_text()
     assert "You asked: b" not in target.read_text()
+
+
+def test_answers_of_the_stand_in_are_not_taken_for_answers_of_the_server(files):
+    source, target = files
+    numbered(source, 2)
+    assert run(source, target, "--offline").returncode == 0
+    with BatchServer() as server:
+        done = run(source, target, "--base-url", server.url)
+        assert (done.returncode, server.asked) == (1, [])
+        assert "OUT has the answer of --offline, or to another request, for id 1" in done.stderr
+        assert run(source, target, "--again", "--base-url", server.url).returncode == 0
+    assert sorted(server.questions) == ["1", "2"]
+    assert len(written(target)) == 2
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,10 @@ class Batch:
         if not outcome or outcome in again or (options.again and is_other):
             return True
         if is_other and mark.partition("-")[0] != line.mark.partition("-")[0]:
-            tally.unreadable.append(f"OUT has another request with id {line.id!r} (see --again)")
+            tally.unreadable.append(
+                f"OUT has the answer of --offline, or to another request, for id {line.id!r} "
+                "(see --again)"
+            )
         else:
             tally.outcomes[outcome] += 1
             tally.before += 1

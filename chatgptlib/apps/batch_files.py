@@ -148,7 +148,8 @@ def _line(number: int, value: JSONValue | ValueError, options: argparse.Namespac
     body: dict[str, Any] = {**options.defaults, **_body(value, options.prompt)}
     if options.system and not any(map(_instructs, body["messages"])):
         body["messages"] = [{"role": "system", "content": options.system}, *body["messages"]]
-    return BatchLine(line_id, f"{_mark(value)}-{_mark(body)}", body)
+    asked = ["offline", value] if options.offline else value
+    return BatchLine(line_id, f"{_mark(asked)}-{_mark(body)}", body)
 
 
 def _body(value: JSONValue, template: str | None) -> dict[str, Any]:
