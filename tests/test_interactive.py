@@ -187,7 +187,6 @@ def test_images_are_sent_with_the_next_question_alone(tmp_path):
         Terminal("--base-url", wire.url) as terminal,
     ):
         terminal.say(f"/image {tmp_path}/notes.txt")
-        terminal.say("What is it?")
         terminal.until("not an image that can be sent")
         terminal.say(f"/image {tmp_path}/dot.gif")
         terminal.until("to be sent with the next question")
@@ -375,7 +374,7 @@ def test_what_is_kept_and_told_does_not_steer_the_terminal(tmp_path):
 def chat(monkeypatch, offline):
     """A chat in which a person types these lines, and then leaves; what was asked."""
 
-    def chat_with(*lines):
+    def chat_with(*lines, replies=()):
         typed = iter([*lines, EOFError()])
 
         def type_one(prompt):
@@ -385,7 +384,7 @@ def chat(monkeypatch, offline):
             return line
 
         monkeypatch.setattr("builtins.input", type_one)
-        client = offline()
+        client = offline(*replies)
         conversations = lib.Conversations(client, lib.MemoryStore())
         options = lib.ChatOptions(model="m")
         lib.InteractiveChat(conversations, "a", options).run()
@@ -402,6 +401,36 @@ def test_a_line_that_is_no_text_is_told_and_the_chat_goes_on(chat, capsys):
     no_text = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     assert chat(no_text, "Hi") == ["Hi"]
     assert capsys.readouterr().err == "chatgptlib: the line is not utf-8 text\n"
+
+
+def test_an_image_is_kept_until_a_question_with_it_is_answered(chat):
+    image = "https://example.com/a.png"
+    asked = chat(f"/image {image}", "One?", "Two?", "Three?", replies=[400, "Yes.", "No."])
+    assert [part["image_url"]["url"] for one in asked[:2] for part in one[1:]] == [image] * 2
+    assert asked[2] == "Three?"
+
+
+def test_images_can_be_removed_before_they_are_sent(chat):
+    assert chat("/image https://example.com/a.png", "/image", "Hi") == ["Hi"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("/nonsense", "unknown command /nonsense"),
+        ("/model", "/model needs an argument: /model NAME"),
+        ("/image nowhere.png", "not an image that can be sent"),
+        ("/save nowhere/chat.txt", "cannot write 'nowhere/chat.txt': No such file"),
+        ("/save a\0b", "cannot write"),
+    ],
+)
+def test_the_error_of_a_command_goes_to_stderr(chat, capsys, line, words):
+    assert chat(line, "Hi") == ["Hi"]
+    shown = capsys.readouterr()
+    assert shown.err.startswith("chatgptlib: ")
+    assert shown.err.count("\n") == 1
+    assert words in shown.err
+    assert words not in shown.out
 
 
 def test_a_python_without_readline_can_chat_too(chat, monkeypatch):

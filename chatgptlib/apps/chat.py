@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from ..codec import is_list
 from ..dialects import whole_characters
-from ..errors import AuthenticationError, NotFoundError, OpenAIError
+from ..errors import AuthenticationError, ConfigError, NotFoundError, OpenAIError
 from ..extras.conversations import ChatOptions, Conversations, ConversationStream
 from ..extras.results import added_usage
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
@@ -28,13 +28,13 @@ _HELP = """\
 /restart       start a new conversation
 /system TEXT   set the instructions for the model; without TEXT, remove them
 /model NAME    use another model
-/image FILE    send an image file or URL with the next question
+/image FILE    send an image file or URL with the next question; without FILE, send none
 /save FILE     write the conversation to a file, as JSON if it ends in .json
 /usage         print the tokens used so far
 /quit          leave; so do exit, quit and Ctrl-D
 \"""            starts and ends a question of several lines
 Ctrl-C stops an answer."""
-_NEEDED = {"/image": "FILE", "/model": "NAME", "/save": "FILE"}
+_NEEDED = {"/model": "NAME", "/save": "FILE"}
 
 
 class InteractiveChat:
@@ -46,7 +46,7 @@ class InteractiveChat:
         self._conversations = conversations
         self._id = conversation_id
         self._options = options
-        self._images: list[str] = []
+        self._images: list[Any] = []  # content parts of the next question
         self._usage: ChatCompletionUsage | None = None
 
     def run(self) -> None:
@@ -70,15 +70,17 @@ class InteractiveChat:
                 continue
             if line in ("/quit", "/exit", "quit", "exit"):
                 return
-            if line.startswith("/") and "\n" not in line:
-                self._command(*line.partition(" ")[::2])
-            elif line:
-                self._send(line)
+            try:
+                if line.startswith("/") and "\n" not in line:
+                    self._command(*line.partition(" ")[::2])
+                elif line:
+                    self._send(line)
+            except OpenAIError as error:
+                complain(explained(error))
 
     def _send(self, line: str) -> None:
-        images, self._images = self._images, []
+        question = ChatMessage.user(line, images=self._images)
         try:
-            question = ChatMessage.user(line, images=images)
             with self._conversations.chat_completion_stream(
                 self._id, question, self._options
             ) as stream:
@@ -86,10 +88,10 @@ class InteractiveChat:
         except KeyboardInterrupt:
             print("\n(stopped; the question and the answer are not kept)")
             return
-        except OpenAIError as error:
-            print()
-            complain(explained(error))
-            return
+        except OpenAIError:
+            print()  # a partial answer has not ended its line
+            raise
+        self._images = []
         self._options = dataclasses.replace(self._options, restart=False)
         self._usage = added_usage(self._usage, response.usage)
         report_ending(response)
@@ -105,13 +107,15 @@ class InteractiveChat:
             self._options = dataclasses.replace(self._options, system_prompt=argument)
             text = "(instructions set)" if argument else "(instructions removed)"
         elif name in _NEEDED and not argument:
-            text = f"{name} needs an argument: {name} {_NEEDED[name]}"
+            raise ConfigError(f"{name} needs an argument: {name} {_NEEDED[name]}")
         elif name == "/model":
             self._options = dataclasses.replace(self._options, model=argument)
             text = f"(using {argument})"
         elif name == "/image":
-            self._images.append(argument)
-            text = "(to be sent with the next question)"
+            images = [*self._images, argument] if argument else []
+            content = ChatMessage.user("", images=images).content
+            self._images = [*content] if is_list(content) else []
+            text = f"({len(self._images)} images to be sent with the next question)"
         elif name == "/save":
             text = self._save(argument)
         elif name == "/usage":
@@ -119,7 +123,7 @@ class InteractiveChat:
             self._options = dataclasses.replace(self._options, extra=extra)
             text = shown_usage(self._usage) or "(not known yet; requested from the next answer on)"
         else:
-            text = f"unknown command {name}: /help lists the commands"
+            raise ConfigError(f"unknown command {name}: /help lists the commands")
         print(shown_text(text, sys.stdout))
 
     def _save(self, name: str) -> str:
@@ -135,8 +139,9 @@ class InteractiveChat:
                 )
             path.write_text(text, encoding="utf-8", errors="replace")
         # RuntimeError is for ~nobody, ValueError for a null character in the path.
-        except (OSError, RuntimeError, ValueError, OpenAIError) as error:
-            return f"chatgptlib: cannot write {name!r}: {getattr(error, 'strerror', '') or error}"
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = getattr(error, "strerror", "") or error
+            raise ConfigError(f"cannot write {name!r}: {reason}") from error
         return f"({len(history)} messages written to {path})"
 
 
