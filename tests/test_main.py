@@ -459,6 +459,29 @@ def test_what_is_no_json_is_exit_code_2(arguments):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["model", "messages", "stream"])
+@pytest.mark.parametrize("command", [["Hi"], ["batch", "in", "out"]], ids=["question", "batch"])
+def test_what_each_request_has_is_not_a_parameter(command, name):
+    done = run(*command, "--offline", "--param", f"{name}=1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{name} can't be a --param: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["--no-stream", "Hi"], ["batch", "in.txt", "-"]], ids=["question", "batch"]
+)
+def test_an_option_goes_before_a_parameter(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text("Hi\n")
+    settings = ["--param", "temperature=0.5", "--param", 'response_format={"type": "json_object"}']
+    with Wire(http(completion("{}"))) as wire:
+        for more in ([], ["-t", "1", "--schema", '{"type": "object"}']):
+            run(*command, *settings, *more, "--base-url", wire.url)
+    sent = [request.json for request in wire.requests]
+    assert [body["temperature"] for body in sent] == [0.5, 1]
+    assert [body["response_format"]["type"] for body in sent] == ["json_object", "json_schema"]
+
+
 def test_an_image_that_cannot_be_sent_is_one_line(tmp_path):
     (tmp_path / "x.png").write_bytes(b"%PDF-1.7")
     for name in ("x.png", "nowhere.png"):

@@ -45,6 +45,11 @@ from .mismatch import schema_mismatch
 _OFFLINE_DELAY = 0.03  # seconds between chunks, to make the streaming visible
 _NO_PROXY = {"http": "", "https": "", "all": ""}
 _UNNAMED = "unnamed"  # the id of a conversation that is not stored
+_NO_PARAMETERS = {
+    "model": "use -m",
+    "messages": "use PROMPT and -s",
+    "stream": "--no-stream and a batch do not stream",
+}
 _COMMANDS = ("chat", "batch", "models", "serve", "vendor")
 
 
@@ -196,6 +201,8 @@ def _parameter(text: str) -> tuple[str, Any]:
     if not key or broken is not None:
         hint = f"""; for text: '{key}="{written}"'""" if key and written else ""
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON{hint}")
+    if key in _NO_PARAMETERS:
+        raise argparse.ArgumentTypeError(f"{key} can't be a --param: {_NO_PARAMETERS[key]}")
     return key, value
 
 

@@ -368,14 +368,14 @@ def batch_command(
     `common` has the options that all commands share; `open_client` makes a client from them.
     """
     options = _options(arguments, common)
-    defaults = {
+    named = {
         "model": options.model,
         "temperature": options.temperature,
         "max_tokens": options.max_tokens,
         "response_format": options.schema,
-        **dict(options.param),
     }
-    options.defaults = {name: value for name, value in defaults.items() if value is not None}
+    options.defaults = dict(options.param)
+    options.defaults |= {name: value for name, value in named.items() if value is not None}
     lines, unreadable = read_requests(options)
     tally = Tally(len(lines), unreadable)
     with (
