@@ -791,9 +791,33 @@ def test_reasoning_is_not_printed_for_a_program():
 
 
 def test_the_halves_of_a_character_are_printed_as_one():
-    with Wire(streamed(chunk("a\ud83d"), chunk("\udc4bb"), chunk("\ud83d"), chunk("c"))) as wire:
+    texts = ["a\ud83d", "\udc4bb", "\ud83d", "c\ud83d"]
+    with Wire(streamed(*map(chunk, texts))) as wire:
         done = run("--base-url", wire.url, "Hi")
-    assert done.stdout == "a\U0001f44bb?c\n"
+    assert done.stdout == "a\U0001f44bb?c?\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (["one\r", "\ntwo"], "one\r\ntwo\n"),
+        (["one\r", "two"], "one\\u000dtwo\n"),
+        (["one\r"], "one\\u000d\n"),
+        (["one", "\ud83d"], "one\\ud83d\n"),
+        (["one\ud83d", "\udc4b"], "one\U0001f44b\n"),
+    ],
+    ids=["line-end", "return", "return-at-the-end", "half-at-the-end", "halves"],
+)
+def test_a_terminal_gets_what_two_chunks_share_as_one(command_line, monkeypatch, texts, shown):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys, "stdout", Screen())
+    with Wire(streamed(*map(chunk, texts), chunk("", finish_reason="stop"))) as wire:
+        assert command_line.main(["--base-url", wire.url, "Hi"]) == 0
+    assert sys.stdout.getvalue() == shown
 
 
 def test_no_message_steers_the_terminal():

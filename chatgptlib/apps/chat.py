@@ -13,11 +13,12 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..codec import is_list
-from ..dialects import whole_characters
+from ..dialects import with_whole_characters
 from ..errors import AuthenticationError, ConfigError, NotFoundError, OpenAIError
 from ..extras.conversations import ChatOptions, Conversations, ConversationStream
 from ..extras.results import added_usage
@@ -252,22 +253,28 @@ def report_ending(response: CreateChatCompletionResponse, *, is_json: bool = Fal
 
 def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
     """Print an answer as it arrives. Reasoning goes to stderr, dimmed, if that is a terminal."""
+    held = ""  # a carriage return is escaped unless it begins a line end
+    for text in with_whole_characters(_with_reasoning_printed(stream)):
+        text, held = (held + text).removesuffix("\r"), "\r" * text.endswith("\r")
+        print(shown_text(text, sys.stdout), end="", flush=True)
+    print(shown_text(held, sys.stdout))
+    return stream.response()
+
+
+def _with_reasoning_printed(stream: ConversationStream) -> Iterator[str]:
+    """The text of each chunk, after its reasoning was printed."""
     is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     dim, normal = ("", "") if is_plain else ("\x1b[2m", "\x1b[0m")
-    thinks, half = False, ""
+    gap = ""  # between the reasoning and the text after it
     for chunk in stream:
         thoughts = (choice.delta.reasoning for choice in chunk.choices)
         if sys.stderr.isatty() and (thought := "".join(thoughts)):
             print(f"{dim}{escaped(thought)}{normal}", end="", file=sys.stderr, flush=True)
-            thinks = True
-        if text := half + chunk.text:
-            half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""  # of a surrogate pair
-            print(end="\n\n" if thinks else "", file=sys.stderr, flush=True)
-            text = whole_characters(text.removesuffix(half))
-            print(shown_text(text, sys.stdout), end="", flush=True)
-            thinks = False
-    print()
-    return stream.response()
+            gap = "\n\n"
+        if chunk.text:
+            print(end=gap, file=sys.stderr, flush=True)
+            gap = ""
+            yield chunk.text
 
 
 def shown_message(message: ChatMessage) -> str:
