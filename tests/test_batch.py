@@ -284,6 +284,8 @@ def test_nobody_there_ends_it_and_uses_up_no_line(files):
     assert done.returncode == 1
     assert done.stderr.count("no connection") == 1
     assert "stopped" in done.stderr
+    assert "20 not answered: the same command sends them again" in done.stderr
+    assert "--retry-errors" not in done.stderr
     assert target.read_text() == ""
 
 

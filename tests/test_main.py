@@ -345,6 +345,20 @@ def test_options_that_contradict_each_other_are_exit_code_2(arguments):
     assert "error: " in done.stderr
 
 
+@pytest.mark.parametrize("task", ["--history", "--delete"])
+def test_an_id_without_its_option_is_not_mistaken_for_a_prompt(task):
+    done = run(task, "work")
+    assert done.returncode == 2
+    assert f"{task} takes no prompt; name the conversation with -c ID" in done.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["batch"]], ids=["question", "batch"])
+def test_the_help_lists_the_exit_codes(command):
+    shown = " ".join(run(*command, "--help").stdout.split())
+    assert "Exit codes: 0 " in shown
+    assert "130 Ctrl-C" in shown
+
+
 def test_a_store_that_is_another_file_is_one_line(tmp_path):
     (tmp_path / "notes.txt").write_text("Dear diary, " * 100)
     for path in (tmp_path / "notes.txt", tmp_path, tmp_path / "no" / "x.db"):

@@ -123,7 +123,7 @@ def test_a_strict_script_that_is_not_used_up_is_told_at_the_end(script):
         assert asked(url, temprature=1) == "BadRequestError"
         assert asked(url) == "One."
     assert told[0] == 1
-    assert told[1].endswith("chatgptlib serve: 1 replies were not used: ['Two.']\n")
+    assert told[1].endswith("chatgptlib: 1 replies were not used: ['Two.']\n")
 
 
 def test_a_key_and_a_port_can_be_chosen():
@@ -157,16 +157,16 @@ def test_a_key_and_a_port_can_be_chosen():
         pytest.param([{"Stall": {"seconds": "long"}}], "long", id="no-time"),
     ],
 )
-def test_a_script_that_is_none_is_wrong_usage(script, content, words):
+def test_a_script_that_is_none_is_an_error(script, content, words):
     done = commands.run("serve", "--script", script(content))
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (1, "")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_wrong_usage():
+def test_a_port_that_is_taken_is_an_error():
     with lib.OfflineServer() as server:
         port = server.url.removesuffix("/v1").rpartition(":")[2]
         done = commands.run("serve", "--port", port)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "in use" in done.stderr

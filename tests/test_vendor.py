@@ -403,11 +403,11 @@ def test_without_sources_it_says_so_and_leaves_the_file_alone(tmp_path, monkeypa
     monkeypatch.setattr(vendor.resources, "files", lambda package: empty)
     assert vendor.main(["-o", str(target)]) == 1
     told = capsys.readouterr().err
-    assert told == f"chatgptlib vendor: cannot find the sources of chatgptlib in {empty}\n"
+    assert told == f"chatgptlib: cannot find the sources of chatgptlib in {empty}\n"
     monkeypatch.setattr(vendor.resources, "files", lambda package: tmp_path / "nowhere")
     assert vendor.main(["-o", str(target)]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("chatgptlib vendor: cannot read the sources of chatgptlib: ")
+    assert told.startswith("chatgptlib: cannot read the sources of chatgptlib: ")
     assert target.read_text() == CORE_TEXT
 
 
@@ -469,7 +469,7 @@ def test_what_the_command_did_not_write_is_replaced_only_by_force(tmp_path, caps
     target.write_bytes(there.encode())
     assert written(target) == 1
     told = capsys.readouterr().err
-    assert told.startswith(f"chatgptlib vendor: {target} was ")
+    assert told.startswith(f"chatgptlib: {target} was ")
     assert "--force" in told
     assert told.count("\n") == 1
     assert target.read_bytes() == there.encode()
@@ -644,12 +644,15 @@ def test_every_status_of_a_check_is_in_the_help(capsys):
         vendor.main(["--help"])
     told = capsys.readouterr().out
     assert re.findall(r"(?m)^  (\d)  FILE ", told) == ["0", "3", "4", "5"]
+    assert re.search(r"(?m)^  1  FILE\b.* can't be read", told)
 
 
 def test_a_file_that_cannot_be_read_is_no_verdict(tmp_path, capsys):
-    assert checked(tmp_path / "nothing.py") == 1
+    path = tmp_path / "nothing.py"
+    assert checked(path) == 1
     told = capsys.readouterr()
-    assert (told.out, "No such file" in told.err) == ("", True)
+    assert told.out == ""
+    assert told.err == f"chatgptlib: cannot read or write {path}: No such file or directory\n"
 
 
 @pytest.mark.parametrize(

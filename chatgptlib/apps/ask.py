@@ -1,7 +1,7 @@
 """The command line: `python -m chatgptlib "Write a tagline."`
 
 With a prompt it prints one answer; without a prompt, on a terminal, it starts a chat; `batch`
-sends each line of a file. Answers go to stdout as they arrive, all other output to stderr.
+sends each line of a file. Answers go to stdout as they arrive, errors and notes to stderr.
 Exit codes: 0 for a complete answer, 1 for an error, a refusal or an answer without text, 2 for
 wrong usage, 3 for an answer that is cut off, 4 for one that does not fit --schema or -x, 130 for
 Ctrl-C.
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "is OPENAI_API_KEY. Piped text follows the prompt: git diff | chatgptlib 'Review this:'",
         epilog=f"Commands: {', '.join(_COMMANDS)} (see COMMAND --help). Put -- before a PROMPT "
         "that begins with one of these words. Exit codes: 0 answered, 1 error or no text, 2 wrong "
-        "usage, 3 answer cut off, 4 answer does not match --schema or -x.",
+        "usage, 3 answer cut off, 4 answer does not match --schema or -x, 130 Ctrl-C.",
     )
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="the question")
@@ -186,8 +186,10 @@ def _parsed(given: Sequence[str]) -> argparse.Namespace:
         )
     if options.conversation == "":
         parser.error("-c: the id must not be empty")
+    if task in ("history", "delete") and options.prompt and not is_stored:
+        parser.error(f"--{task} takes no prompt; name the conversation with -c ID")
     if task and (options.prompt or options.image or options.file or options.json):
-        parser.error(f"--{task} sends no request: it takes no prompt, file or --json")
+        parser.error(f"--{task} takes no prompt, image, file or --json")
     if task and task != "list" and not is_stored:
         parser.error(f"--{task} needs a conversation: -c ID or -C")
     if options.store and not (task or is_stored):

@@ -285,7 +285,7 @@ class Batch:
             return next(self._lines, None)
 
     def _send(self, line: BatchLine) -> dict[str, Any] | OpenAIError | None:
-        """The answer, or the error after all retries; None if the batch was stopped."""
+        """The answer, or an error that is not retried; None if the batch was stopped."""
         attempt, not_before = 0, 0.0
         while self._pacer.enter(not_before):
             tokens = None
@@ -333,8 +333,8 @@ class Batch:
         if self._in_a_row == _EQUAL_ERRORS:
             self._pacer.stop()
             self._print(
-                f"stopped: {_EQUAL_ERRORS} lines in a row had the same error. Correct its cause "
-                "(-m is the model, --base-url the server) and run again with --retry-errors"
+                f"stopped: {_EQUAL_ERRORS} lines in a row had the same error. Correct its cause: "
+                "-m is the model, --base-url the server"
             )
 
     def _fail(self, error: BaseException) -> None:
@@ -404,6 +404,7 @@ def _options(arguments: Sequence[str], common: argparse.ArgumentParser) -> argpa
         description="Send each line of IN, a prompt or a JSON request, and write its answer as "
         "a line of OUT. IN may also be a JSON array or a table (CSV, TSV). The same command "
         "resumes a batch that was stopped.",
+        epilog="Exit codes: 0 every line is answered, 1 some are not, 2 wrong usage, 130 Ctrl-C.",
     )
     add = parser.add_argument
     add("source", metavar="IN", help="a file, or - for stdin")

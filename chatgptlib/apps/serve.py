@@ -27,7 +27,7 @@ _SCRIPT_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Inject, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C or SIGTERM. Returns 1 if a strict script has replies left."""
+    """Serve until Ctrl-C or SIGTERM. Returns 1 for an error, or for unused replies if strict."""
     parser = argparse.ArgumentParser(
         prog="chatgptlib serve",
         description="Run a local server with the API's endpoints and no model, until Ctrl-C.",
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server = OfflineServer(**script, **settings).start()
     except (OSError, OverflowError, TypeError, ValueError) as error:
         complain(f"cannot serve: {error}")
-        return 2
+        return 1
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.strict:
             server.verify()
     except AssertionError as error:
-        print(f"chatgptlib serve: {error}", file=sys.stderr)
+        complain(str(error))
         return 1
     return 0
 

@@ -30,6 +30,7 @@ from typing import Any, TypeGuard
 
 from ..client import __version__
 from ..codec import is_list
+from .chat import complain
 
 _LICENCE = """\
 MIT License
@@ -87,6 +88,7 @@ _OTHER, _EDITED, _FOREIGN = 3, 4, 5  # exit statuses of --check
 _STATUS = f"""\
 exit status of --check:
   0  FILE is up to date: this version would write the same
+  1  FILE, or the package, can't be read
   {_OTHER}  FILE was written by another version
   {_EDITED}  FILE was edited
   {_FOREIGN}  FILE was not written by this command
@@ -422,8 +424,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 vendored(given.extras).encode()
             )  # with the same line ends everywhere
             sys.stdout.flush()
-    except (CannotVendor, OSError) as error:
-        sys.stderr.write(f"chatgptlib vendor: {error}\n")
+    except CannotVendor as error:
+        complain(str(error))
+        return 1
+    except OSError as error:
+        if error.filename is None:  # stdout has failed
+            raise
+        complain(f"cannot read or write {error.filename}: {error.strerror}")
         return 1
     return 0
 
