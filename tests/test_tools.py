@@ -414,7 +414,23 @@ def test_a_model_that_never_ends_is_stopped(offline, question):
     with pytest.raises(lib.ToolError, match="still calls tools after 3 answers") as caught:
         lib.run_tools(client, question, [add], max_rounds=3)
     assert len(client.server.requests) == 3
-    assert len(caught.value.messages) == 7
+    assert len(caught.value.messages) == 6
+
+
+@pytest.mark.parametrize("run", [lib.run_tools, lambda *a, **k: list(lib.stream_tools(*a, **k))])
+def test_the_calls_of_the_last_round_are_not_carried_out(offline, question, run):
+    seats, asked = [], []
+
+    def book(seat: int) -> None:
+        seats.append(seat)
+
+    made = [calls(call("book", {"seat": seat}, f"id{seat}")) for seat in (1, 2)]
+    with pytest.raises(lib.ToolError, match="still calls tools after 2 answers") as caught:
+        run(offline(*made), question, [book], max_rounds=2, before_call=asked.append)
+    assert seats == [1]
+    assert len(asked) == 1
+    assert caught.value.call.id == "id2"
+    assert caught.value.messages[-1].tool_calls[0].id == "id2"
 
 
 def test_an_error_in_a_later_round_keeps_the_exchange(offline, question):

@@ -118,6 +118,22 @@ def test_a_call_that_is_not_let_go_on_is_answered_with_the_text_instead(offline,
     assert [answer["content"] for answer in told(client)] == ["The user said no.", "3"]
 
 
+@pytest.mark.parametrize("returned", [True, False, 1, b"no", {"error": "no"}])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_check_before_a_call_that_returns_no_text_is_refused(offline, question, returned, jobs):
+    seats = []
+
+    def book(seat: int) -> None:
+        seats.append(seat)
+
+    client = offline(calls(call("book", {"seat": 1})), "Done.")
+    words = f"before_call must return a text for the model or None, not {type(returned).__name__}"
+    with pytest.raises(lib.ConfigError, match=words):
+        lib.run_tools(client, question, [book], before_call=lambda made: returned, jobs=jobs)
+    assert len(client.server.requests) == 1
+    assert seats == []
+
+
 def test_what_is_raised_before_a_call_reaches_the_caller_with_the_exchange(offline, question):
     def refuse(made):
         raise PermissionError(made.id)

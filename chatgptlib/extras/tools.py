@@ -119,17 +119,20 @@ def run_tools(
     the caller carries it out. Its `tool_choice` applies to the first round only, since a
     model that must call a tool never answers.
 
-    max_rounds: the run fails with a ToolError after this many responses with calls
+    max_rounds: the maximum number of responses. If the last still has calls, the run fails
+        with a ToolError, and those calls are not carried out
     strict: as for function_tool
     on_chunk: stream the responses, and call this with each chunk; see also stream_tools
     before_call: called with each valid call before it is carried out. If it returns a text,
-        the model receives that, and the call is skipped. Its exceptions reach the caller
+        the model receives that, and the call is skipped; None lets the call run. Its
+        exceptions reach the caller
     jobs: the number of calls of a round that run at once, in threads. Results keep the order
         of the calls
 
-    Raises ConfigError for a function that can't be described, OutputTruncatedError for a
-    call that was cut off, ToolError, and what create_chat_completion raises. Every exception
-    has the exchange so far as `messages`, including one that a callback raised.
+    Raises ConfigError for a function that can't be described and for any other result of
+    `before_call`, OutputTruncatedError for a call that was cut off, ToolError, and what
+    create_chat_completion raises. Every exception has the exchange so far as `messages`,
+    including one that a callback raised.
     """
     settings = _Settings(max_rounds, raise_errors, before_call, jobs)
     exchange = _Exchange(client, request, functions, settings, strict)
@@ -207,9 +210,10 @@ class _Exchange:
         """Run until a response needs no more calls; yield the chunks, if any, and the calls."""
         usage: ChatCompletionUsage | None = None
         body, messages, most = self._body, self._messages, self._settings.max_rounds
-        calls: list[ToolCall] = []
+        number = 0
         try:
-            for number in range(1, most + 1):
+            while True:
+                number += 1
                 response = yield from self._answer({**body, "messages": messages}, on_chunk)
                 usage = added_usage(usage, response.usage)
                 choice = response.choices[0]
@@ -218,11 +222,12 @@ class _Exchange:
                 stopped = choice.finish_reason == "content_filter"
                 if not calls or stopped or any(_name_called(call) in self._own for call in calls):
                     return ToolRun(response, messages, usage, number)
+                if number == most:
+                    raise ToolError(f"the model still calls tools after {most} answers", calls[0])
                 yield from calls
                 self._carry_out(calls)
                 if body.get("tool_choice") is not None:
                     body["tool_choice"] = _without_demand(body["tool_choice"])
-            raise ToolError(f"the model still calls tools after {most} answers", calls[0])
         except BaseException as error:  # Ctrl-C too: results so far must not be lost
             with suppress(Exception):  # a callback's exception may be a frozen dataclass
                 if isinstance(error, ToolError):
@@ -297,9 +302,12 @@ class _Exchange:
         except DeserializeError as error:
             words = f"the call does not match {name}: {error}"
             return lambda: _error_text(words)
-        instead = self._settings.before_call and self._settings.before_call(call)
+        instead: object = self._settings.before_call and self._settings.before_call(call)
+        if isinstance(instead, str):
+            return lambda: instead
         if instead is not None:
-            return lambda: _result_text(instead, "before_call", call)
+            kind = type(instead).__name__
+            raise ConfigError(f"before_call must return a text for the model or None, not {kind}")
         return lambda: self._carried_out(tool, arguments, call)
 
     def _carried_out(self, tool: _Tool, arguments: inspect.BoundArguments, call: ToolCall) -> str:
