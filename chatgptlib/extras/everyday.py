@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable
@@ -113,13 +112,17 @@ class Limit:
         """Whether a value is within the limit. True for a type that it does not apply to."""
         try:
             return bool(self.check(self.bound, value))
-        except TypeError:
+        except (TypeError, ArithmeticError):
             return True
 
 
 def _is_multiple(of: Any, value: Any) -> bool:
-    times = float(value) / float(of)
-    return math.isclose(times, round(times), abs_tol=1e-9)
+    from decimal import Context, Decimal
+
+    # In decimal, since in binary 0.3 is not a multiple of 0.1, and with as many digits as
+    # Python reads in a number.
+    exact = Context(prec=5000, traps=[])
+    return exact.remainder(Decimal(str(value)), Decimal(str(of))) == 0
 
 
 # By the attribute names that annotated-types and Pydantic share.
