@@ -31,6 +31,7 @@ from ..errors import (
 )
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 from ..redaction import hides_variables
+from ..replies import parsed
 from .partial import json_in, json_so_far
 from .results import ResultStream, about_response, added_usage, check_at_least
 from .schema import Hints
@@ -227,7 +228,7 @@ class _Form:
                     return shape.read(value)
                 except DeserializeError as error:
                     misfit = misfit or error
-        if misfit is None and self._bare is not self._shape:
+        if self._bare is not self._shape and not isinstance(parsed(text)[0], dict):
             try:
                 return self._bare.read(text.strip() or None)
             except DeserializeError:
