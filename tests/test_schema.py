@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import InitVar, dataclass, field, make_dataclass
 from enum import Enum, IntEnum
 from typing import Annotated, Any, Literal, NewType, Optional, TypedDict, TypeVar, Union
 
@@ -271,6 +271,18 @@ def test_a_class_that_holds_itself_refers_to_its_definition():
         "additionalProperties": False,
     }
     assert lib.json_schema(Tree) == {**tree, "$defs": {"Tree": tree}}
+
+
+@dataclass
+class Scaled:
+    size: int
+    by: InitVar[int]
+    to: InitVar[int] = 0
+
+
+def test_a_class_that_needs_what_its_schema_lacks_is_refused():
+    with pytest.raises(lib.ConfigError, match=r"cannot describe Scaled\.by: .*InitVar"):
+        lib.json_schema(Scaled)
 
 
 @dataclass

@@ -288,6 +288,10 @@ def _defaults_of(cls: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
             missing = field.default is dataclasses.MISSING
             made = field.default_factory is not dataclasses.MISSING
             found[field.name] = (None if made else _MISSING) if missing else field.default
+    for name, hint in hints.items():
+        if isinstance(hint, dataclasses.InitVar) and not hasattr(cls, name):
+            reason = "an InitVar is not a field: give it a default"
+            raise cannot_describe(f"{cls.__name__}.{name}", reason)
     return found
 
 
