@@ -3,6 +3,8 @@
 import functools
 import json
 import math
+import sys
+import types
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional, TypedDict
@@ -578,6 +580,37 @@ class Shop:
     client = offline(calls(call("list", {"ids": ["a"]})), "Done.")
     lib.run_tools(client, question, [names["Shop"]().list])
     assert told(client)[0]["content"] == '["a"]'
+
+
+def test_hints_that_stand_as_text_are_found_for_an_object_and_a_class(offline, question):
+    module = types.ModuleType("module_of_tools")
+    source = """
+from __future__ import annotations
+import dataclasses, typing
+Names = list[str]
+class Repeat:
+    __name__ = "repeat"
+    def __call__(self, ids: Names) -> str:
+        return "+".join(ids)
+@dataclasses.dataclass
+class Order:
+    ids: Names
+class Plain:
+    def __init__(self, ids: Names) -> None:
+        self.ids = ids
+class Row(typing.NamedTuple):
+    ids: Names
+"""
+    sys.modules[module.__name__] = module
+    try:
+        exec(source, vars(module))
+        functions = [module.Repeat(), module.Order, module.Plain, module.Row]
+        for name, function in zip(("repeat", "Order", "Plain", "Row"), functions, strict=True):
+            client = offline(calls(call(name, {"ids": ["a", "b"]})), "Done.")
+            lib.run_tools(client, question, [function])
+            assert "error" not in told(client)[0]["content"]
+    finally:
+        del sys.modules[module.__name__]
 
 
 def test_a_partial_is_described_by_the_function_behind_it():

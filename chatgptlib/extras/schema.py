@@ -195,7 +195,7 @@ class Hints:
         shape = object_shape(members, dict if hasattr(cls, _TYPED_DICT) else cls, reference)
         self._shapes[hint] = shape  # before the members, since the class may refer to itself
         hints, notes, arguments = _annotations_of(cls), parameter_notes(doc), _arguments_of(hint)
-        outside, self._names = self._names, _names_around(cls)
+        outside, self._names = self._names, names_around(cls)
         for name, default in _defaults_of(cls, hints).items():
             where = f"{cls.__name__}.{name}"
             if name not in hints:
@@ -336,9 +336,10 @@ def _is_class(hint: Any) -> TypeGuard[type[Any]]:
     return isinstance(hint, type)
 
 
-def _names_around(thing: Any) -> dict[str, Any]:
-    module = sys.modules.get(getattr(thing, "__module__", ""))
-    return {**vars(module), thing.__name__: thing} if module else {thing.__name__: thing}
+def names_around(cls: Any) -> dict[str, Any]:
+    """The names that a string in a hint of a class may use."""
+    module = sys.modules.get(getattr(cls, "__module__", ""))
+    return {**vars(module), cls.__name__: cls} if module else {cls.__name__: cls}
 
 
 def _evaluated(hint: Any, where: str, names: Mapping[str, Any]) -> Any:

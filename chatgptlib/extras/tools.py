@@ -52,7 +52,7 @@ from .results import (
     json_form,
     without_secrets,
 )
-from .schema import Hints
+from .schema import Hints, names_around
 from .shapes import Member, object_schema, object_shape
 
 
@@ -394,7 +394,7 @@ class _Tool:
             warnings.warn("python -OO drops the docstrings that describe tools", stacklevel=1)
         self._about = prose_of(doc)
         self.signature = _signature_of(function, self.name)
-        self._hints = Hints(getattr(inspect.unwrap(behind), "__globals__", {}))
+        self._hints = Hints(_names_for_hints(behind))
         members = _parameters(self._hints, self.name, self.signature, parameter_notes(doc))
         self._shape = object_shape(members, dict, object_schema(members))
 
@@ -459,6 +459,16 @@ def _own_signature(function: Any) -> inspect.Signature | None:
         return inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError, NameError):
         return None
+
+
+def _names_for_hints(function: Any) -> dict[str, Any]:
+    """The names that a hint may use if it is a string."""
+    called = inspect.unwrap(function)
+    if isinstance(called, type):
+        return names_around(called)
+    if not hasattr(called, "__globals__"):  # an object that can be called
+        called = inspect.unwrap(type(called).__call__)
+    return getattr(called, "__globals__", {})
 
 
 _PASSING_ON = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
