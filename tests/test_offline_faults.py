@@ -89,6 +89,17 @@ def test_the_openai_package_sees_each_fault_as_its_error(reply, whole, streamed)
         client.close()
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(("after", "same"), [(-99, 0), (99, -1)])
+def test_a_place_beyond_either_end_is_that_of_the_first_or_the_last_piece(after, same, streamed):
+    fixed = {"choices": [{"message": {"content": TEXT}}]}
+    faults = [lib.Cut(after=place, answer=fixed) for place in (after, same)]
+    with lib.OfflineServer(faults) as server:
+        replies = [raw(server, stream=streamed)[0] for _ in faults]
+    beyond, at_the_end = (reply.partition(b"\r\n\r\n")[2] for reply in replies)
+    assert beyond == at_the_end
+
+
 # On the wire, where no client guesses
 
 

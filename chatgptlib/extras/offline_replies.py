@@ -35,11 +35,11 @@ class OfflineAnswer:
     completion: dict[str, Any] | None = None  # the completion in the body, if it holds one
 
     def place(self, after: int | None) -> int:
-        """The index of the step that follows `after` pieces, at most that of the last piece."""
+        """The index of the piece that follows `after` pieces, or of the nearest piece."""
         pieces = [i for i, step in enumerate(self.steps) if isinstance(step, bytes)]
         if after is None or not pieces:
             return 0 if after is None else len(self.steps)
-        return pieces[min(after, len(pieces) - 1)]
+        return pieces[max(-len(pieces), min(after, len(pieces) - 1))]
 
 
 class OfflineRefusal(Exception):
@@ -82,7 +82,8 @@ class Fault:
 
     `after` is the number of pieces that are sent before the fault. The pieces of a stream are
     its events; any other answer has two, its first byte and the rest. None puts the fault
-    before the head. -1, and any number beyond the end, put it before the last piece.
+    before the head. A negative number counts pieces from the end, so -1 puts it before the
+    last. A number beyond either end puts it before the first or the last piece.
     """
 
     answer: OfflineReply = field(default=stand_in, kw_only=True, repr=False)
