@@ -254,6 +254,8 @@ NODE = {
         pytest.param({"type": "string", "minLength": 2}, "xx", id="a-length"),
         pytest.param({"type": "number", "exclusiveMinimum": 0}, 1, id="above"),
         pytest.param({"type": "integer", "maximum": -5}, -5, id="below"),
+        pytest.param({"type": "integer", "exclusiveMaximum": 0}, -1, id="strictly-below"),
+        pytest.param({"type": "integer", "minimum": -9, "exclusiveMaximum": 9}, 0, id="between"),
         pytest.param({"type": "boolean"}, False, id="boolean"),
     ],
 )  # fmt: skip
@@ -269,13 +271,23 @@ def test_the_stand_in_answers_json_with_json_and_text_with_text():
         assert "not a model" in text_for(server, "a", response_format={"type": "text"})
 
 
-def test_a_schema_that_the_stand_in_cannot_fit_is_refused_by_name():
-    schema = {"type": "object", "required": ["a"], "properties": {"a": {"pattern": "^a$"}}}
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"pattern": "^a$"}, "pattern"),
+        ({"type": "array", "items": {"type": "integer"}, "minItems": 2, "uniqueItems": True}, "uniqueItems"),
+        ({"type": "array", "prefixItems": [{"type": "integer"}], "minItems": 1}, "prefixItems"),
+        ({"type": "object", "minProperties": 1}, "minProperties"),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "exclusiveMaximum"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_the_stand_in_cannot_fit_is_refused_by_name(value, name):
+    schema = {"type": "object", "required": ["a"], "properties": {"a": value}}
     wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     with lib.OfflineServer() as server:
         answer = ask(server, response_format=wanted)
     assert answer.status_code == 400
-    assert "pattern" in answer.json()["error"]["message"]
+    assert name in answer.json()["error"]["message"]
 
 
 @dataclass

@@ -264,12 +264,21 @@ def _words_in(message: dict[str, Any]) -> int:
     return sum(len(text_of(message.get(key)).split()) for key in ("content", "refusal"))
 
 
+_NOT_FOLLOWED = {
+    "pattern", "format", "multipleOf", "allOf", "oneOf", "not", "if", "prefixItems", "contains",
+    "uniqueItems", "minProperties", "propertyNames", "patternProperties", "dependentRequired",
+}  # fmt: skip
+_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+
+
 def _smallest_json(schema: Any, root: Any, inside: tuple[str, ...] = ()) -> Any:
     """The smallest JSON that fits a schema. Raises OfflineRefusal for unsupported keywords."""
     reference: str = schema.get("$ref", "")
-    beyond = schema.keys() & {"pattern", "format", "multipleOf", "allOf", "oneOf", "not", "if"}
+    least = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + 1)
+    most = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - 1)
+    beyond = schema.keys() & (_NOT_FOLLOWED if least <= most else _NOT_FOLLOWED | _BOUNDS)
     if beyond or reference in inside:
-        words = f"the stand-in does not support {', '.join(beyond) or reference}: script a reply"
+        words = f"the stand-in does not support {', '.join(sorted(beyond)) or reference}: script a reply"
         raise OfflineRefusal(400, f"response_format: {words}", param="response_format")
     if reference:
         found = root if reference == "#" else root["$defs"][reference.rpartition("/")[2]]
@@ -289,8 +298,7 @@ def _smallest_json(schema: Any, root: Any, inside: tuple[str, ...] = ()) -> Any:
         return [
             _smallest_json(schema["items"], root, inside) for _ in range(schema.get("minItems", 0))
         ]
-    least = max(0, schema.get("minimum", 0), schema.get("exclusiveMinimum", -1) + 1)
-    number = min(least, schema.get("maximum", least))
+    number = min(max(0, least), most)
     text = "x" * schema.get("minLength", 0)
     return {"string": text, "boolean": False, "integer": number, "number": number}.get(kind)
 
