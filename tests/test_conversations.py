@@ -639,6 +639,14 @@ def test_fifty_deaths_leave_no_half_turn(tmp_path):
     assert finished(run(KEEPER, tmp_path / "killed.db", 50)) == "survived\n"
 
 
+def test_the_path_of_a_store_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    store = lib.SQLiteStore("~/s.db")
+    assert Path(store.path) == tmp_path / "s.db"
+    assert (tmp_path / "s.db").exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_store_made_before_a_fork_serves_parent_and_child(tmp_path):
     store = lib.SQLiteStore(tmp_path / "s.db")

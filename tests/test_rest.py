@@ -7,6 +7,7 @@ import json
 import threading
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import pytest
 import requests
@@ -603,6 +604,16 @@ def test_a_file_that_is_missing_is_a_config_error_with_its_path(ask, tmp_path):
             client.post("files", files={"file": path})
         assert isinstance(caught.value.__cause__, FileNotFoundError)
     assert not client.wire.requests
+
+
+def test_the_path_of_a_file_may_begin_with_the_home_folder(ask, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "a.txt").write_bytes(b"hi")
+    client = ask(OK)
+    client.post("files", files={"one": "~/a.txt", "other": ("b.txt", Path("~/a.txt"))})
+    sent = [(name, content) for _, name, _, content in form_of(client.wire.requests[0])]
+    assert sent == [("a.txt", b"hi"), ("b.txt", b"hi")]
 
 
 def closed_file():

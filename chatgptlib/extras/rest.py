@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..client import EVENT_STREAM, OpenAIClient, send
 from ..codec import decoder, encode, is_list, is_mapping, object_members
@@ -239,8 +239,8 @@ def _upload_read(name: str, given: _Upload) -> tuple[str | None, bytes]:
     content: Any = given
     try:
         if isinstance(given, (str, os.PathLike)):
-            path = os.fspath(given)
-            with open(given, "rb") as file:
+            path = os.path.expanduser(os.fsdecode(cast("str", given)))
+            with open(path, "rb") as file:
                 content = file.read()
         elif read := getattr(given, "read", None):
             content = read()

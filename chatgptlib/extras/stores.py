@@ -147,7 +147,7 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 30.0) -> None:
         if os.fspath(path) in ("", ":memory:"):
             raise ConfigError("SQLiteStore needs a file: for memory, use MemoryStore()")
-        self.path: str = os.path.abspath(os.fsdecode(path))
+        self.path: str = os.path.abspath(os.path.expanduser(os.fsdecode(path)))
         self.busy_timeout = busy_timeout
         folder = os.path.dirname(self.path)
         if os.path.isdir(self.path):
