@@ -235,7 +235,36 @@ def test_any_text_is_an_id(offline, store):
         assert len(chats.history(name)) == 2
 
 
-@pytest.mark.parametrize("bad", [None, 1, [], ["a"], [lib.ChatMessage.user("a"), {}]], ids=repr)
+def test_an_id_without_a_character_is_called_empty(offline):
+    with pytest.raises(lib.ConfigError, match="must be text that is not empty, not ''"):
+        lib.Conversations(offline()).history("")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ([], "the list of messages is empty"),
+        ("", "the message is empty"),
+        (lib.ChatMessage.user(""), "the message is empty"),
+        ([lib.ChatMessage.user("a"), lib.ChatMessage(role="user")], "the message is empty"),
+    ],
+)
+def test_a_turn_without_content_is_not_sent(offline, sentence, words):
+    client = offline("1")
+    with pytest.raises(lib.ConfigError, match=words):
+        lib.Conversations(client).chat_completion("a", sentence, options(pre_prompt="Go on."))
+    assert client.server.requests == []
+
+
+@pytest.mark.parametrize("client", ["x", None, {"base_url": "x"}])
+def test_what_is_no_client_is_refused_at_once(client):
+    with pytest.raises(
+        lib.ConfigError, match=f"needs an OpenAIClient, not {type(client).__name__}"
+    ):
+        lib.Conversations(client)
+
+
+@pytest.mark.parametrize("bad", [None, 1, ["a"], [lib.ChatMessage.user("a"), {}]], ids=repr)
 def test_what_is_said_is_text_or_messages(offline, bad):
     with pytest.raises(lib.ConfigError, match="give text, a ChatMessage or a list"):
         lib.Conversations(offline("1")).chat_completion("a", bad)

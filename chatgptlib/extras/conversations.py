@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..chat import create_chat_completion, create_chat_completion_stream
 from ..client import OpenAIClient
+from ..codec import is_list
 from ..dialects import with_whole_characters
 from ..errors import ConfigError, JSONValue, OpenAIError
 from ..models import (
@@ -120,6 +121,8 @@ class Conversations:
     """
 
     def __init__(self, client: OpenAIClient, store: ConversationStore | None = None) -> None:
+        if not isinstance(cast("object", client), OpenAIClient):
+            raise ConfigError(f"Conversations needs an OpenAIClient, not {type(client).__name__}")
         self._client = client
         self._store: ConversationStore = MemoryStore() if store is None else store
 
@@ -316,16 +319,19 @@ def checked_conversation_id(conversation_id: Any) -> str:
             return conversation_id
     except UnicodeEncodeError:  # a lone surrogate
         pass
-    raise ConfigError(f"the id of a conversation must be text, not {conversation_id!r}")
+    wanted = "text that is not empty"
+    raise ConfigError(f"the id of a conversation must be {wanted}, not {conversation_id!r}")
 
 
-def _new_messages(sentence: str | ChatMessage | Sequence[Any] | None) -> list[ChatMessage]:
-    if isinstance(sentence, str):
-        return [ChatMessage.user(sentence)]
-    new = [sentence] if isinstance(sentence, ChatMessage) else sentence
-    if isinstance(new, Sequence) and new and all(isinstance(one, ChatMessage) for one in new):
-        return list(new)
-    raise ConfigError(f"give text, a ChatMessage or a list of them, not {type(sentence).__name__}")
+def _new_messages(sentence: Any) -> list[ChatMessage]:
+    given = ChatMessage.user(sentence) if isinstance(sentence, str) else sentence
+    new: object = [given] if isinstance(given, ChatMessage) else given
+    if not is_list(new) or not all(isinstance(one, ChatMessage) for one in new):
+        kind = type(sentence).__name__
+        raise ConfigError(f"give text, a ChatMessage or a list of ChatMessages, not {kind}")
+    if not new or any(one.role == ChatRole.USER and not one.content for one in new):
+        raise ConfigError(f"the {'message' if new else 'list of messages'} is empty")
+    return list(new)
 
 
 def _between_prompts(message: ChatMessage, options: ChatOptions) -> ChatMessage:
