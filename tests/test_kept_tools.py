@@ -187,6 +187,43 @@ def test_the_usage_of_a_turn_is_that_of_all_its_answers(offline):
     assert plain.usage == plain.response.usage
 
 
+def test_a_stream_has_the_usage_of_all_answers_of_its_turn(offline):
+    def usage(tokens):
+        return {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
+
+    def reply(message, tokens):
+        return {"choices": [{"message": message}], "usage": usage(tokens)}
+
+    replies = [reply(calling(call("price", night="x")), 2), reply({"content": "120."}, 3)]
+    chats = lib.Conversations(offline(*replies))
+    given = options(extra={"stream_options": {"include_usage": True}})
+    stream = chats.chat_completion_stream("a", "How much?", given, tools=Hotel().tools)
+    assert stream.usage is None
+    assert stream.response().usage.total_tokens == 4
+    assert stream.usage.total_tokens == 7
+
+
+@WAYS
+def test_the_settings_of_a_tool_run_apply_to_a_turn(offline, ask):
+    asked, hotel = [], Hotel()
+    client = offline(*EXCHANGE)
+    chats = lib.Conversations(client)
+    with pytest.raises(lib.ToolError, match="still calls tools after 2 answers"):
+        ask(chats, "a", "Book.", tools=hotel.tools, max_rounds=2, before_call=asked.append)
+    assert [made.id for made in asked] == ["x"]
+    assert hotel.booked == []
+    assert chats.ids() == []
+
+
+@WAYS
+def test_what_no_tool_run_takes_is_refused_with_and_without_tools(offline, ask):
+    client = offline("1", "2")
+    for tools in ([], Hotel().tools):
+        with pytest.raises(TypeError, match="'temperature'"):
+            ask(lib.Conversations(client), "a", "Hi", tools=tools, temperature=0)
+    assert client.server.requests == []
+
+
 def test_the_stream_of_a_turn_with_tools_is_of_the_chunks_of_all_its_answers(offline, store):
     first = {**calling(call("price", night="x")), "content": "Let me see. "}
     client = offline(first, "It is 120.")

@@ -38,15 +38,22 @@ from .results import about_response, check_at_least
 from .stores import ConversationStore, MemoryStore
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import TypeAlias, TypedDict
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from ..stream import ChatCompletionStream
     from .results import ResultStream
-    from .tools import ToolRun
+    from .tools import BeforeCall, ToolRun
 
     ToolStream: TypeAlias = "ResultStream[CreateChatCompletionChunk | ToolCall, ToolRun]"
+
+    class ToolSettings(TypedDict, total=False):
+        max_rounds: int
+        raise_errors: bool
+        strict: bool
+        before_call: BeforeCall | None
+        jobs: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,24 +140,27 @@ class Conversations:
         options: ChatOptions | None = None,
         *,
         tools: Sequence[Callable[..., Any]] = (),
+        **settings: Unpack[ToolSettings],
     ) -> ChatResponse:
         """Send a message in a conversation, and return the answer.
 
         A new id begins a conversation. `sentence` is text, a ChatMessage (with images, or the
-        result of a tool call), or a list of messages (the results of parallel calls). `tools`
-        are functions that the model may call, as in run_tools; the calls, their results and the
-        answer are stored as one turn.
+        result of a tool call), or a list of messages (the results of parallel calls).
+
+        `tools` are functions that the model may call, a `list[Callable[..., Any]]`, and
+        `settings` are other arguments of run_tools, such as `before_call`. The calls, their
+        results and the answer are stored as one turn.
 
         Raises ConfigError for an id, options or a store that can't be used, and what
         create_chat_completion and run_tools raise. If the answer can't be stored, raises an
         OpenAIError with the response as `partial`.
         """
         turn = self._turn(conversation_id, sentence, options or ChatOptions())
-        if not tools:
+        if not tools and not settings:
             return turn.keep(create_chat_completion(self._client, turn.request))
         from .tools import run_tools
 
-        return turn.keep(run_tools(self._client, turn.request, tools))
+        return turn.keep(run_tools(self._client, turn.request, tools, **settings))
 
     def chat_completion_stream(
         self,
@@ -159,6 +169,7 @@ class Conversations:
         options: ChatOptions | None = None,
         *,
         tools: Sequence[Callable[..., Any]] = (),
+        **settings: Unpack[ToolSettings],
     ) -> ConversationStream:
         """Send a message in a conversation, and return the answer as a stream.
 
@@ -167,12 +178,12 @@ class Conversations:
         turn, and the first request is sent when it is read.
         """
         turn = self._turn(conversation_id, sentence, options or ChatOptions())
-        if not tools:
+        if not tools and not settings:
             answer = create_chat_completion_stream(self._client, turn.request)
             return ConversationStream(answer, answer.response, turn)
         from .tools import stream_tools
 
-        answers = stream_tools(self._client, turn.request, tools)
+        answers = stream_tools(self._client, turn.request, tools, **settings)
         return ConversationStream(answers, answers.result, turn)
 
     def history(self, conversation_id: str) -> list[ChatMessage]:
@@ -290,6 +301,11 @@ class ConversationStream:
         with self._lock:
             self._kept = self._kept or self._turn.keep(answer)
         return self._kept.response
+
+    @property
+    def usage(self) -> ChatCompletionUsage | None:
+        """The sum over all responses of the turn, once it is stored, if the server reports it."""
+        return self._kept.usage if self._kept else None
 
     def close(self) -> None:
         """Close the stream and free its connection. Without tools, any thread may call this."""
