@@ -1,26 +1,13 @@
-"""Results of calls: a stream that has a result, the sum of usages, the JSON of a tool's result."""
+"""Results of calls: a stream that has a result, errors with their response, the sum of usages."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections import deque
-from collections.abc import (
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    MappingView,
-    Sequence,
-    Set,
-)
-from dataclasses import fields, is_dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client import OpenAIClient
-from ..codec import JSONObject, is_dict, is_mapping, members
+from ..codec import JSONObject, is_dict
 from ..errors import (
     ConfigError,
     DeserializeError,
@@ -32,7 +19,6 @@ from ..errors import (
 from ..models import ChatCompletionUsage, CreateChatCompletionResponse
 from ..redaction import without_traceback
 from ..replies import E
-from .everyday import everyday
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -168,55 +154,3 @@ def _sum(one: Any, other: Any) -> Any:
         return one + other
     except OverflowError:  # of a float and an int that is too large for a float
         return max(one, other)
-
-
-# Any value as JSON
-
-
-def json_form(value: Any) -> Any:
-    """Convert any value to dicts, lists, text and numbers that JSON can hold.
-
-    Objects become dicts of all their fields, iterators become lists, and NumPy's arrays and
-    numbers become Python's. Anything else becomes its text, since a tool that has run must not
-    fail because of what it returned.
-    """
-    if isinstance(value, Enum):
-        return json_form(value.value)
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if known := everyday(value):
-        return known.write(value)
-    if (found := _object_in(value)) is not None:
-        return {_key(key): json_form(item) for key, item in found.items()}
-    if isinstance(value, (Iterator, Sequence, Set, MappingView)):
-        return [json_form(item) for item in cast("Iterable[Any]", value)]
-    for name in ("tolist", "item"):  # NumPy's arrays, and its scalars
-        if callable(convert := getattr(value, name, None)):
-            return json_form(convert())
-    return str(value)
-
-
-def _object_in(value: Any) -> Mapping[Any, Any] | None:
-    """The members of a value that is an object in JSON, else None. Fields at None are kept,
-    except in the API's own objects."""
-    if isinstance(value, JSONObject):
-        return members(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    if is_mapping(value):
-        return value
-    if isinstance(value, type):
-        return None
-    found: Any = None
-    if hasattr(value, "model_dump"):  # a Pydantic model
-        found = value.model_dump(mode="json")
-    elif hasattr(value, "_asdict"):  # a NamedTuple
-        found = value._asdict()
-    return found if is_mapping(found) else None
-
-
-def _key(key: Any) -> str:
-    written = json_form(key)
-    return written if isinstance(written, str) else json.dumps(written)

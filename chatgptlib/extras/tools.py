@@ -14,15 +14,26 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    MappingView,
+    Sequence,
+    Set,
+)
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from ..chat import (
     ChatRequest,
@@ -31,7 +42,7 @@ from ..chat import (
     request_members,
 )
 from ..client import OpenAIClient
-from ..codec import is_mapping, object_members
+from ..codec import JSONObject, is_mapping, members, object_members
 from ..errors import ConfigError, DeserializeError, OutputTruncatedError, ToolError
 from ..exchange import raised_by_signal
 from ..models import (
@@ -44,12 +55,12 @@ from ..models import (
 )
 from ..replies import parsed
 from .docstrings import parameter_notes, prose_of
+from .everyday import everyday
 from .results import (
     ResultStream,
     about_response,
     added_usage,
     check_at_least,
-    json_form,
     without_secrets,
 )
 from .schema import Hints, names_around
@@ -339,7 +350,7 @@ def _without_demand(choice: Any) -> Any:
 def _names_in(tools: Any) -> set[str]:
     """The names of the tools in a request."""
     described = [request_members(tool) for tool in tools]
-    kinds = [members.get(str(members.get("type"))) for members in described]
+    kinds = [tool.get(str(tool.get("type"))) for tool in described]
     return {str(kind.get("name")) for kind in kinds if is_mapping(kind)}
 
 
@@ -379,6 +390,58 @@ def _error_text(reason: str) -> str:
     return json.dumps({"error": reason}, ensure_ascii=False)
 
 
+# Results as JSON
+
+
+def json_form(value: Any) -> Any:
+    """Convert any value to dicts, lists, text and numbers that JSON can hold.
+
+    Objects become dicts of all their fields, iterators become lists, and NumPy's arrays and
+    numbers become Python's. Anything else becomes its text, since a tool that has run must not
+    fail because of what it returned.
+    """
+    if isinstance(value, Enum):
+        return json_form(value.value)
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if known := everyday(value):
+        return known.write(value)
+    if (found := _object_in(value)) is not None:
+        return {_key(key): json_form(item) for key, item in found.items()}
+    if isinstance(value, (Iterator, Sequence, Set, MappingView)):
+        return [json_form(item) for item in cast("Iterable[Any]", value)]
+    for name in ("tolist", "item"):  # NumPy's arrays, and its scalars
+        if callable(convert := getattr(value, name, None)):
+            return json_form(convert())
+    return str(value)
+
+
+def _object_in(value: Any) -> Mapping[Any, Any] | None:
+    """The members of a value that is an object in JSON, else None. Fields at None are kept,
+    except in the API's own objects."""
+    if isinstance(value, JSONObject):
+        return members(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if is_mapping(value):
+        return value
+    if isinstance(value, type):
+        return None
+    found: Any = None
+    if hasattr(value, "model_dump"):  # a Pydantic model
+        found = value.model_dump(mode="json")
+    elif hasattr(value, "_asdict"):  # a NamedTuple
+        found = value._asdict()
+    return found if is_mapping(found) else None
+
+
+def _key(key: Any) -> str:
+    written = json_form(key)
+    return written if isinstance(written, str) else json.dumps(written)
+
+
 # Functions
 
 
@@ -395,8 +458,8 @@ class _Tool:
         self._about = prose_of(doc)
         self.signature = _signature_of(function, self.name)
         self._hints = Hints(_names_for_hints(behind))
-        members = _parameters(self._hints, self.name, self.signature, parameter_notes(doc))
-        self._shape = object_shape(members, dict, object_schema(members))
+        parameters = _parameters(self._hints, self.name, self.signature, parameter_notes(doc))
+        self._shape = object_shape(parameters, dict, object_schema(parameters))
 
     def described(self, strict: bool) -> dict[str, Any]:
         function = {
