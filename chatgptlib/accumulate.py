@@ -7,7 +7,7 @@ from typing import Any
 
 from .codec import is_dict, is_list
 from .deltas import TOKENS, add, merge, missing_part, plain
-from .dialects import index_of, with_usage
+from .dialects import finish_reason_of, index_of, with_usage
 from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
 
 _OF_CHOICE = frozenset({"index", "delta", "finish_reason", "logprobs"})
@@ -128,8 +128,8 @@ class _Choice:
         if (delta := choice.get("delta")) is not None:
             self.has_begun = True
             merge(self._message, delta, "message")
-        reason = choice.get("finish_reason")
-        if reason and reason not in ("null", "None") and not self.finish_reason:
+        reason = finish_reason_of(choice)
+        if reason and not self.finish_reason:
             self.finish_reason = reason
         if logprobs := choice.get("logprobs"):
             add(self._others, "logprobs", logprobs, "choice")
