@@ -7,7 +7,7 @@
 
 An event is a name (from `event:`, else "") and data; `[DONE]` is the last. `id`, `retry` and
 comments are ignored. Other lines are kept in `non_sse_text`: a server may send a page, or a
-complete answer, instead of a stream. After the first event, they are kept until the text has
+complete reply, instead of a stream. After the first event, they are kept until the text has
 65,536 characters.
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
