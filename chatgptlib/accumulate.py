@@ -29,12 +29,12 @@ class ResponseAccumulator:
         self._choices: dict[int, _Choice] = {}
         self._unfinished: set[int] = set()  # indexes of the choices without a finish reason
         self._others: dict[str, Any] = {}  # the keys beside the choices
-        self._latest: dict[str, Any] = {}  # those of the last chunk: no change, no work
-        self.needs_check = False  # the last chunk may hold an error, or its choice has ended
+        self._latest: dict[str, Any] = {}  # those of the last chunk, which usually repeats them
+        self.needs_check = False  # the last chunk may hold an error, or a choice in it has ended
 
     @property
     def has_choices(self) -> bool:
-        """Whether some choice has begun: with a delta, or with a message in place of one."""
+        """Whether any choice has begun, with a delta or with a message in place of one."""
         return any(choice.has_begun for choice in self._choices.values())
 
     @property
@@ -43,14 +43,14 @@ class ResponseAccumulator:
         return sorted(self._unfinished)
 
     def is_complete(self, choices: int = 1) -> bool:
-        """Whether at least so many choices have come, and all of them have a finish reason."""
+        """Whether at least this many choices have come, and each has a finish reason."""
         return len(self._choices) >= choices and not self._unfinished and self.has_choices
 
     def add(self, chunk: CreateChatCompletionChunk | Mapping[str, Any]) -> dict[str, Any]:
         """Add the next chunk, and return its JSON object.
 
-        Some servers send a `message`, or `text`, instead of a delta, and may repeat in it what
-        came before. The object returned then has a delta with what is new.
+        Some servers send a `message` or `text` instead of a delta, and may repeat in it what
+        came before. The object returned then has a delta with only the new part.
         Raises DeserializeError for an object that is not a chunk.
         """
         if isinstance(chunk, CreateChatCompletionChunk):
@@ -60,7 +60,7 @@ class ResponseAccumulator:
         return dict(self.take(chunk))
 
     def take(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Do the same for a JSON object that has been checked to be a chunk."""
+        """Add a JSON object that is known to be a valid chunk, as `add` does."""
         choices: list[dict[str, Any]] = value.get("choices") or []
         self.needs_check = False
         shown = [self._take_choice(choice) for choice in choices]
@@ -102,10 +102,10 @@ class ResponseAccumulator:
         """The response so far."""
         usage: dict[str, Any] = {}
         choices = [choice.as_response(index) for index, choice in sorted(self._choices.items())]
-        whole = {**plain(self._others), "object": "chat.completion", "choices": choices}
-        for place in (*choices, whole.get("x_groq"), whole):
+        found = {**plain(self._others), "object": "chat.completion", "choices": choices}
+        for place in (*choices, found.get("x_groq"), found):
             merge(usage, _as_object(_as_object(place).get("usage")), "usage")
-        return CreateChatCompletionResponse.from_dict({**whole, "usage": plain(usage) or None})
+        return CreateChatCompletionResponse.from_dict({**found, "usage": plain(usage) or None})
 
 
 class _Choice:
@@ -114,13 +114,13 @@ class _Choice:
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.has_begun = False
-        self.needs_check = False  # the last addition may hold an error, or there is an end
+        self.needs_check = False  # the last chunk may hold an error, or the choice has ended
         self._others: dict[str, Any] = {}
         self._message: dict[str, Any] = {}
         self._deltas_came = False  # there was a delta with more than a role
 
     def add(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """Add the choice of a chunk, and return it with a delta, if it had another form."""
+        """Add the choice of a chunk, and return it with a delta, whatever its form was."""
         if "message" in choice or "text" in choice:
             choice = self._with_delta(choice)
         elif not self._deltas_came:
@@ -156,9 +156,9 @@ class _Choice:
 
     def as_response(self, index: int) -> dict[str, Any]:
         """The choice so far, as a response has it."""
-        message = plain(self._message)
+        message: dict[str, Any] = plain(self._message)
         message["role"] = message.get("role") or "assistant"
-        items = message.get("tool_calls")
+        items: Any = message.get("tool_calls")
         found = enumerate(filter(is_dict, items if is_list(items) else ()))
         calls: list[dict[str, Any]] = [{"index": position, **call} for position, call in found]
         if calls and len(calls) == len(items):

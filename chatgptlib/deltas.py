@@ -1,22 +1,20 @@
 """The rules by which the deltas of a stream add up to a message. No I/O.
 
-    total: dict[str, Any] = {}
-    for delta in deltas:
-        merge(total, delta, "message")
-    message = plain(total)
-
-A delta is never changed. What each value in it does, by the first rule that fits:
+`merge` adds a delta to a sum and never changes the delta. `plain` copies the sum as JSON.
+Each value of a delta is added by the first rule that fits:
 
     value                                           what it does
-    null, or empty                                  nothing
+    null, or empty                                  sets a key that is missing, else nothing
     of another type than what came before           nothing
     an object                                       is merged key by key
     a list under a key of TOKENS, or in `logprobs`  extends the list
     annotations, citations                          add the items that are new
     tool_calls, content, a list of objects that     each item is joined to the one that it
       have an index, type or id                       continues, or appended
-    text under a key of RUNNING_TEXT                is appended
-    the name of a called function                   is appended, until arguments come
+    `{}` or `null` before any arguments             is replaced by the arguments
+    text under a key of _RUNNING_TEXT               is appended
+    the name of a called function                   replaces a name that it begins with; else is
+                                                      appended, until arguments come
     the role of a message, the id of an item        is set once
     anything else                                   replaces what came before
 """
@@ -24,7 +22,7 @@ A delta is never changed. What each value in it does, by the first rule that fit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import StringIO
 from itertools import chain, count, islice
 from typing import Any
@@ -32,34 +30,30 @@ from typing import Any
 from .codec import is_dict, is_list
 from .dialects import index_of, whole_characters
 
-_MESSAGE_TEXT = {
-    "content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking",
-}  # fmt: skip
-RUNNING_TEXT: dict[str, set[str]] = {  # the keys with text, by the object that has them
-    "message": _MESSAGE_TEXT,
-    "provider_specific_fields": _MESSAGE_TEXT,
-    "reasoning": {"text", "content", "summary"},
-    "thinking": {"text", "content", "summary"},
+_TEXT_KEYS = {"content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking"}
+_RUNNING_TEXT: dict[str, set[str]] = {  # by the object's own key; "item" is an object in a list
+    "message": _TEXT_KEYS,
+    "provider_specific_fields": _TEXT_KEYS,
+    **{key: {"text", "content", "summary"} for key in ("reasoning", "thinking")},
     "audio": {"data", "transcript"},
-    "function": {"arguments"},
-    "function_call": {"arguments"},
+    **{key: {"arguments"} for key in ("function", "function_call")},
     "custom": {"input"},
-    "item": {*_MESSAGE_TEXT, "text", "summary", "arguments", "input", "transcript"},  # of a list
+    "item": {*_TEXT_KEYS, "text", "summary", "arguments", "input", "transcript"},
 }
-CALLED = {"function", "custom", "function_call"}
+_CALLED = {"function", "custom", "function_call"}
 TOKENS = frozenset({"token_ids", "output_token_ids", "completion_token_ids", "output_ids"})
 _IDENTITY = frozenset({"index", "type", "id"})
 _SET_ONCE = {("message", "role"), ("item", "id")}
-_PLACEHOLDERS = {"{}", "{ }", "null"}  # sent by some servers before the arguments
+_PLACEHOLDERS = {"{}", "{ }", "null"}  # some servers send one before the arguments
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
-    """Add an object to the sum. `place` is its own key: "message", "function", "item" ..."""
+    """Add an object to the sum. `place` is its own key, "message" or "item"."""
     for key, value in added.items():
         so_far = total.get(key)
         if type(so_far) is StringIO and type(value) is str:
-            so_far.write(value)  # the fast path: text that continues
+            so_far.write(value)  # the fast path, for most chunks
         elif value is not None or key not in total:
             add(total, key, value, place)
 
@@ -75,14 +69,14 @@ def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
             total[key] = plain(value)
     elif is_dict(value):
         so_far = total[key] = so_far if is_dict(so_far) else {}
-        merge(so_far, _news_of_call(value, so_far) if key in CALLED else value, key)
+        merge(so_far, _without_repeats(value, so_far) if key in _CALLED else value, key)
     elif is_list(value) and (kind := _kind_of_list(key, value, place)):
         if not isinstance(so_far, kind):
             total[key] = kind()
         total[key].extend(plain(value))
     elif key == "arguments" and not is_text and str(value).strip() in _PLACEHOLDERS:
-        total[key] = value  # not a StringIO, so the arguments will replace it
-    elif isinstance(value, str) and key in RUNNING_TEXT.get(place, ()):
+        total[key] = value  # not a StringIO, so the arguments replace it
+    elif isinstance(value, str) and key in _RUNNING_TEXT.get(place, ()):
         if not is_text:  # a StringIO takes a tenth of the memory of a list of pieces
             so_far = total[key] = StringIO()
         so_far.write(value)
@@ -107,7 +101,8 @@ def _in_parts(total: dict[str, Any], content: Any) -> Any:
 def _is_of_other_type(value: Any, so_far: Any) -> bool:
     """Whether `so_far` is text, a list or an object, and `value` is not."""
     types: tuple[tuple[type, Any], ...] = ((StringIO, str), (list, (list, tuple)), (dict, dict))
-    return any(isinstance(so_far, came) and not isinstance(value, kind) for came, kind in types)
+    accepted = next((new for old, new in types if isinstance(so_far, old)), object)
+    return not isinstance(value, accepted)
 
 
 def plain(value: Any) -> Any:
@@ -120,10 +115,10 @@ def plain(value: Any) -> Any:
 
 
 def missing_part(so_far: Any, complete: Any, deltas_came: bool) -> Any:
-    """What to add to `so_far`, for a server that sends a complete message after its deltas.
+    """What a complete message, or a value in it, adds to the sum of its deltas.
 
-    Text that does not begin with the text so far is ignored if deltas came: servers trim or
-    moderate the final text. If none came, the server streams its deltas under `message`.
+    Text that does not begin with the text so far is ignored if deltas came, because servers
+    trim or moderate the final text. Otherwise the server streams its deltas under `message`.
     """
     if is_dict(so_far) and is_dict(complete):
         begun = {"tool_calls": _Calls(), **so_far}
@@ -131,7 +126,7 @@ def missing_part(so_far: Any, complete: Any, deltas_came: bool) -> Any:
         found = {key: missing_part(begun.get(key), complete[key], deltas_came) for key in complete}
         return {key: value for key, value in found.items() if value}
     if isinstance(so_far, _Items) and is_list(complete):
-        return so_far.missing_part(complete, deltas_came)
+        return list(so_far.missing_pieces(complete, deltas_came))
     if isinstance(so_far, StringIO) and isinstance(complete, str):
         size = so_far.tell()  # compared first, which avoids the copy
         continues = size <= len(complete) and complete.startswith(so_far.getvalue())
@@ -144,11 +139,8 @@ def missing_part(so_far: Any, complete: Any, deltas_came: bool) -> Any:
     return complete[size:] if continues else complete[:0] if deltas_came else complete
 
 
-# Lists: `extend` adds the items of the next delta
-
-
 class _Tokens(list[Any]):
-    """A list that every delta extends."""
+    """A list that each delta extends."""
 
 
 class _Sources(list[Any]):
@@ -167,7 +159,7 @@ class _Sources(list[Any]):
 
 
 class _Items(list[Any]):
-    """A list of objects. A piece of an object is merged into it."""
+    """A list of objects that arrive in pieces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +172,7 @@ class _Items(list[Any]):
                 self._join(item, last)
             else:
                 self.append(item)
-            last = None  # items of one delta are separate, unless an id or index says otherwise
+            last = None  # the items of one delta are separate, unless their id or index agrees
 
     def _join(self, piece: dict[str, Any], last: Any) -> None:
         known = [*map(self.latest.get, _keys_of(piece)), last]
@@ -189,42 +181,39 @@ class _Items(list[Any]):
             item = dict[str, Any]()
             self.latest.setdefault(len(self), item)  # the index may follow in a later piece
             self.append(item)
-        merge(item, _news_of_call(piece, item) if "arguments" in piece else piece, "item")
+        merge(item, _without_repeats(piece, item) if "arguments" in piece else piece, "item")
         self.latest.update(dict.fromkeys(_keys_of(item), item))
 
-    def missing_part(self, complete: Iterable[Any], deltas_came: bool) -> list[dict[str, Any]]:
-        """What a complete list adds to this one: pieces of its items, and more items."""
-        pieces: list[dict[str, Any]] = []
+    def missing_pieces(self, complete: Iterable[Any], deltas_came: bool) -> Iterator[Any]:
+        """What a complete list adds to this one: the rest of items, and new items."""
         rest = {at: item for at, item in enumerate(self) if is_dict(item)}
-        numbers = count(len(self))  # of items that are not in this list yet
-        keys = _IDENTITY - {"id"} if deltas_came else _IDENTITY  # some servers change the ids
+        new_indexes = count(len(self))
+        keys = _IDENTITY - {"id"} if deltas_came else _IDENTITY  # some servers change the id
         for item in filter(is_dict, complete):
-            near = list(islice(rest.items(), 100))  # all of them would take quadratic time
+            near = list(islice(rest.items(), 100))  # the whole list would take quadratic time
             same_id = (at for at, x in near if x.get("id") and x["id"] == item.get("id"))
             similar = (at for at, x in near if _agree(x, item, keys))
-            at = next(chain(same_id, similar, numbers))
+            at = next(chain(same_id, similar, new_indexes))
             begun = rest.pop(at, {})
             identity = {key: x for key, x in (begun or item).items() if key in _IDENTITY}
             if isinstance(self, _Calls):
                 identity.setdefault("index", at)
             new = missing_part(begun, item, deltas_came)
-            can_be_joined = _keys_of(identity) or at >= len(self) - 1
-            if can_be_joined and new.keys() - (identity if begun else ()):
-                pieces.append({**new, **identity})
-        return pieces
+            is_found_by_join = _keys_of(identity) or at >= len(self) - 1
+            if is_found_by_join and new.keys() - (identity if begun else ()):
+                yield {**new, **identity}
 
     def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
-        """Whether a piece belongs to an item.
+        """Whether a piece belongs to an item: their index, type and id must agree.
 
-        Their index, type and id must agree. Text is then appended, unless the item is signed,
-        which makes it complete. A piece without text needs the id, or no value that differs.
+        A signed item takes no more text. A piece without text needs an id, or equal values.
         """
         if not _agree(piece, item, _IDENTITY):
             return False
         places = [piece, *filter(is_dict, piece.values())]
-        if any(not RUNNING_TEXT["item"].isdisjoint(place) for place in places):
+        if any(not _RUNNING_TEXT["item"].isdisjoint(place) for place in places):
             is_signed = item.get("signature") not in (None, "", piece.get("signature"))
-            return not (is_signed and any(map(piece.get, RUNNING_TEXT["item"])))
+            return not (is_signed and any(map(piece.get, _RUNNING_TEXT["item"])))
         return bool(piece.get("id")) or _agree(piece, item, piece)
 
 
@@ -232,7 +221,7 @@ class _Calls(_Items):
     """Tool calls. Servers differ in how they repeat ids, indexes, names and arguments."""
 
     def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:
-        """Whether a piece belongs to a call that has its id or index, or came before it."""
+        """Whether a piece belongs to a call with the same id or index, or to the last call."""
         new, old = _called(piece), _called(item)
         id_, index, name = piece.get("id"), index_of(piece.get("index")), new.get("name")
         its_id, its_index, its_name = item.get("id"), index_of(item.get("index")), old.get("name")
@@ -240,11 +229,17 @@ class _Calls(_Items):
         begun, has_index = bool(so_far), index is not None
         again = _repeats(text, so_far) if name else None
         rules = (  # the first that fits decides
+            # Different indexes are different calls, even if a server uses the name as the id
             (has_index and its_index is not None and index != its_index, False),
+            # Servers that repeat the id in each piece
             (id_ and id_ == its_id, True),
+            # Servers that change the id in each piece; a name begins another call
             (id_ and its_id, has_index and not name),
+            # Servers that split the name; after arguments, another name begins another call
             (name and its_name and name != its_name, has_index and not begun),
+            # Servers without indexes: an id after arguments begins another call
             (id_ and not has_index, not begun),
+            # Servers that send a call twice; other arguments begin another call
             (again is not None, has_index and bool(again)),
         )
         return next((verdict for fits, verdict in rules if fits), True)
@@ -259,7 +254,7 @@ _KINDS_OF_LIST: dict[str, type[list[Any]]] = {
 
 
 def _kind_of_list(key: str, value: Iterable[Any], place: str) -> type[list[Any]] | None:
-    """The class by which a list adds up; None if the next list replaces it."""
+    """The class whose `extend` adds a list to the sum; None if the list replaces the sum."""
     if place == "logprobs":
         return _Tokens
     has_identity = any(is_dict(item) and not _IDENTITY.isdisjoint(item) for item in value)
@@ -267,14 +262,14 @@ def _kind_of_list(key: str, value: Iterable[Any], place: str) -> type[list[Any]]
 
 
 def _keys_of(item: dict[str, Any]) -> list[Any]:
-    """The keys under which to look up the item that a piece belongs to, the surest first."""
+    """The keys of an item in `_Items.latest`, the most specific first."""
     id_, index = item.get("id"), index_of(item.get("index"))
     keys: list[Any] = [("id", str(id_))] if id_ else []
     return keys if index is None else [*keys, (index, str(item.get("type")), str(id_)), index]
 
 
 def _agree(one: dict[str, Any], other: dict[str, Any], keys: Iterable[str]) -> bool:
-    """Whether two objects have equal values under these keys, as far as both have any."""
+    """Whether two objects have equal values under the keys that both have."""
     pairs = ((one.get(key), other.get(key)) for key in keys)
     return all(a == b or a in (None, "") or b in (None, "") for a, b in pairs)
 
@@ -285,7 +280,7 @@ def _called(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _repeats(text: Any, so_far: Any) -> bool | None:
-    """Whether `text` repeats the arguments so far; None unless it begins after their end."""
+    """Whether `text` repeats the arguments so far; None unless it begins a new JSON object."""
     if not isinstance(so_far, StringIO) or not str(text).startswith("{"):
         return None
     so_far.seek(so_far.tell() - 1)
@@ -294,16 +289,16 @@ def _repeats(text: Any, so_far: Any) -> bool | None:
     return so_far.tell() == len(text) and text == so_far.getvalue()  # a copy only if need be
 
 
-def _news_of_call(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, Any]:
-    """A piece of a called function without what the server repeats: the name or the arguments."""
-    news = dict(called)
-    name, begin = news.get("name"), so_far.get("name")
-    if name and begin and not str(name).startswith(str(begin)):
-        news["name"] = begin if so_far.get("arguments") else f"{begin}{name}"
-    arguments = news.get("arguments")
+def _without_repeats(called: dict[str, Any], so_far: dict[str, Any]) -> dict[str, Any]:
+    """A piece of a called function without a name or arguments that the server sent before."""
+    piece = dict(called)
+    name, begun = piece.get("name"), so_far.get("name")
+    if name and begun and not str(name).startswith(str(begun)):
+        piece["name"] = begun if so_far.get("arguments") else f"{begun}{name}"
+    arguments = piece.get("arguments")
     if is_dict(arguments):
-        news["arguments"] = json.dumps(arguments)
+        piece["arguments"] = json.dumps(arguments)
         so_far["arguments"] = None  # an object is complete
     elif _repeats(arguments, so_far.get("arguments")):
-        del news["arguments"]
-    return news
+        del piece["arguments"]
+    return piece
