@@ -134,8 +134,9 @@ def missing_part(so_far: Any, complete: Any, deltas_came: bool) -> Any:
         size = len(so_far)
         continues = complete[:size] == so_far
     else:
-        is_missing = so_far in _EMPTY or str(so_far).strip() in _PLACEHOLDERS
-        return complete if is_missing or isinstance(so_far, _Sources) else None
+        is_open = so_far in _EMPTY or str(so_far).strip() in _PLACEHOLDERS
+        is_open = is_open or isinstance(so_far, _Sources)
+        return complete if is_open and complete != so_far else None
     return complete[size:] if continues else complete[:0] if deltas_came else complete
 
 

@@ -231,8 +231,22 @@ def test_the_calls_of_a_complete_message_are_shown_with_their_indexes():
         assert shown["delta"]["tool_calls"] == [{"index": 1, **Y}]
 
 
-def text_part(text, **more):
-    return {"type": "text", "text": text, **more}
+@pytest.mark.parametrize("arguments", ["{}", '{"a":1}', ""])
+def test_a_complete_message_that_brings_nothing_new_is_shown_as_an_empty_delta(arguments):
+    message = {
+        "role": "assistant",
+        "content": "a",
+        "tool_calls": [made("x", "f", arguments)],
+        "annotations": [{"type": "url_citation"}],
+    }
+    total = lib.ResponseAccumulator()
+    total.add(choice(message))
+    [shown] = total.add(choice(message=message, finish_reason="stop"))["choices"]
+    assert shown == {"index": 0, "delta": {}, "finish_reason": "stop"}
+
+
+def text_part(text):
+    return {"type": "text", "text": text}
 
 
 THOUGHT = {"type": "thinking", "thinking": "Hm"}
