@@ -191,7 +191,7 @@ class _Items(list[Any]):
         new_indexes = count(len(self))
         keys = _IDENTITY - {"id"} if deltas_came else _IDENTITY  # some servers change the id
         for item in filter(is_dict, complete):
-            near = list(islice(rest.items(), 100))  # the whole list would take quadratic time
+            near = list(islice(rest.items(), 100))  # a limit, as the time would be quadratic
             same_id = (at for at, x in near if x.get("id") and x["id"] == item.get("id"))
             similar = (at for at, x in near if _agree(x, item, keys))
             at = next(chain(same_id, similar, new_indexes))

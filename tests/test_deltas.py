@@ -1,4 +1,4 @@
-"""The sum of a stream's deltas is the message that the server could have sent whole."""
+"""The sum of a stream's deltas is the message that the server could have sent without a stream."""
 
 import copy
 import gc
@@ -128,7 +128,7 @@ def test_content_that_turns_into_parts_stays_in_order():
     ]
 
 
-# A whole message where a delta belongs
+# A complete message in place of a delta
 
 
 WHOLE = {"role": "assistant", "content": "The sky is blue.", "reasoning_content": "Easy."}
@@ -157,19 +157,19 @@ def test_a_message_in_place_of_a_delta_is_the_same_message(chunks):
     assert "".join(part.text for part in shown) == WHOLE["content"]
 
 
-def test_a_whole_message_brings_what_its_parts_lacked():
+def test_a_complete_message_adds_what_its_deltas_lacked():
     calls = [
         {"id": i, "type": "function", "function": {"name": i, "arguments": "{}"}} for i in "ab"
     ]
-    whole = {**WHOLE, "tool_calls": calls, "annotations": [{"type": "url_citation"}]}
-    response = added(*PARTS, choice(message=whole))
-    assert response.choices[0].message.to_dict() == whole
+    complete = {**WHOLE, "tool_calls": calls, "annotations": [{"type": "url_citation"}]}
+    response = added(*PARTS, choice(message=complete))
+    assert response.choices[0].message.to_dict() == complete
     again = added(choice({"tool_calls": [{"index": i, **c} for i, c in enumerate(calls)]}),
                   choice(message={"tool_calls": calls}))  # fmt: skip
     assert again.choices[0].message.to_dict()["tool_calls"] == calls
 
 
-def test_a_whole_message_goes_on_where_its_parts_ended():
+def test_a_complete_message_continues_where_its_deltas_ended():
     parts = {
         "content": "The ",
         "audio": {"id": "a", "data": "QUJD"},
@@ -180,10 +180,10 @@ def test_a_whole_message_goes_on_where_its_parts_ended():
         for i, n in ("1f", "2g")
     ]
     audio = {"id": "a", "data": "QUJDREVG", "transcript": "Hey", "expires_at": 5}
-    whole = {"role": "assistant", "content": "The sky", "audio": audio, "tool_calls": calls}
+    complete = {"role": "assistant", "content": "The sky", "audio": audio, "tool_calls": calls}
     for first in (choice(parts), choice(message=parts)):
-        response = added(first, choice(message=whole), choice(message=whole))
-        assert response.choices[0].message.to_dict() == whole
+        response = added(first, choice(message=complete), choice(message=complete))
+        assert response.choices[0].message.to_dict() == complete
 
 
 def made(id_, name, arguments):
@@ -195,7 +195,7 @@ def made(id_, name, arguments):
 X, Y = made("x", "f", '{"a":1}'), made("y", "f", '{"a":2}')
 NO_TYPE = {"function": {"name": "f", "arguments": '{"a":1}'}}
 AGAIN = [
-    pytest.param([{**X, "index": 1}], [X], [X], id="an-index-from-1-and-then-none"),
+    pytest.param([{**X, "index": 1}], [X], [X], id="an-index-from-1-and-then-no-index"),
     pytest.param([{**X, "index": 0}, {**Y, "index": 0}], [X, Y], [X, Y], id="all-indexes-0"),
     pytest.param([{**X, "index": 0}, {**Y, "index": 0}],
                  [{**X, "index": 0}, {**Y, "index": 1}], [X, Y], id="all-indexes-0-and-then-better-ones"),
@@ -425,7 +425,7 @@ def test_a_call_keeps_its_first_id_and_no_trace_of_the_others():
     assert (only.id, only.function.name, len(only.function.arguments)) == ("call-0", "f", 2000)
 
 
-# Any whole message, cut anywhere
+# Any complete message, cut anywhere
 
 texts = st.text(max_size=12)
 scalars = st.none() | st.booleans() | st.integers() | texts
