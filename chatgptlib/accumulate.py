@@ -137,8 +137,7 @@ class _Choice:
             for key in choice:
                 if key not in _OF_CHOICE:
                     add(self._others, key, choice[key], "choice")
-        has_error = delta is not None and "error" in delta
-        self.needs_check = has_others or has_error or self.finish_reason is not None
+        self.needs_check = has_others or "error" in (delta or ()) or bool(self.finish_reason)
         return choice
 
     def _with_delta(self, choice: dict[str, Any]) -> dict[str, Any]:

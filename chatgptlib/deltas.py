@@ -226,9 +226,8 @@ class _Calls(_Items):
         new, old = _called(piece), _called(item)
         id_, index, name = piece.get("id"), index_of(piece.get("index")), new.get("name")
         its_id, its_index, its_name = item.get("id"), index_of(item.get("index")), old.get("name")
-        text, so_far = new.get("arguments"), old.get("arguments")
-        begun, has_index = bool(so_far), index is not None
-        again = _repeats(text, so_far) if name else None
+        has_index, begun = index is not None, bool(old.get("arguments"))
+        again = _repeats(new.get("arguments"), old.get("arguments")) if name else None
         rules = (  # the first that fits decides
             # Different indexes are different calls, even if a server uses the name as the id
             (has_index and its_index is not None and index != its_index, False),
