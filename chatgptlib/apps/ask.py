@@ -45,11 +45,6 @@ from .mismatch import schema_mismatch
 _OFFLINE_DELAY = 0.03  # seconds between chunks, to make the streaming visible
 _NO_PROXY = {"http": "", "https": "", "all": ""}
 _UNNAMED = "unnamed"  # the id of a conversation that is not stored
-_NO_PARAMETERS = {
-    "model": "use -m",
-    "messages": "use PROMPT and -s",
-    "stream": "--no-stream and a batch do not stream",
-}
 _COMMANDS = ("chat", "batch", "models", "serve", "vendor")
 
 
@@ -145,14 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="the question")
-    add(
-        "-i",
-        "--image",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="an image file, URL, or -",
-    )
+    add("-i", "--image", action="append", default=[], metavar="FILE",
+        help="an image file, URL, or -")  # fmt: skip
     add("-f", "--file", action="append", default=[], metavar="FILE", help="a text file or PDF")
     add("-x", "--extract", action="store_true", help="print only the first code block, or JSON")
     add("--no-stream", action="store_true", help="print the answer when it is complete")
@@ -163,9 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     which = keep.add_mutually_exclusive_group()
     which.add_argument("-c", "--conversation", metavar="ID", help="continue or start this one")
     which.add_argument("-C", "--newest", action="store_true", help="continue the one used last")
-    keep.add_argument(
-        "--store", metavar="FILE", type=Path, help="default: a file in your data folder"
-    )
+    keep.add_argument("--store", metavar="FILE", type=Path, help="default: in your data folder")
     task = keep.add_mutually_exclusive_group()
     tasks = {"list": "print the ids", "history": "print the messages", "delete": "delete it"}
     for name, about in tasks.items():
@@ -186,12 +173,10 @@ def _parsed(given: Sequence[str]) -> argparse.Namespace:
         )
     if options.conversation == "":
         parser.error("-c: the id must not be empty")
-    if task in ("history", "delete") and options.prompt and not is_stored:
-        parser.error(f"--{task} takes no prompt; name the conversation with -c ID")
+    if task and task != "list" and not is_stored:
+        parser.error(f"--{task} takes no prompt; name the conversation with -c ID, or use -C")
     if task and (options.prompt or options.image or options.file or options.json):
         parser.error(f"--{task} takes no prompt, image, file or --json")
-    if task and task != "list" and not is_stored:
-        parser.error(f"--{task} needs a conversation: -c ID or -C")
     if options.store and not (task or is_stored):
         parser.error("--store needs a conversation: -c ID or -C")
     return options
@@ -203,8 +188,8 @@ def _parameter(text: str) -> tuple[str, Any]:
     if not key or broken is not None:
         hint = f"""; for text: '{key}="{written}"'""" if key and written else ""
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON{hint}")
-    if key in _NO_PARAMETERS:
-        raise argparse.ArgumentTypeError(f"{key} can't be a --param: {_NO_PARAMETERS[key]}")
+    if key in ("model", "messages", "stream"):
+        raise argparse.ArgumentTypeError(f"{key} can't be a --param: see -m, -s and --no-stream")
     return key, value
 
 
@@ -410,7 +395,3 @@ def data_folder() -> Path:
         return Path(named or Path.home() / ".local" / "share") / "chatgptlib"
     except RuntimeError as error:
         raise ConfigError("there is no home folder: name a file with --store") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

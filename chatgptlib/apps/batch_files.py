@@ -26,12 +26,6 @@ from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, exce
 from ..models import CreateChatCompletionResponse
 from ..replies import parsed
 
-_ENCODINGS = {  # by byte order mark; the longer ones come first
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 _CUT = {"length": "cut off", "content_filter": "filtered"}  # outcomes by finish reason
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes not in UTF-8
 _OPENAI_ID = "batch_req_"  # OpenAI puts a number after it, this module the fingerprint
@@ -81,8 +75,8 @@ def _text_of(source: str, name: str) -> str:
     try:
         with open(0 if source == "-" else source, "rb", closefd=source != "-") as file:
             data = file.read()
-        encodings = (_ENCODINGS[mark] for mark in _ENCODINGS if data.startswith(mark))
-        text = data.decode(next(encodings, "utf-8-sig"), "surrogateescape")
+        is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if is_utf_16 else "utf-8-sig", "surrogateescape")
     except OSError as error:
         raise ConfigError(f"cannot read {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,7 +1,4 @@
-"""Check parsed JSON against a JSON Schema, by the keywords of structured output. No I/O.
-
-`format`, `allOf`, `oneOf` and the like are not checked.
-"""
+"""Check parsed JSON against a JSON Schema: the keywords of structured output but `format`."""
 
 from __future__ import annotations
 
@@ -21,10 +18,6 @@ _TYPES_OF_JSON: dict[type, set[str]] = {
 }  # fmt: skip
 
 
-def _is_multiple(value: float, of: float) -> bool:
-    return Fraction(str(value)) % Fraction(str(of)) == 0  # exact, unlike 0.3 % 0.1
-
-
 # The keywords that limit a value of a type, and whether a value is within a limit.
 _LIMITS: dict[str, dict[str, Callable[[Any, Any], bool]]] = {
     "number": {
@@ -32,7 +25,8 @@ _LIMITS: dict[str, dict[str, Callable[[Any, Any], bool]]] = {
         "maximum": operator.le,
         "exclusiveMinimum": operator.gt,
         "exclusiveMaximum": operator.lt,
-        "multipleOf": _is_multiple,
+        # 0.3 % 0.1 is not 0 in floats.
+        "multipleOf": lambda number, of: Fraction(str(number)) % Fraction(str(of)) == 0,
     },
     "string": {
         "minLength": lambda text, limit: len(text) >= limit,

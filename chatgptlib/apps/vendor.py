@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
-import hashlib
 import itertools
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from secrets import token_hex
@@ -200,7 +200,8 @@ class _File:
         for number, line in enumerate(text.splitlines(), 1):
             if banner := re.match(r"# ---- (\S+) -", line):
                 text = text.replace(f"#{0:6}  {banner[1]} ", f"#{number:6}  {banner[1]} ", 1)
-        return text.replace(_SEAL, _SEAL + _digest(text.replace(f"{_SEAL}\n", "", 1)), 1)
+        digest = sha256(text.replace(f"{_SEAL}\n", "", 1).encode()).hexdigest()
+        return text.replace(_SEAL, _SEAL + digest, 1)
 
     def _all(self, root: ast.Module) -> str:
         """The package's `__all__` without the names of modules that the file lacks."""
@@ -324,10 +325,6 @@ def _import_lines(found: set[tuple[str, str]]) -> Iterator[str]:
         yield start + ", ".join(sorted(name for one, name in found if one == start))
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _listed() -> str:
     """A table of the core and the extras: their sizes, titles and the extras they need."""
     package = _package()
@@ -354,7 +351,7 @@ def _check(path: Path) -> tuple[int, str]:
         return _FOREIGN, f"{path} was not written by `{_COMMAND}`"
     version, extras = made["version"], [*filter(None, (made["extras"] or "").split(","))]
     known = "" if version == __version__ else f" (this is {__version__})"
-    if _digest(text.replace(made["seal"], "", 1)) != made["digest"]:
+    if sha256(text.replace(made["seal"], "", 1).encode()).hexdigest() != made["digest"]:
         return _EDITED, f"{path} was edited after chatgptlib {version} wrote it{known}"
     package = _package()
     if {*extras} <= {*_extras(package), "all"} and text == _File(package, extras).text():
@@ -420,9 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif given.o:
             _write(given.o, vendored(given.extras).encode(), given.force)
         else:
-            sys.stdout.buffer.write(
-                vendored(given.extras).encode()
-            )  # with the same line ends everywhere
+            text = vendored(given.extras).encode()
+            sys.stdout.buffer.write(text)  # with the same line ends everywhere
             sys.stdout.flush()
     except CannotVendor as error:
         complain(str(error))
@@ -433,7 +429,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"cannot read or write {error.filename}: {error.strerror}")
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
