@@ -27,8 +27,8 @@ EXTRAS = [
     "extras.offline_replies", "extras.offline",
 ]  # fmt: skip
 APPS = [
-    "apps.mismatch", "apps.chat", "apps.batch_files", "apps.batch", "apps.vendor",
-    "apps.serve", "apps.ask",
+    "apps.mismatch", "apps.printing", "apps.chat", "apps.batch_files", "apps.batch",
+    "apps.vendor", "apps.serve", "apps.ask",
 ]  # fmt: skip
 LADDER = [*CORE, *EXTRAS, *APPS]
 DOORS = {("models", "extras.media"), ("client", "extras.rest")}  # of the core, to an extra each

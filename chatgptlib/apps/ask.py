@@ -29,8 +29,9 @@ from ..extras.partial import first_block_in
 from ..extras.stores import MemoryStore, SQLiteStore
 from ..models import ChatMessage, Model
 from ..replies import parsed
-from .chat import (
-    InteractiveChat,
+from .chat import InteractiveChat
+from .mismatch import schema_mismatch
+from .printing import (
     complain,
     escaped,
     explained,
@@ -40,7 +41,6 @@ from .chat import (
     shown_text,
     shown_usage,
 )
-from .mismatch import schema_mismatch
 
 _OFFLINE_DELAY = 0.03  # seconds between chunks, to make the streaming visible
 _NO_PROXY = {"http": "", "https": "", "all": ""}

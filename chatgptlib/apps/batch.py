@@ -35,7 +35,7 @@ from ..errors import (
     is_transient,
 )
 from .batch_files import BatchLine, BatchOutput, read_requests
-from .chat import complain
+from .printing import complain
 
 _TICK = 0.5  # seconds between updates of the progress
 _EQUAL_ERRORS = 5  # this many in a row stop a batch

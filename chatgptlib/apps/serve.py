@@ -21,7 +21,7 @@ from ..codec import is_dict, is_list
 from ..extras.offline import OfflineServer
 from ..extras.offline_replies import Cut, Inject, Pieces, Stall
 from ..replies import parsed
-from .chat import complain
+from .printing import complain
 
 _SCRIPT_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Inject, Pieces, Stall)}
 

@@ -30,7 +30,7 @@ from typing import Any, TypeGuard
 
 from ..client import __version__
 from ..codec import is_list
-from .chat import complain
+from .printing import complain
 
 _LICENCE = """\
 MIT License
