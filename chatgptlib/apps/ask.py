@@ -93,9 +93,9 @@ def _command(given: list[str]) -> int:
         case ["models", *rest]:
             return _list_models(rest)
         case ["chat", *rest]:
-            return _run(_parsed(rest))
+            return _run(_options(rest))
         case _:
-            return _run(_parsed(given))
+            return _run(_options(given))
 
 
 # Options
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _parsed(given: Sequence[str]) -> argparse.Namespace:
+def _options(given: Sequence[str]) -> argparse.Namespace:
     """The parsed options. Exits with code 2 if they contradict each other."""
     parser = _parser()
     options = parser.parse_args(given)

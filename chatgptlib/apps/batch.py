@@ -68,7 +68,9 @@ class Pacer:
         self.held_until = 0.0  # on the monotonic clock
         self._changed = threading.Condition()
         self._jobs, self._running = jobs, 0
-        self._width = 1.0 if tpm else float(jobs)  # how many requests may run at once
+        # How many requests may run at once. A limit of tokens needs an answer first, to know a
+        # request's tokens.
+        self._allowed = 1.0 if tpm else float(jobs)
         self._request_seconds = 60 / rpm if rpm else 0.0
         self._token_seconds = 60 / tpm if tpm else 0.0
         self._next = 0.0
@@ -81,7 +83,7 @@ class Pacer:
             while not self._is_stopped:
                 now = time.monotonic()
                 wait = max(self._next, self.held_until, not_before) - now
-                if wait <= 0 and self._running < int(self._width):
+                if wait <= 0 and self._running < int(self._allowed):
                     self._running += 1
                     mean = self._tokens / max(self._answers, 1)
                     seconds = max(self._request_seconds, mean * self._token_seconds)
@@ -96,7 +98,7 @@ class Pacer:
             self._running -= 1
             if tokens is not None:
                 self._tokens, self._answers = self._tokens + tokens, self._answers + 1
-                self._width = min(self._width + 1 / self._width, self._jobs)
+                self._allowed = min(self._allowed + 1 / self._allowed, self._jobs)
                 self._refusals = 0
             self._changed.notify_all()
 
@@ -109,7 +111,7 @@ class Pacer:
             now = time.monotonic()
             if now >= self.held_until:  # else it was sent before an earlier 429 arrived
                 self._refusals += 1
-                self._width = max(self._width / 2, 1.0)
+                self._allowed = max(self._allowed / 2, 1.0)
             if seconds is None or seconds > _LONGEST_HOLD or self._refusals > _REFUSALS:
                 return False
             least = _LEAST_HOLD * self._refusals**2
@@ -176,7 +178,7 @@ class Batch:
         self._order = lines if options.ordered else []
         self._lines = iter([line for line in lines if self._is_due(line)])
         self._lock = threading.Lock()  # guards the lines, the output and the tally
-        self._at_work = 0  # running threads
+        self._running_threads = 0
         self._is_over = threading.Event()
         self._failure: BaseException | None = None
         self._last_error, self._in_a_row = "", 0
@@ -186,13 +188,13 @@ class Batch:
 
     def _is_due(self, line: BatchLine) -> bool:
         """Whether to send a line in this run; if not, its earlier outcome is counted."""
-        mark, outcome = self._output.done.get(str(line.id), ("", ""))
+        earlier, outcome = self._output.done.get(str(line.id), ("", ""))
         options, tally = self._options, self._tally
         again = ["errors"] * options.retry_errors + ["cut off", "filtered"] * options.retry_cut
-        is_other = mark not in ("", line.mark)
+        is_other = earlier not in ("", line.fingerprint)
         if not outcome or outcome in again or (options.again and is_other):
             return True
-        if is_other and mark.partition("-")[0] != line.mark.partition("-")[0]:
+        if is_other and earlier.partition("-")[0] != line.fingerprint.partition("-")[0]:
             tally.unreadable.append(
                 f"OUT has the answer of --offline, or to another request, for id {line.id!r} "
                 "(see --again)"
@@ -217,7 +219,7 @@ class Batch:
         except KeyboardInterrupt as error:
             interruption, running = error, self._pacer.stop()
             self._print(f"stopping; waiting for {running} answers (Ctrl-C: leave at once)")
-            self._watch(self._at_work)
+            self._watch(self._running_threads)
         self._output.finish(self._order)
         if failure := interruption or self._failure:
             raise failure
@@ -265,7 +267,7 @@ class Batch:
 
     def _work(self) -> None:
         with self._lock:
-            self._at_work += 1
+            self._running_threads += 1
         try:
             while (line := self._next_line()) is not None:
                 if (result := self._send(line)) is None:
@@ -276,8 +278,8 @@ class Batch:
             self._fail(error)
         finally:
             with self._lock:
-                self._at_work -= 1
-                if not self._at_work:  # a thread that starts later finds no line
+                self._running_threads -= 1
+                if not self._running_threads:  # a thread that starts later finds no line
                     self._is_over.set()
 
     def _next_line(self) -> BatchLine | None:
@@ -314,7 +316,7 @@ class Batch:
             return
         if isinstance(result, OpenAIError):
             self._note_error(line, result)
-            if _is_passing(result):
+            if _is_temporary(result):
                 return
         else:
             self._last_error = ""
@@ -348,7 +350,7 @@ def _total_tokens(response: JSONValue) -> int:
     return total if isinstance(total, int) else 0
 
 
-def _is_passing(error: OpenAIError) -> bool:
+def _is_temporary(error: OpenAIError) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, APIError):
         return isinstance(error, InternalServerError) or is_transient(error.status_code)

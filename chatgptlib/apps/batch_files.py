@@ -26,7 +26,7 @@ from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, exce
 from ..models import CreateChatCompletionResponse
 from ..replies import parsed
 
-_CUT = {"length": "cut off", "content_filter": "filtered"}  # outcomes by finish reason
+_OUTCOMES = {"length": "cut off", "content_filter": "filtered"}  # by finish reason
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes not in UTF-8
 _OPENAI_ID = "batch_req_"  # OpenAI puts a number after it, this module the fingerprint
 
@@ -38,7 +38,7 @@ class BatchLine(NamedTuple):
     """One request of IN."""
 
     id: str | int
-    mark: str  # fingerprints of the line and of the complete request, with a hyphen between
+    fingerprint: str  # of the line and of the complete request, with a hyphen between
     body: dict[str, Any]
 
 
@@ -143,7 +143,7 @@ def _line(number: int, value: JSONValue | ValueError, options: argparse.Namespac
     if options.system and not any(map(_instructs, body["messages"])):
         body["messages"] = [{"role": "system", "content": options.system}, *body["messages"]]
     asked = ["offline", value] if options.offline else value
-    return BatchLine(line_id, f"{_mark(asked)}-{_mark(body)}", body)
+    return BatchLine(line_id, f"{_hash(asked)}-{_hash(body)}", body)
 
 
 def _body(value: JSONValue, template: str | None) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _instructs(message: JSONValue) -> bool:
     return isinstance(message, dict) and message.get("role") in ("system", "developer")
 
 
-def _mark(value: Any) -> str:
+def _hash(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -245,10 +245,10 @@ class BatchOutput:
         found = _answer_in(record)
         if found is None:
             return None
-        line_id, mark, response = found
+        line_id, fingerprint, response = found
         outcome = self._outcome(response) if isinstance(response, dict) else "errors"
         self._has_old_lines |= line_id in self.done
-        self.done[line_id] = mark, outcome
+        self.done[line_id] = fingerprint, outcome
         return outcome
 
     def _outcome(self, response: Mapping[str, Any]) -> str:
@@ -266,7 +266,7 @@ class BatchOutput:
             tokens["cached"] += (details and details.cached_tokens) or 0
             tokens["completion"] += usage.completion_tokens or 0
         reasons = [choice.finish_reason for choice in answer.choices]
-        return next((_CUT[reason] for reason in _CUT if reason in reasons), "answered")
+        return next((_OUTCOMES[reason] for reason in _OUTCOMES if reason in reasons), "answered")
 
     def write(self, line: BatchLine, result: dict[str, Any] | OpenAIError) -> str:
         """Write an answer or an error to the file, and return the outcome."""
@@ -332,14 +332,15 @@ def _answer_in(record: JSONValue) -> tuple[str, str, JSONValue] | None:
     """
     if not isinstance(record, dict) or not {"response", "error"} & record.keys():
         return None
-    line_id, mark, response = record.get("id"), str(record.get("line", "")), record.get("response")
+    line_id, fingerprint = record.get("id"), str(record.get("line", ""))
+    response = record.get("response")
     if "custom_id" in record:
-        line_id, mark = record["custom_id"], str(line_id).removeprefix(_OPENAI_ID)
+        line_id, fingerprint = record["custom_id"], str(line_id).removeprefix(_OPENAI_ID)
         if isinstance(response, dict):
             response = response.get("body") if response.get("status_code") == 200 else None
     if not isinstance(line_id, (str, int)):
         return None
-    return str(line_id), mark if "-" in mark else "", response
+    return str(line_id), fingerprint if "-" in fingerprint else "", response
 
 
 def _record(
@@ -353,9 +354,9 @@ def _record(
             error[name] = getattr(result, name, None)
     if not openai_format:
         ending = {"error": error} if error else {"response": result}
-        return {"id": line.id, "line": line.mark, **ending}
+        return {"id": line.id, "line": line.fingerprint, **ending}
     return {
-        "id": f"{_OPENAI_ID}{line.mark}",
+        "id": f"{_OPENAI_ID}{line.fingerprint}",
         "custom_id": str(line.id),
         "response": None if error else {"status_code": 200, "request_id": None, "body": result},
         "error": error,

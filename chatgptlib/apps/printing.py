@@ -66,7 +66,7 @@ def explained(error: OpenAIError) -> str:
     return "; ".join([str(error), *hints])
 
 
-_CUT = {
+_CUT_ADVICE = {
     "length": "raise --max-tokens, or ask for less",
     "content_filter": "the server's content filter stopped it",
 }
@@ -84,8 +84,8 @@ def report_ending(response: CreateChatCompletionResponse, *, is_json: bool = Fal
     if choice.message.refusal:
         complain(f"the model refused: {choice.message.refusal}")
         return 1
-    if reason in _CUT:
-        complain(f"the answer is cut off (finish_reason {reason!r}): {_CUT[reason]}")
+    if reason in _CUT_ADVICE:
+        complain(f"the answer is cut off (finish_reason {reason!r}): {_CUT_ADVICE[reason]}")
         return 3
     if is_json:
         return 0

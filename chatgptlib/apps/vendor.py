@@ -126,12 +126,12 @@ def _package() -> dict[str, str]:
 
 
 @functools.cache
-def _parsed(source: str) -> ast.Module:
+def _tree(source: str) -> ast.Module:
     return ast.parse(source)
 
 
 def _docstring(source: str) -> str:
-    return ast.get_docstring(_parsed(source)) or ""
+    return ast.get_docstring(_tree(source)) or ""
 
 
 def _title(source: str) -> str:
@@ -164,7 +164,7 @@ class _File:
     def _add(self, name: str) -> None:
         """Add a module after those that it imports at its top level."""
         if name not in self.modules:
-            for needed in _imported(name, _parsed(self.package[name]).body):
+            for needed in _imported(name, _tree(self.package[name]).body):
                 self._add(needed)
             self.modules[name] = self.package[name]
 
@@ -189,10 +189,10 @@ class _File:
         )
         root = self.package["__init__"]
         parts = [
-            header + (ast.get_source_segment(root, _parsed(root).body[0]) or ""),
+            header + (ast.get_source_segment(root, _tree(root).body[0]) or ""),
             "from __future__ import annotations",
-            "\n".join([_imports([*map(_parsed, self.modules.values())]), *self._absent()]),
-            self._all(_parsed(root)),
+            "\n".join([_imports([*map(_tree, self.modules.values())]), *self._absent()]),
+            self._all(_tree(root)),
             *("\n" + self._section(name, source) for name, source in self.modules.items()),
             "\n" + _comment("licence", _LICENCE),
         ]
@@ -224,7 +224,7 @@ class _File:
     def _absent(self) -> Iterator[str]:
         """Replacements, for type checkers, for the types of extras that the file lacks."""
         for name, source in self.modules.items():
-            for block in filter(_is_for_checkers, ast.walk(_parsed(source))):
+            for block in filter(_is_for_checkers, ast.walk(_tree(source))):
                 for node in block.body:
                     if isinstance(node, ast.ImportFrom) and self._missing(name, node):
                         yield from (f"    {alias.name} = Any" for alias in node.names)
@@ -232,7 +232,7 @@ class _File:
     def _section(self, name: str, source: str) -> str:
         """A module without its imports; its docstring becomes a comment under a banner."""
         lines: list[str | None] = [*source.splitlines()]
-        tree = _parsed(source)
+        tree = _tree(source)
         _blank(lines, tree.body[0])
         for parent in ast.walk(tree):
             hoisted = parent is tree or _is_for_checkers(parent)
@@ -265,7 +265,7 @@ class _File:
 def _needs(module: str, source: str) -> frozenset[str]:
     """The modules that an extra imports anywhere; empty for the core, which needs no extra."""
     is_extra = module.startswith("extras.")
-    return frozenset(_imported(module, ast.walk(_parsed(source))) if is_extra else ())
+    return frozenset(_imported(module, ast.walk(_tree(source))) if is_extra else ())
 
 
 def _imported(module: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
