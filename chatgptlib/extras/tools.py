@@ -145,9 +145,8 @@ def run_tools(
     create_chat_completion raises. Every exception has the exchange so far as `messages`,
     including one that a callback raised.
     """
-    settings = _Settings(max_rounds, raise_errors, before_call, jobs)
-    exchange = _Exchange(client, request, functions, settings, strict)
-    return ResultStream(exchange.rounds(on_chunk)).result()
+    run = _Run(client, request, functions, max_rounds, raise_errors, strict, before_call, jobs)
+    return ResultStream(run.rounds(on_chunk)).result()
 
 
 def stream_tools(
@@ -172,34 +171,27 @@ def stream_tools(
     Arguments and errors are those of run_tools; errors are raised while iterating. A stream
     that is closed early sends no request and carries out no call after that.
     """
-    settings = _Settings(max_rounds, raise_errors, before_call, jobs)
-    exchange = _Exchange(client, request, functions, settings, strict)
-    return ResultStream(exchange.rounds(lambda chunk: None))
+    run = _Run(client, request, functions, max_rounds, raise_errors, strict, before_call, jobs)
+    return ResultStream(run.rounds(lambda chunk: None))
 
 
 @dataclass
-class _Settings:
+class _Run:
+    """A request, and the messages that the run adds to it."""
+
+    client: OpenAIClient
+    request: ChatRequest
+    functions: Sequence[Callable[..., Any]]
     max_rounds: int
     raise_errors: bool
+    strict: bool
     before_call: BeforeCall | None
     jobs: int
 
-
-class _Exchange:
-    """A request, and the messages that the run adds to it."""
-
-    def __init__(
-        self,
-        client: OpenAIClient,
-        request: ChatRequest,
-        functions: Sequence[Callable[..., Any]],
-        settings: _Settings,
-        strict: bool,
-    ) -> None:
-        check_at_least(1, max_rounds=settings.max_rounds, jobs=settings.jobs)
-        self._client, self._settings = client, settings
-        self._tools = _by_name(functions)
-        self._body = body = request_members(request)
+    def __post_init__(self) -> None:
+        check_at_least(1, max_rounds=self.max_rounds, jobs=self.jobs)
+        self._tools = _by_name(self.functions)
+        self._body = body = request_members(self.request)
         for key in ("tools", "messages"):
             value: object = body.get(key) or ()
             if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
@@ -207,7 +199,7 @@ class _Exchange:
         self._own = _names_in(body.get("tools") or ())
         for name in self._own & self._tools.keys():
             raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
-        described = [tool.described(strict) for tool in self._tools.values()]
+        described = [tool.described(self.strict) for tool in self._tools.values()]
         if described:  # an empty list is refused by some servers
             body["tools"] = [*(body.get("tools") or ()), *described]
         self._messages: list[ChatMessage | Mapping[str, Any]] = list(body.get("messages") or ())
@@ -220,7 +212,7 @@ class _Exchange:
     ) -> Generator[CreateChatCompletionChunk | ToolCall, None, ToolRun]:
         """Run until a response needs no more calls; yield the chunks, if any, and the calls."""
         usage: ChatCompletionUsage | None = None
-        body, messages, most = self._body, self._messages, self._settings.max_rounds
+        body, messages, most = self._body, self._messages, self.max_rounds
         number = 0
         try:
             while True:
@@ -242,9 +234,9 @@ class _Exchange:
         except BaseException as error:  # Ctrl-C too: results so far must not be lost
             with suppress(Exception):  # a callback's exception may be a frozen dataclass
                 if isinstance(error, ToolError):
-                    error.call = without_secrets(error.call, self._client)
+                    error.call = without_secrets(error.call, self.client)
                 added = (m for m in messages[self._given :] if isinstance(m, ChatMessage))
-                new = (without_secrets(message, self._client) for message in added)
+                new = (without_secrets(message, self.client) for message in added)
                 error.messages = [*messages[: self._given], *new]  # type: ignore[attr-defined]
             raise
 
@@ -252,8 +244,8 @@ class _Exchange:
         self, body: dict[str, Any], on_chunk: OnChunk | None
     ) -> Generator[CreateChatCompletionChunk, None, CreateChatCompletionResponse]:
         if on_chunk is None:
-            return create_chat_completion(self._client, body)
-        with create_chat_completion_stream(self._client, body) as stream:
+            return create_chat_completion(self.client, body)
+        with create_chat_completion_stream(self.client, body) as stream:
             for chunk in stream:
                 on_chunk(chunk)
                 yield chunk
@@ -268,7 +260,7 @@ class _Exchange:
         written = [call.function.arguments or "" for call in calls if call.function]
         if choice.finish_reason == "length" and any(parsed(text)[1] for text in written):
             words = "the response was cut off in a tool call: raise max_completion_tokens"
-            raise about_response(OutputTruncatedError(words), response, self._client)
+            raise about_response(OutputTruncatedError(words), response, self.client)
         for call in calls:
             while not call.id or call.id in self._ids:
                 call.id = f"call_{next(self._numbers)}"
@@ -280,7 +272,7 @@ class _Exchange:
     def _carry_out(self, calls: list[ToolCall]) -> None:
         """Append the result of each call to the messages, in order. If one fails, append those
         of the calls that completed."""
-        if self._settings.jobs == 1:
+        if self.jobs == 1:
             for call in calls:
                 text = self._prepared(call)()
                 self._messages.append(ChatMessage.tool(str(call.id), text))
@@ -289,7 +281,7 @@ class _Exchange:
         from contextvars import copy_context
 
         prepared = [self._prepared(call) for call in calls]
-        threads = ThreadPoolExecutor(self._settings.jobs)
+        threads = ThreadPoolExecutor(self.jobs)
         futures: list[Future[str]] = []
         try:
             for one in prepared:
@@ -313,7 +305,7 @@ class _Exchange:
         except DeserializeError as error:
             words = f"the call does not match {name}: {error}"
             return lambda: _error_text(words)
-        instead: object = self._settings.before_call and self._settings.before_call(call)
+        instead: object = self.before_call and self.before_call(call)
         if isinstance(instead, str):
             return lambda: instead
         if instead is not None:
@@ -330,9 +322,9 @@ class _Exchange:
             if raised_by_signal(error):  # such as a time limit of the program
                 raise
             words = f"{type(error).__name__}: {error}"
-            if not self._settings.raise_errors:
+            if not self.raise_errors:
                 return _error_text(words)
-            secrets = self._client._secrets
+            secrets = self.client._secrets
             cause = None if secrets.found_in(repr(call)) else error
             raise ToolError(secrets.redacted(f"{tool.name}() raised {words}"), call) from cause
         return _result_text(result, tool.name, call)
