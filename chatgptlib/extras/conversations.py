@@ -70,7 +70,7 @@ class ChatOptions:
         message's JSON in UTF-8, and 1000 for an image, an audio clip or a file.
     extra: other parameters of the request, such as `tools`.
 
-    The limits keep the newest exchanges, each from the user's message on. The result of a tool
+    The limits keep the newest turns, each from the user's message on. The result of a tool
     call is always sent together with the call, even beyond the limits.
     https://platform.openai.com/docs/api-reference/chat/create
     """
@@ -213,7 +213,7 @@ class Conversations:
         system_prompt = known_prompt if options.system_prompt is None else options.system_prompt
         words = [message.to_dict() for message in new]
         messages = [ChatMessage.system(system_prompt)] if system_prompt else []
-        messages += map(_recalled, _newest_exchanges(history, words, options))
+        messages += map(_recalled, _newest_turns(history, words, options))
         messages += [_between_prompts(message, options) for message in new]
         names = (one.name for one in dataclasses.fields(CreateChatCompletionRequest))
         sent = {name: getattr(options, name) for name in names if hasattr(options, name)}
@@ -323,7 +323,7 @@ class ConversationStream:
 _Messages = list[dict[str, Any]]
 
 _ANSWERING = (ChatRole.TOOL, ChatRole.FUNCTION)
-_FOLLOWING = (ChatRole.ASSISTANT, *_ANSWERING)  # an exchange does not begin with these
+_FOLLOWING = (ChatRole.ASSISTANT, *_ANSWERING)  # a turn does not begin with these
 _MEDIA = ("image_url", "input_audio", "file")
 _MEDIA_TOKENS = 1000
 
@@ -373,11 +373,11 @@ def _recalled(kept: dict[str, Any]) -> ChatMessage:
     return message
 
 
-def _newest_exchanges(history: _Messages, new: _Messages, options: ChatOptions) -> _Messages:
+def _newest_turns(history: _Messages, new: _Messages, options: ChatOptions) -> _Messages:
     """The newest part of `history` within the limits, to send before `new`.
 
-    It begins with an exchange. If `new` has the result of a call, it may begin inside the
-    exchange of that call, and it contains at least the call.
+    It begins with a turn. If `new` has the result of a call, it may begin inside the turn of
+    that call, and it contains at least the call.
     """
     blocks, answered = _blocks(history, new)
     messages = inf if options.history_messages is None else options.history_messages
@@ -389,9 +389,9 @@ def _newest_exchanges(history: _Messages, new: _Messages, options: ChatOptions) 
         if messages < 0 or tokens < 0:
             break
         fitting.append(place)
-    exchanges = [place for place in fitting if blocks[place][0].get("role") not in _FOLLOWING]
-    begins = exchanges or (fitting if answered else [])
-    begin = min(begins, default=len(blocks) - answered)
+    turns = [place for place in fitting if blocks[place][0].get("role") not in _FOLLOWING]
+    begins = turns or (fitting if answered else [])
+    begin = min(begins, default=len(blocks) - 1 if answered else len(blocks))
     return [message for block in blocks[begin:] for message in block]
 
 

@@ -111,14 +111,14 @@ def parse_chat_completion(
     https://platform.openai.com/docs/guides/structured-outputs
     """
     check_at_least(1, attempts=attempts)
-    form = _Form(client, into)
-    body = form.body(request)
+    answer = _AnswerType(client, into)
+    body = answer.body(request)
     usage: ChatCompletionUsage | None = None
     while True:
         response = create_chat_completion(client, body)
         usage = added_usage(usage, response.usage)
         try:
-            value = form.read(response, usage)
+            value = answer.read(response, usage)
         except DeserializeError as error:
             attempts -= 1
             if not attempts:
@@ -158,12 +158,12 @@ def stream_parsed(client: OpenAIClient, request: ChatRequest, into: Any) -> Resu
     The request is sent when the first item is read. Iterating raises what
     parse_chat_completion and a ChatCompletionStream raise.
     """
-    form = _Form(client, into)
-    return ResultStream(_parsed_parts(client, form.body(request), form))
+    answer = _AnswerType(client, into)
+    return ResultStream(_parsed_parts(client, answer.body(request), answer))
 
 
 def _parsed_parts(
-    client: OpenAIClient, body: dict[str, Any], form: _Form
+    client: OpenAIClient, body: dict[str, Any], answer: _AnswerType
 ) -> Generator[Any, None, Any]:
     text, last, next_length = "", dict[str, Any](), 1
     with create_chat_completion_stream(client, body) as stream:
@@ -171,18 +171,20 @@ def _parsed_parts(
             text += piece
             if len(text) < next_length:
                 continue
-            next_length = len(text) * 65 // 64 + 1  # each part takes a pass over all the text
+            # Each part takes a pass over all the text. The work stays linear if the length grows
+            # by a factor from one part to the next.
+            next_length = len(text) * 65 // 64 + 1
             part = json_so_far(text)
             if part != last:
                 last = part
                 yield part
         response = stream.response()
-    value = form.read(response, response.usage)
+    value = answer.read(response, response.usage)
     yield value
     return value
 
 
-class _Form:
+class _AnswerType:
     """The type of an answer: its schema for the request, and its reader."""
 
     def __init__(self, client: OpenAIClient, into: Any) -> None:
