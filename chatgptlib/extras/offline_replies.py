@@ -169,11 +169,8 @@ _USUAL_ERRORS = {
     404: {"message": "The model does not exist.", "code": "model_not_found"},
     429: {"message": "Rate limit reached.", "code": "rate_limit_exceeded", "type": "requests"},
 }
-_DRY_RUN: dict[str, Any] = {
-    "model": "",
-    "messages": [],
-    "stream": True,
-}  # no function is called for it
+# To try a reply before it is needed. A reply that is a function is not called with it.
+_DRY_RUN: dict[str, Any] = {"model": "", "messages": [], "stream": True}
 
 
 def check_reply(reply: Any) -> None:

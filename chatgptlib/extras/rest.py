@@ -137,8 +137,8 @@ def query_text(query: Mapping[str, Any] | None) -> str:
         raise ConfigError(f"query must be a mapping, not {type(query).__name__}")
     try:
         return urlencode(list(_query_pairs(query or {})))
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"query cannot be sent: {error}") from None  # which shows it
+    except UnicodeEncodeError as error:  # it has the query, which may hold a secret
+        raise ConfigError(f"query cannot be sent: {error}") from None
 
 
 def _query_pairs(query: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:

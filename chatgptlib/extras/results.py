@@ -105,8 +105,8 @@ def _is_already_running(error: BaseException) -> bool:
 
 
 def about_response(error: E, response: CreateChatCompletionResponse, client: OpenAIClient) -> E:
-    """Attach the response that an error is about, and strike the client's secrets, which a
-    server may repeat, out of both."""
+    """Attach to an error the response that it is about. The client's secrets are removed from
+    both, since a server may repeat them."""
     redacted = client._secrets.redacted
     kind: Any = type(response.headers)  # a mapping that ignores case
     error.headers, error.request_id = kind(redacted(dict(response.headers))), response.request_id

@@ -98,7 +98,7 @@ class Hints:
         """The schema of a shape, with the definitions."""
         schema, definitions = dict(shape.schema), dict(self._definitions)
         for _ in self._definitions:  # an alias may refer to another alias
-            if reference := schema.pop("$ref", None):  # which the API refuses as the root
+            if reference := schema.pop("$ref", None):  # the API refuses it at the root
                 name = reference.removeprefix("#/$defs/")
                 schema = {**definitions[name], **schema}
                 if reference not in _references_in([schema, *definitions.values()]):

@@ -261,7 +261,9 @@ def object_shape(
         if not is_dict(value):
             return 0
         right = sum(tag.is_exactly(value.get(name)) for name, tag in tags().items())
-        return 100 * right + 2 * len(members.keys() & value.keys()) - len(value)
+        known = len(members.keys() & value.keys())
+        unknown = len(value) - known
+        return 100 * right + known - unknown  # a tag identifies an option, keys only suggest it
 
     return Shape("object", schema, convert, nearness=nearness)
 
@@ -292,7 +294,8 @@ def union(shapes: Iterable[Shape]) -> Shape:
                 depth = len(re.findall(r"[.\[]", error.path))
                 mismatches.append((option.nearness(value), depth, error))
         _, depth, nearest = max(mismatches, key=lambda mismatch: mismatch[:2])
-        if depth or nearest.__cause__:  # the cause is an error of a constructor
+        # Inside the value, or from a constructor, it says more than that no option fits.
+        if depth or nearest.__cause__:
             raise nearest
         raise type_mismatch(name, value)
 

@@ -242,7 +242,8 @@ class SQLiteStore:
         )
 
     def _create(self, folder: str) -> None:
-        """Create the file with the mode of a temporary file that only its owner can read."""
+        """Create the file readable by its owner only: SQLite can copy the mode of another file,
+        but can't be given one."""
         from tempfile import NamedTemporaryFile
         from urllib.parse import quote
 

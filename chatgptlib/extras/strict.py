@@ -69,7 +69,7 @@ def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
     if found.get("type") == "object":
         found |= _closed(found, where)
     if description := with_notes(schema, notes).get("description"):
-        if "$ref" in found:  # strictly, nothing may stand beside it
+        if "$ref" in found:  # the subset allows no keyword beside it
             found = {"anyOf": [found]}
         found["description"] = description
     if "$defs" in schema:

@@ -1,4 +1,4 @@
-"""Verify webhooks from OpenAI, and read their events. No I/O.
+"""Verify webhooks from OpenAI, and read their events. No network.
 
     event = verify_webhook(request.body, request.headers)  # both unchanged
     if event["type"] == "response.completed": ...
