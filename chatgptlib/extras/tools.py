@@ -19,16 +19,7 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import (
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    MappingView,
-    Sequence,
-    Set,
-)
+from collections.abc import Callable, Generator, Iterator, Mapping, MappingView, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -403,7 +394,7 @@ def json_form(value: Any) -> Any:
     if (found := _object_in(value)) is not None:
         return {_key(key): json_form(item) for key, item in found.items()}
     if isinstance(value, (Iterator, Sequence, Set, MappingView)):
-        return [json_form(item) for item in cast("Iterable[Any]", value)]
+        return [json_form(item) for item in cast("Sequence[Any]", value)]
     for name in ("tolist", "item"):  # NumPy's arrays, and its scalars
         if callable(convert := getattr(value, name, None)):
             return json_form(convert())
@@ -449,7 +440,9 @@ class _Tool:
             warnings.warn("python -OO drops the docstrings that describe tools", stacklevel=1)
         self._about = prose_of(doc)
         self.signature = _signature_of(function, self.name)
-        self._hints = Hints(_names_for_hints(behind))
+        called = inspect.unwrap(behind)
+        around = names_around(called if isinstance(called, type) else type(called))
+        self._hints = Hints(getattr(called, "__globals__", around))
         parameters = _parameters(self._hints, self.name, self.signature, parameter_notes(doc))
         self._shape = object_shape(parameters, dict, object_schema(parameters))
 
@@ -514,16 +507,6 @@ def _own_signature(function: Any) -> inspect.Signature | None:
         return inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError, NameError):
         return None
-
-
-def _names_for_hints(function: Any) -> dict[str, Any]:
-    """The names that a hint may use if it is a string."""
-    called = inspect.unwrap(function)
-    if isinstance(called, type):
-        return names_around(called)
-    if not hasattr(called, "__globals__"):  # an object that can be called
-        called = inspect.unwrap(type(called).__call__)
-    return getattr(called, "__globals__", {})
 
 
 _PASSING_ON = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
