@@ -363,9 +363,6 @@ def _result_text(result: Any, name: str, call: ToolCall) -> str:
     except Exception as error:
         if raised_by_signal(error):
             raise
-    try:
-        return str(result)
-    except Exception:
         return object.__repr__(result)
 
 
