@@ -230,6 +230,7 @@ class _AnswerType:
                     return shape.read(value)
                 except DeserializeError as error:
                     misfit = misfit or error
+        # An object was meant to fit the schema; any other text may be the value itself.
         if self._bare is not self._shape and not isinstance(parsed(text)[0], dict):
             try:
                 return self._bare.read(text.strip() or None)
