@@ -275,8 +275,9 @@ def _smallest_json(schema: Any, root: Any, inside: tuple[str, ...] = ()) -> Any:
     most = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - 1)
     beyond = schema.keys() & (_NOT_FOLLOWED if least <= most else _NOT_FOLLOWED | _BOUNDS)
     if beyond or reference in inside:
-        words = f"the stand-in does not support {', '.join(sorted(beyond)) or reference}: script a reply"
-        raise OfflineRefusal(400, f"response_format: {words}", param="response_format")
+        what = ", ".join(sorted(beyond)) or reference
+        words = f"response_format: the stand-in does not support {what}: script a reply"
+        raise OfflineRefusal(400, words, param="response_format")
     if reference:
         found = root if reference == "#" else root["$defs"][reference.rpartition("/")[2]]
         return _smallest_json(found, root, (*inside, reference))
