@@ -25,7 +25,7 @@ from ..client import OpenAIClient, __version__
 from ..codec import is_dict, is_list
 from ..errors import ConfigError, DeserializeError, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
-from ..extras.partial import first_block_in
+from ..extras.partial import json_in
 from ..extras.stores import MemoryStore, SQLiteStore
 from ..models import ChatMessage, Model
 from ..replies import parsed
@@ -241,7 +241,7 @@ def _run(options: argparse.Namespace) -> int:
             return 0
         if options.no_stream:
             response = conversations.chat_completion(conversation, question, settings).response
-            text = first_block_in(response.text) if options.extract else response.text
+            text = _first_block_in(response.text) if options.extract else response.text
             if options.json:
                 print(escaped(json.dumps(response.to_dict(), indent=2, ensure_ascii=False)))
             elif text is not None:
@@ -290,9 +290,17 @@ def _text_of_file(name: str) -> str:
     return f'<file name="{path.name}">\n{text}\n</file>' if is_text and text else ""
 
 
+def _first_block_in(text: str) -> str | None:
+    """The first code block in an answer, else the first JSON value; None if it has neither."""
+    if block := re.search(r"(?ms)^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)^[ \t]*\1", text):
+        return block[2].removesuffix("\n")
+    found = (json.dumps(value, indent=2, ensure_ascii=False) for value in json_in(text))
+    return next(found, None)
+
+
 def _report_mismatch(answer: str, options: argparse.Namespace) -> int:
     """Report on stderr an answer that does not match -x or --schema; return the exit code."""
-    text, mismatch = first_block_in(answer) if options.extract else answer, ""
+    text, mismatch = _first_block_in(answer) if options.extract else answer, ""
     if text is None:
         mismatch = f"-x: it has no code block and no JSON: {excerpt(answer)}"
     elif options.schema:

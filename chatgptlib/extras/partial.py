@@ -40,14 +40,6 @@ def json_in(text: str) -> Iterator[JSONValue]:
             yield value
 
 
-def first_block_in(text: str) -> str | None:
-    """The first code block in an answer, else the first JSON value; None if it has neither."""
-    if block := re.search(r"(?ms)^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)^[ \t]*\1", text):
-        return block[2].removesuffix("\n")
-    found = (json.dumps(value, indent=2, ensure_ascii=False) for value in json_in(text))
-    return next(found, None)
-
-
 _PIECE = re.compile(
     r"""(?x) \s* (?: (?P<opening>[{\[]) | (?P<closing>[}\]]) | (?P<between>[,:])
     | (?P<word>[\w.+-]+) (?=\s*[,}\]])
