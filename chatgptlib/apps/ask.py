@@ -1,10 +1,10 @@
 """The command line: `python -m chatgptlib "Write a tagline."`
 
 With a prompt it prints one answer; without a prompt, on a terminal, it starts a chat; `batch`
-sends each line of a file. Answers go to stdout as they arrive, errors and notes to stderr.
+sends each line of a file. Answers, and what a chat says itself, go to stdout; errors to stderr.
 Exit codes: 0 for a complete answer, 1 for an error, a refusal or an answer without text, 2 for
-wrong usage, 3 for an answer that is cut off, 4 for one that does not fit --schema or -x, 130 for
-Ctrl-C.
+wrong usage, 3 for an answer that is cut off, 4 for an answer that does not match --schema or -x,
+130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def _question(options: argparse.Namespace) -> ChatMessage:
         text = _text_of_file(name)
         parts.append(text)
         files += [] if text else [name]
-    images = [open(0, "rb", closefd=False) if one == "-" else one for one in options.image]  # noqa: SIM115
+    images = [open(0, "rb", closefd=False) if name == "-" else name for name in options.image]  # noqa: SIM115
     piped = None if "-" in options.image or sys.stdin is None or sys.stdin.isatty() else sys.stdin
     if piped is not None and options.prompt and piped.seekable() and piped.tell():
         complain("stdin is not sent: a part of the file has been read already, so a shell loop may "

@@ -323,7 +323,7 @@ class Batch:
         self._tally.outcomes[self._output.write(line, result)] += 1
 
     def _note_error(self, line: BatchLine, error: OpenAIError) -> None:
-        """Print an error the first time; stop the batch if the same one repeats."""
+        """Print an error the first time; stop the batch if the same error repeats."""
         text = str(error)
         if isinstance(error, APIError):
             text = f"{error.status_code} {error.message}"  # without the request's id

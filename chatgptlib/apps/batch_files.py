@@ -45,7 +45,7 @@ class BatchLine(NamedTuple):
 def read_requests(options: argparse.Namespace) -> tuple[list[BatchLine], list[str]]:
     """The requests of IN, and a message for each line that is not a request.
 
-    Raises ConfigError if the file can't be read, or is in none of the formats.
+    Raises ConfigError if the file can't be read, or its format is not known.
     """
     source, name = options.source, "stdin" if options.source == "-" else repr(options.source)
     text = _text_of(source, name)

@@ -1,8 +1,8 @@
 """The chat in a terminal.
 
 Lines are read with `input`, so that readline, where it is available, edits them and treats
-several pasted lines as one question. A line that begins with a slash is a command; any other is
-sent to the model. Ctrl-C stops the current answer and removes its question from the
+several pasted lines as one question. A line that begins with a slash is a command; other lines
+are sent to the model. Ctrl-C stops the current answer and removes its question from the
 conversation.
 """
 

@@ -41,7 +41,7 @@ _LIMITS: dict[str, dict[str, Callable[[Any, Any], bool]]] = {
 
 
 def schema_mismatch(value: Any, schema: Any) -> str:
-    """The reason why a JSON value does not match a schema, or why that is not one; or ""."""
+    """Why a JSON value does not match a schema, or why the schema can't be used; else ""."""
     try:
         return next(_mismatches(value, schema, schema, "$"), "")
     except Exception as error:  # its kind depends on what is wrong with the schema
