@@ -30,15 +30,17 @@ from typing import Any
 from .codec import is_dict, is_list
 from .dialects import index_of, whole_characters
 
-_TEXT_KEYS = {"content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking"}
+_MESSAGE_TEXT = {
+    "content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking",
+}  # fmt: skip
 _RUNNING_TEXT: dict[str, set[str]] = {  # by the object's own key; "item" is an object in a list
-    "message": _TEXT_KEYS,
-    "provider_specific_fields": _TEXT_KEYS,
+    "message": _MESSAGE_TEXT,
+    "provider_specific_fields": _MESSAGE_TEXT,
     **{key: {"text", "content", "summary"} for key in ("reasoning", "thinking")},
     "audio": {"data", "transcript"},
     **{key: {"arguments"} for key in ("function", "function_call")},
     "custom": {"input"},
-    "item": {*_TEXT_KEYS, "text", "summary", "arguments", "input", "transcript"},
+    "item": {*_MESSAGE_TEXT, "text", "summary", "arguments", "input", "transcript"},
 }
 _CALLED = {"function", "custom", "function_call"}
 TOKENS = frozenset({"token_ids", "output_token_ids", "completion_token_ids", "output_ids"})
