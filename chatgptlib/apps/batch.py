@@ -232,7 +232,7 @@ class Batch:
     def _draw(self) -> None:
         """Print the progress over the previous one, on a terminal."""
         if self._is_shown:
-            width = shutil.get_terminal_size().columns - 1
+            width = (shutil.get_terminal_size().columns or 80) - 1  # 0 in a new pseudo-terminal
             with self._lock:
                 text = self._tally.progress(self._pacer.held_until - time.monotonic())[:width]
                 print(f"\r{text:{self._drawn}}", end="", file=sys.stderr, flush=True)
