@@ -114,7 +114,10 @@ class Exchange:
                 self._send_over(route, fresh)
             return
         except BaseException as error:
-            raised = self._fail(error, HTTPError, handled)
+            try:
+                raised = self._fail(error, HTTPError, handled)
+            finally:
+                self._close_channel()  # also if an interruption comes meanwhile
             if raised is error:
                 raise
         raise raised  # here, where `error` is not chained to it
@@ -182,7 +185,10 @@ class Exchange:
         try:
             return self._next()
         except BaseException as error:
-            raised = self._fail(error, kind, handled)
+            try:
+                raised = self._fail(error, kind, handled)
+            finally:
+                self._close_channel()
             if raised is error:
                 raise
         raise raised
