@@ -268,12 +268,12 @@ class _Run:
                 text = self._prepared(call)()
                 self._messages.append(ChatMessage.tool(str(call.id), text))
             return
-        from concurrent.futures import Future, ThreadPoolExecutor
+        from concurrent.futures import ThreadPoolExecutor
         from contextvars import copy_context
 
         prepared = [self._prepared(call) for call in calls]
         threads = ThreadPoolExecutor(self.jobs)
-        futures: list[Future[str]] = []
+        futures: list[Any] = []
         try:
             for one in prepared:
                 futures.append(threads.submit(copy_context().run, one))
