@@ -128,9 +128,8 @@ class _Choice:
         if (delta := choice.get("delta")) is not None:
             self.has_begun = True
             merge(self._message, delta, "message")
-        reason = finish_reason_of(choice)
-        if reason and not self.finish_reason:
-            self.finish_reason = reason
+        if choice.get("finish_reason") and not self.finish_reason:
+            self.finish_reason = finish_reason_of(choice)
         if logprobs := choice.get("logprobs"):
             add(self._others, "logprobs", logprobs, "choice")
         if has_others := not _OF_CHOICE.issuperset(choice):

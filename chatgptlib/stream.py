@@ -244,7 +244,7 @@ class _Body:
             for name, data in events.close() if piece is None else events.feed(piece):
                 try:
                     value, end = scan(data)  # faster than json.loads
-                    if end > 200:  # shorter JSON cannot be nested too deeply
+                    if end > 500:  # shorter JSON is not nested too deeply for recursion
                         check_depth(data, value)
                 except (ValueError, RecursionError):
                     value, end = None, -1
