@@ -288,15 +288,15 @@ class _Body:
         """The kind of an event. `value` is the JSON in `text`; None if that is not JSON."""
         is_object = is_dict(value)
         like_json = value is None and re.search(r"[{}]|^\[", text)
-        is_foreign = name not in ("", "message", self._name)
+        is_foreign, error = name not in ("", "message", self._name), find_error(value)
         kinds: tuple[tuple[str, Any], ...] = (  # the first that fits decides
             ("failure", name.lower() in ("error", "exception")),
             ("chunk", _is_chunk(value)),
             ("done", text == "[DONE]"),
-            ("failure", is_object and is_dict(value.get("error"))),  # under any name
-            ("remark", is_foreign and find_error(value)),  # perhaps of something else
+            ("failure", error and is_object and is_dict(value.get("error"))),  # under any name
+            ("remark", error and is_foreign),  # perhaps the error of something else
             ("other", not text or is_foreign),
-            ("failure", find_error(value)),
+            ("failure", error),
             ("chunk", is_object and "usage" in value),
             ("other", like_json and self._events.closed),  # the end of the body cut it
             ("broken", like_json or is_list(value)),

@@ -611,6 +611,8 @@ REMARKS = {
     "another-event": b'event: tool.progress\ndata: {"id": "t", "model": "x", "error": "no page"}\n\n',
     "another-event-of-text": b"event: ping\ndata: {still here}\n\n",
     "a-done-event": b"event: done\ndata: {}\n\n",
+    "an-empty-error": b'data: {"error": {}}\n\n',
+    "an-error-of-success": b'event: status\ndata: {"error": {"code": 0, "message": "ok"}}\n\n',
 }
 
 
