@@ -49,6 +49,7 @@ class BatchServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or head and body come 40 ms apart
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -158,7 +158,7 @@ def test_a_429_holds_all_requests_back_and_no_line_is_lost(files):
         if now < state["open_at"]:
             state["too_early"] += 1
             return refusal(429, "slow down", **{"retry-after": state["open_at"] - now})
-        state["open_at"] = now + 0.1
+        state["open_at"] = now + 0.05
         return "ok"
 
     with BatchServer(one_at_a_time) as server:
@@ -207,22 +207,22 @@ def test_a_429_that_asks_to_wait_for_hours_stops_the_batch_at_once(files):
 
 def test_rpm_keeps_requests_apart_from_the_start(files):
     source, target = files
-    numbered(source, 15)
+    numbered(source, 6)
     with BatchServer() as server:
         assert run(source, target, "--rpm", "600", "--base-url", server.url).returncode == 0
-    assert server.times[-1] - server.times[0] > 0.8
+    assert server.times[-1] - server.times[0] > 0.4
 
 
 def test_tpm_keeps_to_the_tokens_that_answers_tell(files):
     source, target = files
-    numbered(source, 15)
+    numbered(source, 6)
     told = {
         **completion(),
         "usage": {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100},
     }
     with BatchServer(lambda body: told) as server:
         assert run(source, target, "--tpm", "60000", "--base-url", server.url).returncode == 0
-    assert server.times[-1] - server.times[0] > 0.8
+    assert server.times[-1] - server.times[0] > 0.4
 
 
 def test_errors_in_out_are_asked_again_only_with_retry_errors(files):
@@ -530,7 +530,7 @@ def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
     with (
         BatchServer(lambda body: told.pop(question(body), "ok")) as server,
         terminal(
-            "batch", str(source), str(target), "-j", "1", "--rpm", "1200", "--base-url", server.url
+            "batch", str(source), str(target), "-j", "1", "--rpm", "6000", "--base-url", server.url
         ) as screen,
     ):
         screen.until("chatgptlib: id 1: 400: long")
