@@ -292,7 +292,9 @@ def test_a_conversation_without_instructions_is_shown_from_its_first_question(tm
 
 
 def test_conversations_are_kept_in_the_users_data_folder(tmp_path):
-    done = run("--offline", "--no-stream", "-c", "a", "Hi", XDG_DATA_HOME=str(tmp_path), HOME=str(tmp_path))
+    done = run(
+        "--offline", "--no-stream", "-c", "a", "Hi", XDG_DATA_HOME=str(tmp_path), HOME=str(tmp_path)
+    )
     assert done.returncode == 0
     assert [path.name for path in tmp_path.rglob("conversations.db")] == ["conversations.db"]
 

@@ -29,7 +29,6 @@ from secrets import token_hex
 from typing import Any, TypeGuard
 
 from ..client import __version__
-from ..codec import is_list
 from .printing import complain
 
 _LICENCE = """\
@@ -224,8 +223,8 @@ class _File:
     def _absent(self) -> Iterator[str]:
         """Replacements, for type checkers, for the types of extras that the file lacks."""
         for name, source in self.modules.items():
-            for block in filter(_is_for_checkers, ast.walk(_tree(source))):
-                for node in block.body:
+            for parent, block in _blocks(_tree(source)):
+                for node in block if _is_for_checkers(parent) else ():
                     if isinstance(node, ast.ImportFrom) and self._missing(name, node):
                         yield from (f"    {alias.name} = Any" for alias in node.names)
 
@@ -234,10 +233,8 @@ class _File:
         lines: list[str | None] = [*source.splitlines()]
         tree = _tree(source)
         _blank(lines, tree.body[0])
-        for parent in ast.walk(tree):
-            hoisted = parent is tree or _is_for_checkers(parent)
-            for _, value in ast.iter_fields(parent):
-                self._cut(name, lines, [*value] if is_list(value) else [], hoisted)
+        for parent, block in _blocks(tree):
+            self._cut(name, lines, block, parent is tree or _is_for_checkers(parent))
         code = "\n".join(line for line in lines if line is not None).strip("\n")
         return f"{_comment(name, _docstring(source))}\n\n\n{code}"
 
@@ -264,8 +261,19 @@ class _File:
 @functools.cache
 def _needs(module: str, source: str) -> frozenset[str]:
     """The modules that an extra imports anywhere; empty for the core, which needs no extra."""
-    is_extra = module.startswith("extras.")
-    return frozenset(_imported(module, ast.walk(_tree(source))) if is_extra else ())
+    if not module.startswith("extras."):
+        return frozenset()
+    blocks = (block for _, block in _blocks(_tree(source)))
+    return frozenset(_imported(module, itertools.chain.from_iterable(blocks)))
+
+
+def _blocks(parent: ast.AST) -> Iterator[tuple[ast.AST, list[Any]]]:
+    """Each block of statements at any depth, outer ones first, with the node that holds it."""
+    for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+        if block := getattr(parent, field, None):
+            yield parent, block
+            for node in block:
+                yield from _blocks(node)
 
 
 def _imported(module: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
