@@ -1,5 +1,6 @@
 """The fixtures of all tests, and an environment without the settings of who runs them."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -88,3 +89,9 @@ def offline():
     yield client_for
     for thing in reversed(opened):
         thing.close()
+
+
+def pytest_collection_finish():
+    """Keep the garbage collector from walking through pytest's thousands of items."""
+    gc.collect()
+    gc.freeze()

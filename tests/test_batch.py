@@ -523,6 +523,8 @@ def terminal():
     return Terminal
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
     source, target = files
     numbered(source, 20)

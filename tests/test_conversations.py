@@ -578,6 +578,8 @@ with OpenAIClient(base_url=url) as client, SQLiteStore(path) as store:
 """
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_bot_that_is_started_twice_remembers(offline, tmp_path):
     client = offline("Hello Ann.", "Ann.")
     arguments = (client.server.url, tmp_path / "bot.db")

@@ -184,6 +184,7 @@ def start_labelling():
     return subprocess.Popen(words, stderr=subprocess.PIPE)
 
 
+@pytest.mark.gate
 def test_what_was_kept_before_a_kill_is_not_asked_again(serve):
     texts = [*map(str, range(20))]
     reviews(*texts)
@@ -258,6 +259,7 @@ def chat(*lines, name="Ann"):
     return run(*command("chat_bot.py", name), stdin="".join(f"{line}\n" for line in lines))
 
 
+@pytest.mark.gate
 def test_the_bot_remembers_what_was_said_before_it_was_started_again(serve):
     server = serve(["Hello Ann ✓.", "You are Ann.", "I don't know you."])
     first = chat("I am Ann.")

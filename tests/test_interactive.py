@@ -216,6 +216,8 @@ def test_an_error_leaves_the_chat_going():
     assert said(wire)[1] == ["Hi"]
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_named_conversation_goes_on_in_the_next_chat(tmp_path):
     store = str(tmp_path / "chats.db")
     with Wire(answer("Hello Ann."), answer("Ann.")) as wire:

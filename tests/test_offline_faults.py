@@ -62,7 +62,7 @@ def told(function):
 @each_case
 def test_this_library_sees_each_fault_as_its_error(reply, whole, streamed):
     with lib.OfflineServer([reply, reply]) as server:
-        settings = {"base_url": server.url, "max_retries": 0, "timeout": (5, 0.3)}
+        settings = {"base_url": server.url, "max_retries": 0, "timeout": (5, 0.15)}
         with lib.OpenAIClient(**settings) as client:
             assert told(lambda: lib.create_chat_completion(client, QUESTION).text) == whole[0]
 

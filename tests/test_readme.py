@@ -129,6 +129,7 @@ def environment_of(server):
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
 
 
+@pytest.mark.gate
 def test_the_bot_remembers_across_two_runs(tmp_path):
     assert len(script("bot.py").splitlines()) <= 10
     (tmp_path / "bot.py").write_text(script("bot.py"))

@@ -422,7 +422,7 @@ def test_a_refusal_is_raised_at_the_call_and_the_connection_goes_on(ask, status,
 
 
 def test_a_deadline_bounds_them_all(ask):
-    client = ask(Reply(b"", SILENCE), deadline=0.2)
+    client = ask(Reply(b"", SILENCE), deadline=0.1)
     for call in (client.get, client.stream):
         with pytest.raises(lib.RequestTimeoutError, match="deadline"):
             call("x")
@@ -796,7 +796,7 @@ def test_a_stream_that_is_cut_is_interrupted(ask, reply):
 
 
 def test_silence_is_a_timeout(ask):
-    client = ask(Reply(streamed(DELTA, done=False)[:-5], SILENCE), timeout=(5, 1))
+    client = ask(Reply(streamed(DELTA, done=False)[:-5], SILENCE), timeout=(5, 0.3))
     stream = client.stream("x", {})
     assert next(stream).data == DELTA
     with pytest.raises(lib.RequestTimeoutError, match="silent"):

@@ -101,7 +101,7 @@ def test_close_wakes_a_thread_that_waits(secure, question):
 
 def test_a_deadline_ends_an_answer_that_stops(secure, question):
     begun = streamed(chunk("One,"), done=False)[:-5]
-    client = secure(Reply(begun, SILENCE), verify=CERTIFICATE, deadline=1)
+    client = secure(Reply(begun, SILENCE), verify=CERTIFICATE, deadline=0.4)
     with pytest.raises(lib.RequestTimeoutError, match="deadline") as caught:
         lib.create_chat_completion_stream(client, question).response()
     assert caught.value.partial.text == "One,"
