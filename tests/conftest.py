@@ -31,6 +31,12 @@ ROOT = str(Path(__file__).parent.parent)
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
+def in_the_gate(*values):
+    """Parameters that only the gate tries, with each Python."""
+    marks = (pytest.mark.gate, pytest.mark.versions)
+    return [pytest.param(value, marks=marks) for value in values]
+
+
 @pytest.fixture(scope="session")
 def empty_home(tmp_path_factory):
     return str(tmp_path_factory.mktemp("home"))

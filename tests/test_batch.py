@@ -485,6 +485,8 @@ def test_ctrl_c_writes_what_is_being_answered_and_says_how_to_go_on(files):
     assert len(server.asked) == len(written(target)) < 5000
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_another_ctrl_c_leaves_at_once(files):
     source, target = files
     source.write_text("a\nb\n")
@@ -545,6 +547,8 @@ def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
         assert screen.ended() == 1
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_errors_of_earlier_runs_are_in_the_count_of_progress(files, terminal):
     source, target = files
     numbered(source, 2)
@@ -557,6 +561,8 @@ def test_errors_of_earlier_runs_are_in_the_count_of_progress(files, terminal):
         assert screen.ended() == 1
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_nothing_that_is_shown_steers_the_terminal(files, terminal):
     source, target = files
     evil = "a\x1b]0;owned\x07b\x9b2Jc\u202ed\u200be\x7f"

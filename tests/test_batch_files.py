@@ -214,6 +214,8 @@ def test_only_the_first_of_many_unreadable_lines_are_listed(files):
     assert "50 unreadable" in done.stderr
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_hyphen_is_stdin_and_stdout(files):
     _, target = files
     questions, done = asked_from_stdin("grün\n", "-")
@@ -233,6 +235,8 @@ def test_a_closed_stdin_is_an_error_in_one_line(files):
     assert done.stderr == b"chatgptlib: cannot read stdin: Bad file descriptor\n"
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_reader_of_stdout_that_stops_ends_the_batch_without_a_traceback():
     with BatchServer() as server:
         process = subprocess.Popen(
@@ -445,6 +449,8 @@ def test_where_files_cannot_be_locked_a_batch_is_written_all_the_same(files, mon
     assert "2 answered" in capsys.readouterr().err
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_line_that_does_not_fit_on_the_disk_leaves_no_piece_of_it(files):
     resource = pytest.importorskip("resource")
     source, target = files

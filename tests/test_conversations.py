@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -866,8 +867,11 @@ def test_a_file_is_made_where_there_is_nothing_yet(tmp_path, make):
 
 def test_a_store_whose_writer_was_killed_is_repaired(tmp_path):
     path = tmp_path / "s.db"
-    statements = [s for migration in lib._STORE_MIGRATIONS for s in migration]
-    spilled(path, *statements, OURS, "PRAGMA user_version = 1")
+    lib.SQLiteStore(tmp_path / "new.db").append("a", [], system_prompt=None, restart=False)
+    with closing(sqlite3.connect(tmp_path / "new.db")) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        tables = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql > ''")]
+    spilled(path, *tables, OURS, f"PRAGMA user_version = {version}")
     assert lib.SQLiteStore(path).ids() == []
     db = sqlite3.connect(path)
     assert db.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall() == []
@@ -1105,6 +1109,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, before)  # for those who measure this 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_full_disk_costs_the_turn_at_work_and_not_its_answer(offline, tmp_path):
     client = offline("one", "two", "three")
     told = finished(run(FULL, client.server.url, tmp_path / "s.db"))

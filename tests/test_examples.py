@@ -238,6 +238,7 @@ def test_ctrl_c_keeps_the_answers_that_are_on_their_way(serve):
     assert sorted(said(server)) == sorted(texts)  # each once
 
 
+@pytest.mark.gate
 def test_an_error_that_every_row_would_meet_ends_the_run(serve):
     texts = [*map(str, range(40))]
     reviews(*texts)
@@ -337,6 +338,7 @@ def test_the_package_with_the_file_passes_its_own_test(vendored):
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.gate
 def test_the_package_with_the_file_needs_no_library(vendored, serve):
     server = serve(["It rains."])
     code = "import summaries, sys; print(summaries.summary('Rain, rain.'), 'chatgptlib' in sys.modules)"

@@ -159,6 +159,8 @@ def test_what_came_of_a_cut_answer_is_printed_before_the_error():
     assert "the stream ended early" in done.stderr
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_text_that_is_no_text_is_an_error():
     done = run_fresh("--offline", stdin=b"\xff\xfe\xff", text=False)
     assert done.returncode == 1
@@ -194,6 +196,8 @@ def test_what_the_text_does_not_show_is_told():
         assert done.returncode == code
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_full_disk_is_no_traceback():
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
@@ -208,6 +212,8 @@ def test_a_full_disk_is_no_traceback():
 
 @pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
 @pytest.mark.parametrize("stdin", ["0> /dev/null", "<&- -i -"], ids=["write-only", "closed"])
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_stdin_that_cannot_be_read_is_not_blamed_on_the_answer(stdin):
     words = f'"$0" -m chatgptlib --offline Hi {stdin}'
     done = subprocess.run(["sh", "-c", words, sys.executable], capture_output=True, text=True,
@@ -228,6 +234,8 @@ def test_a_stdout_without_a_file_may_fail_too(command_line, monkeypatch, capsys)
     assert "No space left" in capsys.readouterr().err
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_terminal_that_lacks_a_character_is_no_error():
     with Wire(streamed(chunk("Grüße 👋"))) as wire:
         done = run_fresh("--base-url", wire.url, "Hi", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
@@ -509,12 +517,16 @@ def test_an_image_that_cannot_be_sent_is_one_line(tmp_path):
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_requests_are_logged_where_that_is_wished():
     done = run_fresh("--offline", "--no-stream", "-v", "Hi")
     assert "/v1/chat/completions -> 200 in " in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
+@pytest.mark.gate
+@pytest.mark.versions
 def test_closed_streams_are_no_traceback():
     command = 'exec "$0" -m chatgptlib --offline --no-stream Hi '
     running = [
@@ -693,6 +705,8 @@ def test_a_file_that_is_neither_is_one_line(tmp_path, content):
     assert "not a file that can be sent" in done.stderr
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_an_image_comes_from_stdin():
     with Wire(streamed(chunk("ok"))) as wire:
         done = run_fresh("--base-url", wire.url, "-i", "-", "What?", stdin=b"GIF89a...", text=False)
@@ -703,6 +717,8 @@ def test_an_image_comes_from_stdin():
 
 
 @pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
+@pytest.mark.gate
+@pytest.mark.versions
 def test_the_rest_of_a_partly_read_file_is_not_left_out_without_a_message(tmp_path):
     (tmp_path / "table").write_text("header\nrow\n")
     command = '{ read -r header; "$0" -m chatgptlib --offline --no-stream "Sum:"; } < table'
@@ -841,6 +857,8 @@ def test_a_terminal_gets_what_two_chunks_share_as_one(command_line, monkeypatch,
     assert sys.stdout.getvalue() == shown
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_no_message_steers_the_terminal():
     answer = completion("Hi")
     answer["choices"][0]["finish_reason"] = EVIL

@@ -106,6 +106,8 @@ def test_curl_gets_what_the_script_says(script):
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+@pytest.mark.gate
+@pytest.mark.versions
 def test_node_gets_what_the_script_says(script):
     with serving("--script", script(SCRIPT)) as (url, _):
         program = ["node", "--input-type=module", "-e", NODE, url, json.dumps(QUESTION)]

@@ -742,7 +742,7 @@ def test_after_the_last_finish_reason_the_end_is_waited_for_a_while_only(
     ask, question, monkeypatch, heartbeat
 ):
     module = sys.modules[lib.ChatCompletionStream.__module__]
-    monkeypatch.setattr(module, "_AFTER_FINISH_SECONDS", 0.3)
+    monkeypatch.setattr(module, "_AFTER_FINISH_SECONDS", 0.15)
     usage = {"choices": [], "usage": {"total_tokens": 3}}
     raw = streamed(chunk("a", finish_reason="stop"), usage, done=False)[:-5]
     beats = [b"%x\r\n%s\r\n" % (len(heartbeat), heartbeat)] * 20 if heartbeat else []

@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from . import lib, waits_of
-from .conftest import QUESTION
+from .conftest import QUESTION, in_the_gate
 from .wire import CLOSE, RESET, SILENCE, Reply, Wire, chunk, completion, http, streamed
 
 CERTIFICATE = str(Path(__file__).parent / "data" / "localhost.pem")
@@ -194,7 +194,7 @@ def test_a_refused_key_fits_on_one_screen_and_has_no_cause(tmp_path):
     assert "AuthenticationError: 401: Incorrect API key" in printed[-1]
 
 
-@pytest.mark.parametrize("end", [CLOSE, RESET])
+@pytest.mark.parametrize("end", [CLOSE, *in_the_gate(RESET)])
 def test_a_cut_stream_fits_on_one_screen(tmp_path, end):
     lines = {
         "response": lambda url: script(url, "create_chat_completion_stream", ".response()"),
@@ -208,6 +208,8 @@ def test_a_cut_stream_fits_on_one_screen(tmp_path, end):
             assert "StreamInterruptedError: " in screen_of(tmp_path, *make(wire.url))[-1]
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_bad_certificate_fits_on_one_screen(tmp_path, tls):
     with Wire(ANSWER, tls=tls) as wire:
         printed = screen_of(tmp_path, *script(wire.url))
@@ -215,6 +217,8 @@ def test_a_bad_certificate_fits_on_one_screen(tmp_path, tls):
     assert "certificate was not accepted" in printed[-1]
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_silent_server_fits_on_one_screen(tmp_path):
     with Wire(Reply(b"", SILENCE)) as wire:
         lines = [
@@ -261,8 +265,10 @@ def by_query(monkeypatch, **settings):
     return lib.OpenAIClient(query={"api-key": KEY}, **settings)
 
 
-WAYS = [by_argument, by_environment, by_function, by_authorization, by_api_key_header, by_query]
-every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+OTHER_WAYS = in_the_gate(by_environment, by_function, by_authorization, by_api_key_header)
+every_way = pytest.mark.parametrize(
+    "way", [by_argument, by_query, *OTHER_WAYS], ids=lambda way: way.__name__
+)
 every_transport = pytest.mark.parametrize("over", ["adapter", "session", "tls"])
 
 

@@ -877,7 +877,7 @@ def test_an_adapter_mounted_on_a_session_is_used(question, session):
         def send(self, request, **kwargs):
             response = requests.Response()
             response.status_code, response.request, response.url = 200, request, request.url
-            response._content = json.dumps(completion("canned")).encode()
+            response.raw = io.BytesIO(json.dumps(completion("canned")).encode())
             return response
 
         def close(self):
@@ -1067,7 +1067,7 @@ def test_through_a_session_or_proxy_too_a_late_loss_is_not_tried_again(
 def test_many_hosts_over_one_transport_are_all_watched(question):
     first = lib.OpenAIClient(max_retries=0, base_url="http://127.0.0.1:1/v1")
     with Wire(Reply([], SILENCE)) as wire:
-        client = first.with_options(base_url=wire.url, timeout=(5, 0.2))
+        client = first.with_options(base_url=wire.url, timeout=(5, 0.1))
         for round in range(2):
             with pytest.raises(lib.RequestTimeoutError, match="no reply"):
                 call(client, question)
