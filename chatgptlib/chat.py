@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _COMPLETIONS = "chat/completions"
 
 _BLANK = b"\xef\xbb\xbf \r\n"  # a byte order mark and white space
+_KNOWN = {"index", "finish_reason"}  # keys of a choice that hold no text of the answer
 _EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -91,7 +92,7 @@ def create_chat_completion(
         return read(value if into is dict else answer)
 
     try:
-        return read_reply(read_answer, send(client, "POST", _COMPLETIONS, content))
+        return read_reply(read_answer, send(client, "POST", _COMPLETIONS, content), _choices(body))
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
 
@@ -139,8 +140,7 @@ def create_chat_completion_stream(
         exchange = send(client, "POST", _COMPLETIONS, content, accept=EVENT_STREAM)
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
-    n = body.get("n")
-    return ChatCompletionStream(exchange, into, choices=n if isinstance(n, int) else 1)
+    return ChatCompletionStream(exchange, into, choices=_choices(body))
 
 
 def request_members(request: Any) -> dict[str, Any]:
@@ -151,39 +151,50 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
+def _choices(body: Mapping[str, Any]) -> int:
+    n = body.get("n")
+    return n if isinstance(n, int) else 1
+
+
 def _normalized_reply(value: JSONValue) -> Any:
     """The JSON of a response, with the messages and the usage at the keys that the API documents.
 
-    A choice without an answer is left out. JSON without choices is returned unchanged.
+    An empty choice is left out; one with text at an unknown key is a DeserializeError, since
+    the text may be its answer. JSON without choices is returned unchanged.
     """
     if not isinstance(value, dict) or not isinstance(choices := value.get("choices"), list):
         return value
     found: list[Any] = []
-    for choice in choices:
+    for position, choice in enumerate(choices):
         if _has_answer(choice):
             reason = finish_reason_of(choice)
             found.append(in_form({**choice, "finish_reason": reason}, "message", "delta"))
+        elif _has_text(choice):
+            path = f"$.choices[{position}]"
+            raise DeserializeError(f"{path}: no message", path=path)
     return with_usage({**value, "choices": found})
 
 
 def _has_answer(choice: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether a choice has a message, or only a finish reason, such as "content_filter".
-
-    Text under an unknown key may be an answer, and must not be dropped without an error.
-    """
+    """Whether a choice has a message, or only a finish reason, such as "content_filter"."""
     if not is_dict(choice):
         return False
     if any(choice.get(key) is not None for key in ("message", "delta", "text")):
         return True
-    others = (choice[key] for key in choice if key not in ("index", "finish_reason"))
-    return bool(choice.get("finish_reason")) and not any(isinstance(x, str) for x in others)
+    return bool(choice.get("finish_reason")) and not _has_text(choice)
+
+
+def _has_text(choice: Any) -> bool:
+    if is_dict(choice):
+        return any(choice[key] and isinstance(choice[key], str) for key in choice.keys() - _KNOWN)
+    return isinstance(choice, str)
 
 
 # Reading the reply of this or another endpoint for completions
 
 
-def read_reply(read: Callable[[Any], Any], exchange: Exchange) -> Any:
-    """Read the body of a reply; `read` turns its JSON into the result.
+def read_reply(read: Callable[[Any], Any], exchange: Exchange, n: int = 1) -> Any:
+    """Read the body of a reply with `n` choices; `read` turns its JSON into the result.
 
     Raises the error that the reply reports, or DeserializeError for a body that is not valid.
     """
@@ -194,7 +205,7 @@ def read_reply(read: Callable[[Any], Any], exchange: Exchange) -> Any:
     if content.startswith(_EVENT_FIELDS):  # a stream that was not requested
         from .stream import collected
 
-        value: JSONValue = collected(exchange, chain([content], exchange.iter_bytes())).to_dict()
+        value: JSONValue = collected(exchange, chain([content], exchange.iter_bytes()), n).to_dict()
     else:
         content = b"".join([content, *pieces])
         value = reply_json(exchange, content)

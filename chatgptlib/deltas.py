@@ -12,7 +12,7 @@ Each value of a delta is added by the first rule that fits:
     tool_calls, content, a list of objects that     each item is joined to the one that it
       have an index, type or id                       continues, or appended
     `{}` or `null` before any arguments             is replaced by the arguments
-    text under a key of _RUNNING_TEXT               is appended
+    text or a number under a key of _RUNNING_TEXT   is appended
     the name of a called function                   replaces a name that it begins with; else is
                                                       appended, until arguments come
     the role of a message, the id of an item        is set once
@@ -62,6 +62,8 @@ def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
 
 def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
     """Add one value of an object to the sum."""
+    if type(value) in (int, float) and key in _RUNNING_TEXT.get(place, ()):
+        value = str(value)
     if key == "content" and place != "logprobs":
         value = _in_parts(total, value)
     so_far: Any = total.get(key)

@@ -17,8 +17,8 @@ _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "r
 
 def text_of(content: Any, *, thoughts: bool = False) -> str:
     """The text in the content of a message or a delta; with `thoughts`, that of its reasoning."""
-    if isinstance(content, str):
-        return "" if thoughts else content
+    if isinstance(content, str) or type(content) in (int, float):  # some servers send a number
+        return "" if thoughts else str(content)
     found: list[str] = []
     for item in content if is_list(content) else [content]:
         part = {"text": item} if isinstance(item, str) else object_members(item) or {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +59,7 @@ NO_KEY = (
 )
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 600.0
+_LONGEST_SECONDS = 2_000_000  # poll() takes milliseconds, in 31 bits
 
 
 def with_environment(settings: ClientSettings) -> ClientSettings:
@@ -234,7 +234,7 @@ def checked_seconds(name: str, value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigError(f"{name} must be seconds, more than 0, not {value!r}")
-    return None if value > threading.TIMEOUT_MAX else value  # no system can wait for longer
+    return None if value > _LONGEST_SECONDS else value
 
 
 def checked_count(name: str, value: object) -> int:

@@ -33,6 +33,7 @@ class EventDecoder:
         self._at_line_start = True  # nothing is pending, so the fast path is safe
         self._name = ""
         self._data: list[str] = []
+        self._done = False  # `[DONE]` came, after which nothing is read
         self._non_sse = StringIO()
         self.any_came: bool = False  # whether there has been an event
         self.closed: bool = False
@@ -44,6 +45,8 @@ class EventDecoder:
 
     def feed(self, data: bytes) -> list[tuple[str, str]]:
         """Take some bytes; return the name and data of each event they complete."""
+        if self._done:
+            return []
         if not self._at_line_start or data[-1:] != b"\n" or b"\r" in data:
             data = self._complete_lines(data)
         events: list[tuple[str, str]] = []
@@ -63,7 +66,8 @@ class EventDecoder:
                     self.any_came = True
                 values.clear()
                 self._name = ""
-                if value.strip() == "[DONE]":  # nothing more is read, in this call or the next
+                self._done = value.strip() == "[DONE]"
+                if self._done:
                     break
         return events
 

@@ -161,11 +161,10 @@ def _text_of_chunk(chunk: Any) -> str:
     return text
 
 
-def collected(exchange: Exchange, pieces: Iterator[bytes]) -> CreateChatCompletionResponse:
-    """The response, where a server streams it though no stream was asked for."""
+def collected(exchange: Exchange, pieces: Iterator[bytes], n: int) -> CreateChatCompletionResponse:
+    """The response with `n` choices, where a server streams it though no stream was requested."""
     total = ResponseAccumulator()
-    for _ in _chunks(exchange, pieces, total, decoder(dict)):
-        pass
+    deque(_chunks(exchange, pieces, total, decoder(dict), n), maxlen=0)
     return total.response()
 
 
@@ -179,7 +178,7 @@ def _chunks(
     pieces: Iterator[bytes],
     total: ResponseAccumulator,
     read: Callable[[Any], C],
-    n: int = 1,  # choices, as the request has it
+    n: int,  # choices, as the request has it
 ) -> Generator[C, None, bool]:
     """Read the chunks of a stream and add them to `total`; return True at the end.
 
@@ -222,7 +221,9 @@ def _chunks(
 
 def _partial(total: ResponseAccumulator, exchange: Exchange) -> CreateChatCompletionResponse:
     """The response so far, for an error; the API key is struck out where a server repeats it."""
-    return CreateChatCompletionResponse.from_dict(exchange.redacted(total.response().to_dict()))
+    partial = CreateChatCompletionResponse.from_dict(exchange.redacted(total.response().to_dict()))
+    partial.request_id, partial.headers = exchange.request_id, exchange.safe_headers
+    return partial
 
 
 class _Body:

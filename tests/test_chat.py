@@ -265,6 +265,22 @@ def test_a_reply_that_holds_nothing_is_an_error_that_quotes_it(ask, question, an
     )
 
 
+@pytest.mark.parametrize("odd", [{"content": "B", "finish_reason": "stop"}, {"answer": "B"}, "B"])
+def test_a_choice_with_text_at_an_unknown_place_is_never_dropped(ask, question, odd):
+    whole = {"index": 0, "message": {"content": "A"}, "finish_reason": "stop"}
+    with pytest.raises(lib.DeserializeError) as caught:
+        lib.create_chat_completion(ask(http({"choices": [whole, odd]})), question)
+    assert caught.value.path == "$.choices[1]"
+    assert '"B"' in str(caught.value)
+
+
+def test_an_empty_choice_beside_another_is_left_out(ask, question):
+    whole = {"index": 0, "message": {"content": "A"}, "finish_reason": "stop"}
+    for empty in (None, {}, {"index": 1, "message": None, "finish_reason": None, "logprobs": None}):
+        response = lib.create_chat_completion(ask(http({"choices": [whole, empty]})), question)
+        assert [choice.message.text for choice in response.choices] == ["A"]
+
+
 @pytest.mark.parametrize("reason", ["null", "None", ""])
 def test_a_finish_reason_that_is_null_as_text_is_none_but_in_a_dict(ask, question, reason):
     answer = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": reason}]}

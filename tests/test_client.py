@@ -231,6 +231,7 @@ def test_settings_that_cannot_work_are_refused(settings):
         ((1, 2.5), (1, 2.5)),
         ((None, 3), (10, 3)),
         (float("inf"), (None, None)),
+        (4_294_968, (None, None)),  # in milliseconds, more than poll() takes
     ],
 )
 def test_a_timeout_is_a_number_or_a_pair(timeout, pair):

@@ -82,6 +82,14 @@ def test_lines_after_the_first_event_are_kept_up_to_a_limit(raw, kept, size):
     assert len(decoder.non_sse_text) == kept
 
 
+def test_nothing_after_done_is_an_event_in_any_split():
+    raw = b"data: a\n\ndata: [DONE]\n\ndata: late\n\n"
+    for cut in range(len(raw)):
+        decoder = lib.EventDecoder()
+        events = [*decoder.feed(raw[:cut]), *decoder.feed(raw[cut:]), *decoder.close()]
+        assert events == [("", "a"), ("", "[DONE]")]
+
+
 def test_an_event_is_given_as_soon_as_its_blank_line_begins():
     decoder = lib.EventDecoder()
     assert decoder.feed(b"data: a\r\n\r") == [("", "a")]

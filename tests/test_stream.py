@@ -673,6 +673,40 @@ def test_an_answer_goes_on_after_a_finish_reason_that_was_not_the_last(ask, ques
     assert texts + [one.text for one in stream] == ["a", "b", "c", "d"]
 
 
+def test_a_stream_that_nobody_requested_is_read_until_all_choices_came(ask, question, monkeypatch):
+    module = sys.modules[lib.ChatCompletionStream.__module__]
+    monkeypatch.setattr(module, "_AFTER_FINISH_SECONDS", 0.05)
+    begun = http((), framing="chunked").removesuffix(b"0\r\n\r\n")
+    first, second = (
+        sse({"choices": [{"index": n, "delta": {"content": "ab"[n]}, "finish_reason": "stop"}]},
+            done=n == 1) for n in (0, 1)
+    )  # fmt: skip
+    frames = [b"%x\r\n%s\r\n" % (len(part), part) for part in (first, second)]
+    hold = threading.Event()
+    client = ask(Reply([begun + frames[0], frames[1] + b"0\r\n\r\n"], hold=hold))
+    threading.Timer(0.2, hold.set).start()
+    response = lib.create_chat_completion(client, {**question, "n": 2})
+    assert [choice.message.text for choice in response.choices] == ["a", "b"]
+
+
+def test_the_partial_response_of_an_error_has_the_request_id_and_the_headers(ask, question):
+    body = sse(chunk("half"), done=False)
+    client = ask(http(body, "200 OK", "Content-Type: text/event-stream", "x-request-id: req_1"))
+    with pytest.raises(lib.StreamInterruptedError) as caught:
+        lib.create_chat_completion_stream(client, question).response()
+    partial = caught.value.partial
+    assert (partial.request_id, partial.headers) == ("req_1", caught.value.headers)
+
+
+def test_a_number_in_place_of_text_is_text(ask, question):
+    client = ask(streamed(chunk("I have "), chunk(5), chunk(" cats", finish_reason="stop")))
+    stream = lib.create_chat_completion_stream(client, question)
+    assert list(stream.text_deltas()) == ["I have ", "5", " cats"]
+    assert stream.response().text == "I have 5 cats"
+    client = ask(streamed(chunk(4), chunk(2.5), chunk(" litres", finish_reason="stop")))
+    assert lib.create_chat_completion_stream(client, question).response().text == "42.5 litres"
+
+
 def test_lines_of_json_without_events_are_chunks_and_need_an_end(ask, question):
     lines = [json.dumps(chunk(text)).encode() + b"\n" for text in "ab"]
     end = json.dumps(chunk(finish_reason="stop")).encode()
