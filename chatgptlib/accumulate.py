@@ -1,4 +1,4 @@
-"""Adds up the chunks of a stream to the response of a call without a stream. No I/O."""
+"""Adds up the chunks of a stream to the response that the same call gives without streaming."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .deltas import TOKENS, add, merge, missing_part, plain
 from .dialects import finish_reason_of, index_of, with_usage
 from .models import CreateChatCompletionChunk, CreateChatCompletionResponse
 
-_OF_CHOICE = frozenset({"index", "delta", "finish_reason", "logprobs"})
+_CHOICE_KEYS = frozenset({"index", "delta", "finish_reason", "logprobs"})
 
 
 class ResponseAccumulator:
@@ -27,7 +27,7 @@ class ResponseAccumulator:
 
     def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
-        self._unfinished: set[int] = set()  # indexes of the choices without a finish reason
+        self.unfinished: set[int] = set()  # indexes of the choices without a finish reason
         self._others: dict[str, Any] = {}  # the keys beside the choices
         self._latest: dict[str, Any] = {}  # those of the last chunk, which usually repeats them
         self.needs_check = False  # the last chunk may hold an error, or a choice in it has ended
@@ -37,14 +37,9 @@ class ResponseAccumulator:
         """Whether any choice has begun, with a delta or with a message in place of one."""
         return any(choice.has_begun for choice in self._choices.values())
 
-    @property
-    def unfinished(self) -> list[int]:
-        """The indexes of the choices that have no finish reason yet."""
-        return sorted(self._unfinished)
-
     def is_complete(self, choices: int = 1) -> bool:
         """Whether at least this many choices have come, and each has a finish reason."""
-        return len(self._choices) >= choices and not self._unfinished and self.has_choices
+        return len(self._choices) >= choices and not self.unfinished and self.has_choices
 
     def add(self, chunk: CreateChatCompletionChunk | Mapping[str, Any]) -> dict[str, Any]:
         """Add the next chunk, and return its JSON object.
@@ -74,18 +69,16 @@ class ResponseAccumulator:
         return {**value, "object": "chat.completion.chunk", "choices": shown}
 
     def _take_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
-        index = choice.get("index")
-        if type(index) is not int or index not in self._choices:
-            index = index_of(index) or 0
-            if index not in self._choices:
-                self._choices[index] = _Choice()
-                self._unfinished.add(index)
+        index = index_of(choice.get("index")) or 0
+        if index not in self._choices:
+            self._choices[index] = _Choice()
+            self.unfinished.add(index)
         so_far = self._choices[index]
         shown = so_far.add(choice)
         if so_far.needs_check:
             self.needs_check = True
             if so_far.finish_reason:
-                self._unfinished.discard(index)
+                self.unfinished.discard(index)
         return shown
 
     def _take_others(self, others: dict[str, Any]) -> None:
@@ -93,7 +86,7 @@ class ResponseAccumulator:
         self._latest = others if TOKENS.isdisjoint(others) else {}
         for key, value in others.items():
             if key in ("id", "created", "model"):
-                if others["choices"]:  # else the event may be of another kind
+                if others["choices"]:  # an event without choices may have an id of its own
                     self._others[key] = self._others.get(key) or value
             elif key not in ("choices", "obfuscation"):
                 add(self._others, key, value, "chunk")
@@ -132,9 +125,9 @@ class _Choice:
             self.finish_reason = finish_reason_of(choice)
         if logprobs := choice.get("logprobs"):
             add(self._others, "logprobs", logprobs, "choice")
-        if has_others := not _OF_CHOICE.issuperset(choice):
+        if has_others := not _CHOICE_KEYS.issuperset(choice):
             for key in choice:
-                if key not in _OF_CHOICE:
+                if key not in _CHOICE_KEYS:
                     add(self._others, key, choice[key], "choice")
         self.needs_check = has_others or "error" in (delta or ()) or bool(self.finish_reason)
         return choice

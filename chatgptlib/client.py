@@ -29,7 +29,7 @@ from .settings import (
     client_headers,
     client_query,
     key_to_send,
-    path_step,
+    path_segment,
     required_setting,
     with_environment,
     with_headers,
@@ -75,11 +75,12 @@ class OpenAIClient:
     deadline: seconds for a complete call: name lookup, retries, waits and the stream. None
         means no limit.
     max_retries: how often a call is repeated where that is safe: if no connection was made, if
-        it was lost within a second, and for the statuses 408, 409, 429 and 5xx except 501.
-        The wait is the one that the server asks for, or else 0.5 s, doubled each time up to
-        8 s. If the server asks for more than 60 s, the error is raised at once. Even with 0, a
-        call is repeated once, without a wait, if the connection of an earlier call is lost
-        within a second before a reply begins: the server had most likely closed it.
+        the connection was lost within a second, and for the statuses 408, 409, 429 and 5xx
+        except 501. The wait is the one that the server asks for, or else 0.5 s, doubled each
+        time up to 8 s. If the server asks for more than 60 s, the error is raised at once.
+        Even with 0, a call is repeated once, without a wait, if the connection of an earlier
+        call is lost within a second before a reply begins: the server had most likely closed
+        it.
     headers, query: sent with every request. A header `Authorization` or `api-key` (Azure)
         replaces the key.
     verify, cert, proxies: as in `requests`: a CA bundle, or False for no check; a client
@@ -93,7 +94,7 @@ class OpenAIClient:
     Raises ConfigError for settings that cannot work.
     """
 
-    _sleep: Callable[[float], object] = staticmethod(time.sleep)  # replaced in tests
+    _sleep: Callable[[float], object] = staticmethod(time.sleep)
 
     @hides_variables
     def __init__(
@@ -179,7 +180,7 @@ class OpenAIClient:
             "project": "",
             **settings,
             "api_key": api_key,
-            "base_url": f"{endpoint}/openai/deployments/{path_step('deployment', deployment)}",
+            "base_url": f"{endpoint}/openai/deployments/{path_segment('deployment', deployment)}",
             "headers": headers,
             "query": {**(settings.get("query") or {}), "api-version": version},
         }
@@ -379,7 +380,8 @@ def send(
     """Send a request, retry it where that is safe, and return a reply with a 2xx status.
 
     All traffic of the library goes through here. `content_type` is for a body that is not
-    JSON. Raises APIError for any other status, HTTPError if no complete reply arrived.
+    JSON. Raises ConfigError for a request that can't be sent, APIError for any other status,
+    HTTPError if no complete reply arrived.
     """
     due = None if client.deadline is None else time.monotonic() + client.deadline
     limits, body_limit = Limits(*client.timeout, due), client.max_response_bytes

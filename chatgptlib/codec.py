@@ -12,7 +12,7 @@ means the default of the field. There are two errors: a required key is missing,
 not the object, or list of objects, that the hint requires. If the hint also allows None and the
 class has a field `extra`, such a value goes there instead.
 
-The function that reads a class is made once, when it is first needed.
+The function that reads a class is generated when it is first needed.
 """
 
 from __future__ import annotations
@@ -68,12 +68,10 @@ class JSONObject:
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
-    """Whether `value` is a mapping."""
     return isinstance(value, Mapping)
 
 
 def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
-    """Whether `value` is a dict."""
     return isinstance(value, dict)
 
 
@@ -256,7 +254,7 @@ def _read_list(read_item: _Reader, value: JSONValue) -> list[Any]:
 
 
 def _read_union(options: list[tuple[Any, _Reader | None]], value: JSONValue) -> Any:
-    """Read a union: an object as its dataclass, a list as its list, the rest as it is."""
+    """Read a value of a union: try each dataclass or list of its JSON type, else keep the value."""
     failed = None
     for kind, read in options:
         if isinstance(value, kind):
@@ -302,7 +300,7 @@ FILLED_DIRECTLY: set[str] = set()
 may be frozen, or may have a `__post_init__` that has to run."""
 
 WHEN_MISSING = "when_missing"
-"""The key in a field's metadata for the value of a missing key, if it is not the default."""
+"""In a field's metadata: the value to use if the key is missing, in place of the default."""
 
 
 @functools.cache
@@ -323,7 +321,6 @@ def _object_reader(cls: Any) -> _Reader:
     names: dict[str, Any] = {
         "cls": cls,
         "normalize": getattr(cls, "_normalize", dict),
-        "not_extra": known.union(getattr(cls, "_dropped_keys", ())),
         "new": object.__new__,
         "known": known,
         "type_mismatch": type_mismatch,
@@ -338,7 +335,7 @@ def _object_reader(cls: Any) -> _Reader:
         " if known.issuperset(data): extra = {}",
         " else:",
         "  data = normalize(data)",
-        "  extra = {key: data[key] for key in data if key not in not_extra}",
+        "  extra = {key: data[key] for key in data if key not in known}",
         " get = data.get",
     ]
     for field in fields:

@@ -84,8 +84,8 @@ class Limits:
 
 
 class Connections:
-    """The routes to servers, with their idle connections, that a client shares with those made
-    from it by `with_options`, and with any number of threads."""
+    """The routes to servers, with their idle connections. A client shares them between threads,
+    and with the clients that `with_options` makes from it."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Connections:
         self._settings: dict[str, Any] = {
             "proxies": dict(proxies or {}), "stream": True, "verify": verify, "cert": cert,
         }  # fmt: skip
-        # With the id of the process that opened them: after a fork, the child opens its own.
+        # The id of the process that opened the routes, and the routes: a fork opens its own.
         self._routes: tuple[int, dict[tuple[str | None, ...], Route]] = (0, {})
 
     def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
@@ -330,7 +330,7 @@ class Connection:
         source: Any = SimpleNamespace(makefile=lambda _: head)  # pyright: ignore[reportUnknownLambdaType]
         response = HTTPResponse(source, method=method)
         response.begin()
-        response.close()  # now: a Ctrl-C during its finalizer would be lost
+        response.close()  # here, since a Ctrl-C that arrives during its finalizer would be lost
         self._keep_alive &= response.version == 11
         return response
 

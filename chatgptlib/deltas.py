@@ -28,12 +28,12 @@ from itertools import chain, count, islice
 from typing import Any
 
 from .codec import is_dict, is_list
-from .dialects import index_of, whole_characters
+from .dialects import index_of, join_surrogates
 
 _MESSAGE_TEXT = {
     "content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking",
 }  # fmt: skip
-_RUNNING_TEXT: dict[str, set[str]] = {  # by the object's own key; "item" is an object in a list
+_RUNNING_TEXT: dict[str, set[str]] = {  # by the key that holds the object; "item" if a list does
     "message": _MESSAGE_TEXT,
     "provider_specific_fields": _MESSAGE_TEXT,
     **{key: {"text", "content", "summary"} for key in ("reasoning", "thinking")},
@@ -51,7 +51,7 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
-    """Add an object to the sum. `place` is its own key, "message" or "item"."""
+    """Add an object to the sum. `place` is the key that holds it, or "item" if a list does."""
     for key, value in added.items():
         so_far = total.get(key)
         if type(so_far) is StringIO and type(value) is str:
@@ -112,17 +112,18 @@ def _is_of_other_type(value: Any, so_far: Any) -> bool:
 def plain(value: Any) -> Any:
     """A copy of a sum as plain JSON."""
     if isinstance(value, StringIO):
-        return whole_characters(value.getvalue())
+        return join_surrogates(value.getvalue())
     if is_dict(value):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if is_list(value) else value
 
 
 def missing_part(so_far: Any, complete: Any, deltas_came: bool) -> Any:
-    """What a complete message, or a value in it, adds to the sum of its deltas.
+    """The part of a cumulative message, or of a value in it, that the sum does not have yet.
 
     Text that does not begin with the text so far is ignored if deltas came, because servers
-    trim or moderate the final text. Otherwise the server streams its deltas under `message`.
+    trim or moderate the final text. If no delta came, it is new text: the server sends its
+    deltas under `message`.
     """
     if is_dict(so_far) and is_dict(complete):
         begun = {"tool_calls": _Calls(), **so_far}
@@ -191,21 +192,22 @@ class _Items(list[Any]):
 
     def missing_pieces(self, complete: Iterable[Any], deltas_came: bool) -> Iterator[Any]:
         """What a complete list adds to this one: the rest of items, and new items."""
-        rest = {at: item for at, item in enumerate(self) if is_dict(item)}
+        unmatched = {index: item for index, item in enumerate(self) if is_dict(item)}
         new_indexes = count(len(self))
         keys = _IDENTITY - {"id"} if deltas_came else _IDENTITY  # some servers change the id
         for item in filter(is_dict, complete):
-            near = list(islice(rest.items(), 100))  # a limit, as the time would be quadratic
-            same_id = (at for at, x in near if x.get("id") and x["id"] == item.get("id"))
-            similar = (at for at, x in near if _agree(x, item, keys))
-            at = next(chain(same_id, similar, new_indexes))
-            begun = rest.pop(at, {})
-            identity = {key: x for key, x in (begun or item).items() if key in _IDENTITY}
+            candidates = list(islice(unmatched.items(), 100))  # or the time would be quadratic
+            same_id = (at for at, x in candidates if x.get("id") and x["id"] == item.get("id"))
+            similar = (at for at, x in candidates if _agree(x, item, keys))
+            index = next(chain(same_id, similar, new_indexes))
+            known = unmatched.pop(index, {})
+            identity = {key: x for key, x in (known or item).items() if key in _IDENTITY}
             if isinstance(self, _Calls):
-                identity.setdefault("index", at)
-            new = missing_part(begun, item, deltas_came)
-            is_found_by_join = _keys_of(identity) or at >= len(self) - 1
-            if is_found_by_join and new.keys() - (identity if begun else ()):
+                identity.setdefault("index", index)
+            new = missing_part(known, item, deltas_came)
+            # Without an id or index, extend() finds only the last item.
+            is_found_by_join = _keys_of(identity) or index >= len(self) - 1
+            if is_found_by_join and new.keys() - (identity if known else ()):
                 yield {**new, **identity}
 
     def continues(self, piece: dict[str, Any], item: dict[str, Any]) -> bool:

@@ -1,7 +1,6 @@
-"""Where servers differ in the JSON of chat: readers that accept each of the known forms.
+"""Reads the forms of chat JSON in which servers differ: text, reasoning, choices, usage, index.
 
-They find the text and the reasoning of a message, the message of a choice, the usage, and an
-index, and join characters that were cut in half.
+Also joins surrogate pairs that a server has split between two chunks.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from typing import Any
 
 from .codec import is_list, is_mapping, object_members
 
-_THOUGHTS = ("thinking", "reasoning")  # types of content parts that hold reasoning
+_REASONING_TYPES = ("thinking", "reasoning")  # types of content parts that hold reasoning
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
 
-def text_of(content: Any, *, thoughts: bool = False) -> str:
-    """The text in the content of a message or a delta; with `thoughts`, that of its reasoning."""
+def text_of(content: Any, *, reasoning: bool = False) -> str:
+    """The text in the content of a message or a delta; with `reasoning`, that of its reasoning."""
     if isinstance(content, str) or type(content) in (int, float):  # some servers send a number
-        return "" if thoughts else str(content)
+        return "" if reasoning else str(content)
     found: list[str] = []
     for item in content if is_list(content) else [content]:
         part = {"text": item} if isinstance(item, str) else object_members(item) or {}
-        if (part.get("type") in _THOUGHTS) == thoughts:
+        if (part.get("type") in _REASONING_TYPES) == reasoning:
             found.append(_text_in(part))
     return "".join(found)
 
@@ -30,7 +29,7 @@ def text_of(content: Any, *, thoughts: bool = False) -> str:
 def reasoning_of(extra: Mapping[str, Any], content: Any) -> str:
     """The reasoning in a message or a delta, from the first key that has some, or its content."""
     named = (_text_in(extra.get(key)) for key in _REASONING)
-    return next(filter(None, named), "") or text_of(content, thoughts=True)
+    return next(filter(None, named), "") or text_of(content, reasoning=True)
 
 
 def _text_in(value: Any, depth: int = 0) -> str:
@@ -47,10 +46,10 @@ def _text_in(value: Any, depth: int = 0) -> str:
 
 
 def in_form(choice: Mapping[str, Any], form: str, other: str) -> Mapping[str, Any]:
-    """A choice with its message under the key `form`, which is "message" or "delta".
+    """Move the message of a choice to the key `form`: "message" in a response, "delta" in a chunk.
 
-    Some servers send it under the key `other`, which is left out beside `form`, or only its
-    text, under `text`.
+    Some servers send it under the key of the other form, or send only its text, under `text`.
+    `form` takes precedence over `other`, and `other` over `text`.
     """
     found = {key: value for key, value in choice.items() if key != other}
     message = choice.get(form) or choice.get(other)
@@ -66,7 +65,7 @@ def finish_reason_of(choice: Mapping[str, Any]) -> str | None:
 
 
 def with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A response or a chunk with its usage where the API has it, not in a choice or `x_groq`."""
+    """Copy the usage to the top level; some servers send it only in a choice or in `x_groq`."""
     choices = data.get("choices")
     places = [*(choices if is_list(choices) else ()), data.get("x_groq")]
     found = (place.get("usage") for place in places if is_mapping(place))
@@ -74,21 +73,21 @@ def with_usage(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return data if data.get("usage") or not usage else {**data, "usage": usage}
 
 
-def whole_characters(text: str) -> str:
+def join_surrogates(text: str) -> str:
     """Join surrogate pairs, which some servers cut in two, with an escape in each of two chunks."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
-def with_whole_characters(texts: Iterable[str]) -> Iterator[str]:
-    """Pieces of text, each at once, but for a surrogate half, which waits for the other one."""
+def join_split_surrogates(texts: Iterable[str]) -> Iterator[str]:
+    """Pass each piece on at once, but hold back half of a surrogate pair until the other comes."""
     half = ""
     for text in texts:
         text = half + text
         half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""  # the other half follows
         if text := text.removesuffix(half):
-            yield whole_characters(text)
+            yield join_surrogates(text)
     if half:
         yield half
 

@@ -60,8 +60,8 @@ class HTTPError(OpenAIError):
     """No complete reply arrived: the connection failed, or was lost.
 
     may_retry: True if the server has very likely not processed the request, because no
-        connection was made, or it was lost within a second. The client has already retried
-        such a request, at most `max_retries` times.
+        connection was made, or the connection was lost within a second. The client has already
+        retried such a request, at most `max_retries` times.
     """
 
     def __init__(self, text: str = "", *, may_retry: bool = False) -> None:
@@ -203,7 +203,7 @@ class InternalServerError(APIError):
     """5xx: the server, or a gateway in front of it, failed."""
 
 
-# The class by the status, or by a value that servers send as `code` or `type`.
+# The error class for a status, or for a value that servers send as `code` or `type`.
 _CLASSES: dict[tuple[int | str, ...], type[APIError]] = {
     (400, "invalid_request_error", "context_length_exceeded"): BadRequestError,
     (401, "invalid_api_key", "authentication_error"): AuthenticationError,
@@ -222,14 +222,13 @@ _CLASS_OF: dict[Any, type[APIError]] = {
 _NO_QUOTA = re.compile("(?i)insufficient_?(user_)?(quota|balance|credit|fund)|billing_hard_limit")
 
 
-def error_class(status_code: int, code: JSONValue, kind: JSONValue) -> type[APIError]:
+def error_class(status_code: int, code: JSONValue, type_: JSONValue) -> type[APIError]:
     """The class for a status; in a 2xx reply, the class for the `code` or `type` of the error."""
-    if any(isinstance(word, str) and _NO_QUOTA.match(word) for word in (code, kind)):
+    if any(isinstance(word, str) and _NO_QUOTA.match(word) for word in (code, type_)):
         return QuotaExceededError
-    if status_code < 400:
-        found = (_CLASS_OF.get(_table_key(word)) for word in (code, kind))
-        return next(filter(None, found), APIError)
-    return _CLASS_OF.get(_table_key(status_code), APIError)
+    values = [status_code] if status_code >= 400 else [code, type_]
+    found = (_CLASS_OF.get(_table_key(value)) for value in values)
+    return next(filter(None, found), APIError)
 
 
 def _table_key(value: JSONValue) -> int | str | None:

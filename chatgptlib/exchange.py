@@ -82,10 +82,11 @@ class Exchange:
         self._connections = connections
         self._request = request
         self._limits = limits
-        self._deadline = limits.deadline  # the call's; `end_within` sets an earlier one in `limits`
+        self._deadline = limits.deadline  # of the call; `end_within` restores it
         self._secrets = secrets
         self._body_limit = body_limit
-        self._lock = threading.RLock()  # a signal handler may call `close` while its thread has it
+        # Reentrant, since a signal handler may call `close` while its thread holds the lock.
+        self._lock = threading.RLock()
         self._channel: Connection | SessionResponse | None = None
         self._proxied = False
         self._pid = os.getpid()
@@ -100,7 +101,7 @@ class Exchange:
         """
         connections, limits, request = self._connections, self._limits, self._request
         handled = sys.exc_info()[1]
-        self._sent_at = time.monotonic()  # until `_send_over` has sent the request
+        self._sent_at = time.monotonic()  # `_send_over` sets it again when the request is sent
         try:
             route = connections.route_to(request)
             self._secrets |= route.secrets
@@ -120,7 +121,7 @@ class Exchange:
                 self._close_channel()  # also if an interruption comes meanwhile
             if raised is error:
                 raise
-        raise raised  # here, where `error` is not chained to it
+        raise raised  # outside the except block, so that Python does not chain `error` to it
 
     def _send_over(self, route: Route, fresh: bool) -> None:
         """Send the request over a connection of this library, and receive the head."""
@@ -151,13 +152,14 @@ class Exchange:
     # Reading
 
     def read(self) -> bytes:
-        """The complete body. Raises HTTPError if it is cut off."""
+        """The complete body. Raises as `iter_bytes` does, HTTPError if it is cut off."""
         return b"".join(self.iter_bytes(HTTPError))
 
     def iter_bytes(self, kind: type[HTTPError] = StreamInterruptedError) -> Iterator[bytes]:
         """The body, in pieces, each as soon as it arrives.
 
-        Raises `kind` if the body is cut off, RequestTimeoutError if no more of it arrives.
+        Raises `kind` if the body is cut off, RequestTimeoutError if no more of it arrives,
+        DeserializeError if it cannot be decompressed.
         """
         # Not a generator: a Ctrl-C during its finalizer would be lost.
         return iter(functools.partial(self._receive, kind), b"")

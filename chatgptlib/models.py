@@ -5,8 +5,8 @@ https://platform.openai.com/docs/api-reference/chat
 For all of them:
 
 - A field at None is not sent, so that the server's default applies. `False`, `0`, `""` and
-  `[]` are sent, but for what ChatMessage says. In an object that was read, None means that the
-  key was missing or null.
+  `[]` are sent, except where ChatMessage says otherwise. In an object that was read, None means
+  that the key was missing or null.
 - `extra` holds the keys that a class has no field for. They are sent too, each unless a field
   of that name is set.
 - Values are not checked or converted, so that new roles and finish reasons are kept.
@@ -101,7 +101,7 @@ class Model:
 
 @dataclass(repr=False, eq=False)
 class FunctionCall(JSONObject):
-    """The function that the model calls. `arguments` is its text, which may not be valid JSON."""
+    """The function that the model calls. It writes `arguments` as JSON, which may be invalid."""
 
     name: str | None = None
     arguments: str | None = None
@@ -170,7 +170,7 @@ class Annotation(JSONObject):
 
 @dataclass(repr=False, eq=False)
 class ChatCompletionAudio(JSONObject):
-    """A spoken answer. In a later request, its `id` stands for it."""
+    """A spoken answer. A later request refers to it by its `id`."""
 
     id: str | None = None
     data: str | None = None  # base64, in the format the request asked for
@@ -217,7 +217,7 @@ class ChatMessage(JSONObject):
 
     @classmethod
     def developer(cls, text: str) -> "Self":
-        """A message with instructions, as newer models of OpenAI call it."""
+        """Instructions, which OpenAI's newer models expect in place of a system message."""
         return cls(ChatRole.DEVELOPER, text)
 
     @classmethod
@@ -303,7 +303,7 @@ class CreateChatCompletionRequest(JSONObject):
     frequency_penalty: -2 to 2; above 0, a token is less likely the more often it was used
     presence_penalty: -2 to 2; above 0, a token is less likely if it was used before
     logit_bias: maps token ids to a bias of -100 to 100; at -100 a token is never used
-    stop: one to four texts; the answer ends before the first of them
+    stop: one to four strings; the answer ends before the first of them
     n: number of choices, 1 to 128 (default 1); the tokens of all of them are billed
     seed: an integer; with the same seed the answer is the same if possible; deprecated
     reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max"
@@ -325,7 +325,7 @@ class CreateChatCompletionRequest(JSONObject):
     stream: do not set it; create_chat_completion_stream() does
     stream_options: {"include_usage": True} to get the usage at the end of a stream
     store: True to keep the completion on the server (default False)
-    metadata: up to 16 pairs of texts to find it by; keys up to 64 characters, values up to 512
+    metadata: up to 16 pairs of strings to find it by; keys up to 64 characters, values up to 512
     service_tier: price and speed: "auto" (default), "default", "flex", "scale", "priority", "fast"
     prompt_cache_key: a text that requests with the same beginning share, to share a cache
     prompt_cache_options: {"mode": "implicit" or "explicit", "ttl": "30m"}

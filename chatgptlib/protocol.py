@@ -197,7 +197,7 @@ class _Decompressor:
         self._name = name
         self._limit = limit
         self._remaining = limit  # bytes that may still be returned
-        self._wbits: int | None = None  # known from the first byte; 0 if it is not compressed
+        self._wbits: int | None = None  # None before the first byte; 0 if it is not compressed
         self._zlib: Any = None
         self.ended = True  # at the start, and after each complete gzip member
 

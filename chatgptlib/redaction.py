@@ -103,16 +103,15 @@ def credentials_in(urls: Iterable[str]) -> Iterator[str]:
 def shown_url(url: str) -> str:
     """`url` for a message: without query, fragment and user, since each may hold a key.
 
-    If a user or password has "/", "?" or "#", the URL is not valid; they end at the last "@".
+    In an invalid URL, whose user or password holds "/", "?" or "#", they end at the last "@".
     """
     return re.split("[?#]", re.sub(rf"//(?!{_HOST}(?:[/?#]|$)).*@", "//", url))[0]
 
 
 def hides_variables(function: F) -> F:
-    """Let the traceback of an error of this library end at the function.
+    """Decorate a function so that the traceback of this library's errors ends in it.
 
-    The variables of the frames below hold the key, and tools that print a traceback may show
-    variables.
+    The frames below it have the key in their variables, which some tools print.
     """
 
     @functools.wraps(function)

@@ -251,18 +251,18 @@ def checked_path(path: object) -> str:
     from urllib.parse import quote, unquote
 
     path = checked_text("path", path)
-    # A quoted dot is still read as a step up the path.
-    steps = re.split(r"[/\\]", unquote(path.partition("?")[0]))
-    if re.search(_NOT_IN_A_PATH, path, re.IGNORECASE) or "." in steps or ".." in steps:
+    # A quoted dot is still read as the segment "..".
+    segments = re.split(r"[/\\]", unquote(path.partition("?")[0]))
+    if re.search(_NOT_IN_A_PATH, path, re.IGNORECASE) or {".", ".."} & {*segments}:
         raise ConfigError(
-            "a path is relative to base_url, with no '.' or '..' step, fragment, backslash, "
+            "a path is relative to base_url, with no '.' or '..' segment, fragment, backslash, "
             f"blank or control character: {shown_url(path)!r}"
         )
     return re.sub("[^!-~]+", lambda found: quote(found[0]), path)
 
 
-def path_step(name: str, value: object) -> str:
-    """A value, quoted as one step of a path. Raises ConfigError if that is not possible."""
+def path_segment(name: str, value: object) -> str:
+    """A value, quoted as one segment of a path. Raises ConfigError if that is not possible."""
     from urllib.parse import quote
 
     if isinstance(value, str) and value not in ("", ".", ".."):

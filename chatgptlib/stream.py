@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from .accumulate import ResponseAccumulator
 from .codec import decode, decoder, is_dict, is_list
-from .dialects import with_whole_characters
+from .dialects import join_split_surrogates
 from .errors import (
     ConfigError,
     DeserializeError,
@@ -63,7 +63,7 @@ class ResponseStream(Generic[C]):
 
     @property
     def request_id(self) -> str | None:
-        """The server's name for the request, to quote to its support."""
+        """The server's id for this request, to quote to its support."""
         return self._exchange.request_id
 
     @property
@@ -134,7 +134,7 @@ class ChatCompletionStream(ResponseStream[C]):
 
     def text_deltas(self) -> Iterator[str]:
         """The text of the choice with index 0, piece by piece. No character is cut in two."""
-        return with_whole_characters(map(_text_of_chunk, self))
+        return join_split_surrogates(map(_text_of_chunk, self))
 
     def response(self) -> CreateChatCompletionResponse:
         """Read to the end, and return the answer as a call without a stream would.
@@ -186,12 +186,12 @@ def _chunks(
     from being garbage collected.
     """
     read_chunk = decoder(CreateChatCompletionChunk)
-    body = _Body(exchange)
+    body = _EventReader(exchange)
     value: dict[str, Any] = {}
     complete = False
     try:
         for value in body.chunks(pieces):
-            if not complete:  # else the user gets what has arrived, even if it is late
+            if not complete:  # a complete answer is passed on, even after the deadline
                 exchange.check_deadline()
             chunk: Any = read_chunk(value)
             shown = total.take(value)
@@ -226,7 +226,7 @@ def _partial(total: ResponseAccumulator, exchange: Exchange) -> CreateChatComple
     return partial
 
 
-class _Body:
+class _EventReader:
     """Sorts the events of a stream: yields chunks, raises errors, and judges the end."""
 
     def __init__(self, exchange: Exchange) -> None:
@@ -318,19 +318,19 @@ class _Body:
             return
         if remarks and not total.has_choices:
             raise self._unusable("the stream holds no answer", remarks)
+        evidence = remarks
         if total.has_choices:
-            choices = ", ".join(map(str, total.unfinished[:3]))
+            choices = ", ".join(map(str, sorted(total.unfinished)[:3]))
             end = "" if self._done else ", and [DONE] did not come"
             reason = f"choice {choices} has no finish reason{end}"
         else:
             reason = "it holds no answer"
             came = {key: item for key, item in total.response().to_dict().items() if item}
             del came["object"]  # set by the accumulator
-            remarks = json.dumps(came) if came else ""
+            evidence = json.dumps(came) if came else ""
         # Strike out the key before the excerpt may cut it in two.
-        quoted = (
-            f"; the server sent: {excerpt(self._exchange.redacted(remarks))}" if remarks else ""
-        )
+        sent = excerpt(self._exchange.redacted(evidence))
+        quoted = f"; the server sent: {sent}" if sent else ""
         raise interrupted(f"ended early: {reason}{quoted}", self._exchange)
 
     def _unusable(self, what: str, text: str) -> DeserializeError:

@@ -336,7 +336,7 @@ def test_ids_come_from_chunks_that_bring_a_choice():
 def test_a_finish_reason_that_is_the_text_null_is_none(null):
     total = lib.ResponseAccumulator()
     total.add(choice({"content": "a"}, finish_reason=null))
-    assert total.unfinished == [0]
+    assert total.unfinished == {0}
     total.add(choice({}, finish_reason="length"))
     total.add(choice({}, finish_reason="stop"))
     assert total.response().choices[0].finish_reason == "length"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from ..codec import is_list
-from ..dialects import with_whole_characters
+from ..dialects import join_split_surrogates
 from ..errors import AuthenticationError, NotFoundError, OpenAIError
 from ..extras.conversations import ConversationStream
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
@@ -100,7 +100,7 @@ def report_ending(response: CreateChatCompletionResponse, *, is_json: bool = Fal
 def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
     """Print an answer as it arrives. Reasoning goes to stderr, dimmed, if that is a terminal."""
     held = ""  # a carriage return is escaped unless it begins a line end
-    for text in with_whole_characters(_with_reasoning_printed(stream)):
+    for text in join_split_surrogates(_with_reasoning_printed(stream)):
         text, held = (held + text).removesuffix("\r"), "\r" * text.endswith("\r")
         print(shown_text(text, sys.stdout), end="", flush=True)
     print(shown_text(held, sys.stdout))

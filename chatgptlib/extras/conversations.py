@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..chat import create_chat_completion, create_chat_completion_stream
 from ..client import OpenAIClient
 from ..codec import is_list
-from ..dialects import with_whole_characters
+from ..dialects import join_split_surrogates
 from ..errors import ConfigError, JSONValue, OpenAIError
 from ..models import (
     ChatCompletionUsage,
@@ -290,7 +290,7 @@ class ConversationStream:
 
     def text_deltas(self) -> Iterator[str]:
         """The text, in pieces that never split a character."""
-        return with_whole_characters(chunk.text for chunk in self)
+        return join_split_surrogates(chunk.text for chunk in self)
 
     def response(self) -> CreateChatCompletionResponse:
         """Read the remaining chunks, store the turn, and return the last response.

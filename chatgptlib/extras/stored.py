@@ -16,7 +16,7 @@ from ..codec import JSONObject, decoder, encode
 from ..errors import OpenAIError
 from ..models import ChatMessage, CreateChatCompletionResponse
 from ..redaction import without_traceback
-from ..settings import path_step, with_query
+from ..settings import path_segment, with_query
 from .rest import query_text
 
 StoredT = TypeVar("StoredT")
@@ -163,7 +163,7 @@ def _stored(
     body: bytes | None = None,
     query: Mapping[str, Any] | None = None,
 ) -> StoredT:
-    steps = (path_step("completion id", step) for step in below)
+    steps = (path_segment("completion id", step) for step in below)
     path = with_query("/".join(["chat/completions", *steps]), query_text(query))
     try:
         found: StoredT = read_reply(decoder(kind), send(client, method, path, body))
