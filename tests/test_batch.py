@@ -148,6 +148,8 @@ def test_a_failure_is_tried_again_before_its_line_is_given_up(files):
     assert (done.returncode, len(server.asked)) == (0, 4)
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_429_holds_all_requests_back_and_no_line_is_lost(files):
     source, target = files
     numbered(source, 8)
@@ -213,6 +215,8 @@ def test_rpm_keeps_requests_apart_from_the_start(files):
     assert server.times[-1] - server.times[0] > 0.4
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_tpm_keeps_to_the_tokens_that_answers_tell(files):
     source, target = files
     numbered(source, 6)

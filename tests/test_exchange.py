@@ -817,7 +817,10 @@ def test_close_wakes_a_thread_that_waits_behind_a_tunnel(opened, client_of, sche
     assert client.wire.closed_by_client.wait(10)
 
 
-@pytest.mark.parametrize("drip", DRIPS)
+OTHER_DRIPS = in_the_gate("header", "header-lines", "interim-responses", "chunks", "comments")
+
+
+@pytest.mark.parametrize("drip", ["status-line", "body", *OTHER_DRIPS])
 def test_a_deadline_bounds_a_call_over_the_users_own_session(opened, client_of, drip):
     server, session = Server(DRIPS[drip]), requests.Session()
     opened.extend([session, server])
@@ -870,6 +873,8 @@ def reading_slowly(wait, times):
     return serve
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_the_connect_limit_does_not_bound_the_sending_of_a_body(opened, client_of):
     server = Server(reading_slowly(0.5, 1))
     opened.append(server)

@@ -27,7 +27,11 @@ def echo(body):
 POOLS = [
     pytest.param(partial(ThreadPoolExecutor, 4), id="threads"),
     *(
-        pytest.param(partial(ProcessPoolExecutor, 2, get_context(how)), id=f"processes-{how}")
+        pytest.param(
+            partial(ProcessPoolExecutor, 2, get_context(how)),
+            id=f"processes-{how}",
+            marks=[] if how == "fork" else [pytest.mark.gate, pytest.mark.versions],
+        )
         for how in get_all_start_methods()
     ),
 ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from . import lib
+from .conftest import in_the_gate
 from .wire import CLOSE, Reply, chunk, completion, http, sse, streamed
 
 # Adding up
@@ -923,7 +924,7 @@ def test_what_follows_done_is_not_read_in_any_split(ask, question, last, reason)
         assert lib.create_chat_completion_stream(client, question).response().text == "a"
 
 
-@pytest.mark.parametrize("reason", ["stop", None])
+@pytest.mark.parametrize("reason", [*in_the_gate("stop"), None])
 def test_no_chunk_is_lost_in_silence_when_the_deadline_passes_while_the_user_works(
     ask, question, reason
 ):

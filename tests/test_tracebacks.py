@@ -338,6 +338,8 @@ def test_no_frame_and_no_text_shows_the_key(reach, way, reply):
 @pytest.mark.parametrize("over", ["session", "tls"])
 @pytest.mark.parametrize("way", [by_argument, by_query], ids=lambda way: way.__name__)
 @pytest.mark.parametrize("reply", FAILURES)
+@pytest.mark.gate
+@pytest.mark.versions
 def test_through_a_session_and_over_tls_too_none_shows_the_key(reach, over, way, reply):
     for error in failure_of(reach(over, way, reply)):
         assert places_that_show(error, KEY_PARTS) == []
@@ -364,7 +366,7 @@ def test_a_bad_certificate_shows_no_key(reach, tls, own_session, way):
             assert type(error.__cause__) is ssl.SSLCertVerificationError
 
 
-@pytest.mark.parametrize("way", [by_argument, by_query], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", [by_argument, *in_the_gate(by_query)], ids=lambda way: way.__name__)
 @every_transport
 def test_a_deadline_shows_no_key(reach, over, way):
     settings = {"deadline": 0.1, "timeout": 10}
