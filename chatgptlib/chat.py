@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _COMPLETIONS = "chat/completions"
 
 _BLANK = b"\xef\xbb\xbf \r\n"  # a byte order mark and white space
-_KNOWN = {"index", "finish_reason"}  # keys of a choice that hold no text of the answer
 _EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -89,6 +88,7 @@ def create_chat_completion(
         choices: Any = answer.get("choices") if is_dict(answer) else None
         if not choices or not isinstance(choices, list):
             raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
+        _check_choices(value)
         return read(value if into is dict else answer)
 
     try:
@@ -159,20 +159,24 @@ def _choices(body: Mapping[str, Any]) -> int:
 def _normalized_reply(value: JSONValue) -> Any:
     """The JSON of a response, with the messages and the usage at the keys that the API documents.
 
-    An empty choice is left out; one with text at an unknown key is a DeserializeError, since
-    the text may be its answer. JSON without choices is returned unchanged.
+    A choice without an answer is left out. JSON without choices is returned unchanged.
     """
     if not isinstance(value, dict) or not isinstance(choices := value.get("choices"), list):
         return value
     found: list[Any] = []
-    for position, choice in enumerate(choices):
+    for choice in choices:
         if _has_answer(choice):
             reason = finish_reason_of(choice)
             found.append(in_form({**choice, "finish_reason": reason}, "message", "delta"))
-        elif _has_text(choice):
+    return with_usage({**value, "choices": found})
+
+
+def _check_choices(reply: Any) -> None:
+    """Raise DeserializeError for a choice that is left out and has text, perhaps its answer."""
+    for position, choice in enumerate(reply["choices"]):
+        if not _has_answer(choice) and _has_text(choice):
             path = f"$.choices[{position}]"
             raise DeserializeError(f"{path}: no message", path=path)
-    return with_usage({**value, "choices": found})
 
 
 def _has_answer(choice: Any) -> TypeGuard[dict[str, Any]]:
@@ -185,8 +189,10 @@ def _has_answer(choice: Any) -> TypeGuard[dict[str, Any]]:
 
 
 def _has_text(choice: Any) -> bool:
+    """Whether a choice is text or has text, other than a reason, at a key of its own."""
     if is_dict(choice):
-        return any(choice[key] and isinstance(choice[key], str) for key in choice.keys() - _KNOWN)
+        texts = (key for key in choice if isinstance(choice[key], str) and choice[key])
+        return not all(key == "index" or key.endswith("reason") for key in texts)
     return isinstance(choice, str)
 
 

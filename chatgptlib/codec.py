@@ -356,10 +356,16 @@ def _object_reader(cls: Any) -> _Reader:
 
 def _hints_of(cls: Any) -> dict[str, Any]:
     try:
-        # `localns` is for a class that is defined in a function and has fields of its own type.
-        return get_type_hints(cls, localns={cls.__name__: cls})
+        return get_type_hints(cls, localns=names_in(cls))
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
         raise ConfigError(f"cannot decode into {cls!r}: its type hints: {error}") from None
+
+
+def names_in(cls: Any) -> dict[str, Any]:
+    """The names that the hints of a class may use and that its module may lack: itself, if it is
+    defined in a function, and its type parameters, before Python 3.13."""
+    parameters: Any = getattr(cls, "__type_params__", ())
+    return {cls.__name__: cls} | {parameter.__name__: parameter for parameter in parameters}
 
 
 def _default(field: dataclasses.Field[Any]) -> tuple[Any, str]:

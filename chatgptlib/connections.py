@@ -42,6 +42,7 @@ _READ_SIZE = 65536
 _WRITE_SIZE = 65536  # a TLS socket returns when all is sent: more could exceed the time limit
 _HEAD_LIMIT = 262_144  # bytes
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
+_NO_HEADER = re.compile(rb"\n(?![!-9;-~]+:|[ \t\r\n])[^\n]*(?=\n)")
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)")  # a 1xx status; but 101 is final
 # The URL of a proxy that can be used here, by a tunnel. requests handles the others: forwarding,
 # SOCKS and TLS to the proxy. It also raises the error for an invalid URL.
@@ -326,7 +327,9 @@ class Connection:
                 raise HTTPException(f"the head of the reply has more than {_HEAD_LIMIT} bytes")
             while (end := _HEAD_END.search(data)) and _INTERIM.match(data):
                 data = data[end.end() :]
-        head, self._unread = io.BytesIO(data[: end.end()]), data[end.end() :]
+        # http.client would also ignore the lines after one that is not a header.
+        head = io.BytesIO(_NO_HEADER.sub(b"", data[: end.end()]))
+        self._unread = data[end.end() :]
         source: Any = SimpleNamespace(makefile=lambda _: head)  # pyright: ignore[reportUnknownLambdaType]
         response = HTTPResponse(source, method=method)
         response.begin()

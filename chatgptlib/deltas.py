@@ -12,7 +12,8 @@ Each value of a delta is added by the first rule that fits:
     tool_calls, content, a list of objects that     each item is joined to the one that it
       have an index, type or id                       continues, or appended
     `{}` or `null` before any arguments             is replaced by the arguments
-    text or a number under a key of _RUNNING_TEXT   is appended
+    text under a key of _RUNNING_TEXT, a scalar     is appended
+      under `content`
     the name of a called function                   replaces a name that it begins with; else is
                                                       appended, until arguments come
     the role of a message, the id of an item        is set once
@@ -28,15 +29,13 @@ from itertools import chain, count, islice
 from typing import Any
 
 from .codec import is_dict, is_list
-from .dialects import index_of, join_surrogates
+from .dialects import REASONING_KEYS, as_text, index_of, join_surrogates
 
-_MESSAGE_TEXT = {
-    "content", "refusal", "reasoning_content", "reasoning", "reasoning_text", "thinking",
-}  # fmt: skip
+_MESSAGE_TEXT = {"content", "refusal", *REASONING_KEYS}
 _RUNNING_TEXT: dict[str, set[str]] = {  # by the key that holds the object; "item" if a list does
     "message": _MESSAGE_TEXT,
     "provider_specific_fields": _MESSAGE_TEXT,
-    **{key: {"text", "content", "summary"} for key in ("reasoning", "thinking")},
+    **{key: {"text", "thinking", "reasoning", "summary", "content"} for key in REASONING_KEYS},
     "audio": {"data", "transcript"},
     **{key: {"arguments"} for key in ("function", "function_call")},
     "custom": {"input"},
@@ -62,8 +61,6 @@ def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
 
 def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
     """Add one value of an object to the sum."""
-    if type(value) in (int, float) and key in _RUNNING_TEXT.get(place, ()):
-        value = str(value)
     if key == "content" and place != "logprobs":
         value = _in_parts(total, value)
     so_far: Any = total.get(key)
@@ -89,7 +86,9 @@ def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
 
 
 def _in_parts(total: dict[str, Any], content: Any) -> Any:
-    """The content as a list of parts, if it has parts now or had some before."""
+    """The content as a list of parts, if it has parts now or had some before, else as text."""
+    if isinstance(content, (bool, int, float)):
+        content = as_text(content)
     so_far = total.get("content")
     if isinstance(so_far, StringIO) and (is_dict(content) or is_list(content)) and content:
         total["content"] = _Items()

@@ -5,19 +5,22 @@ Also joins surrogate pairs that a server has split between two chunks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .codec import is_list, is_mapping, object_members
 
 _REASONING_TYPES = ("thinking", "reasoning")  # types of content parts that hold reasoning
-_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+REASONING_KEYS = (
+    "reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details",
+)  # fmt: skip
 
 
 def text_of(content: Any, *, reasoning: bool = False) -> str:
     """The text in the content of a message or a delta; with `reasoning`, that of its reasoning."""
-    if isinstance(content, str) or type(content) in (int, float):  # some servers send a number
-        return "" if reasoning else str(content)
+    if isinstance(content, (str, bool, int, float)):
+        return "" if reasoning else as_text(content)
     found: list[str] = []
     for item in content if is_list(content) else [content]:
         part = {"text": item} if isinstance(item, str) else object_members(item) or {}
@@ -26,9 +29,14 @@ def text_of(content: Any, *, reasoning: bool = False) -> str:
     return "".join(found)
 
 
+def as_text(value: str | bool | float) -> str:
+    """Text as it is. Some servers send a token such as 5 or true as the JSON value that it is."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def reasoning_of(extra: Mapping[str, Any], content: Any) -> str:
     """The reasoning in a message or a delta, from the first key that has some, or its content."""
-    named = (_text_in(extra.get(key)) for key in _REASONING)
+    named = (_text_in(extra.get(key)) for key in REASONING_KEYS)
     return next(filter(None, named), "") or text_of(content, reasoning=True)
 
 

@@ -163,7 +163,7 @@ class APIError(OpenAIError):
         self.code = code
         self.body = body
         self.request_id = request_id
-        self.headers = headers or {}
+        self.headers: Mapping[str, str] = headers or {}
         self.retry_after = retry_after
 
 

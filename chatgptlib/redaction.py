@@ -109,7 +109,7 @@ def shown_url(url: str) -> str:
 
 
 def hides_variables(function: F) -> F:
-    """Decorate a function so that the traceback of this library's errors ends in it.
+    """Decorate a function so that the traceback of its errors ends in it.
 
     The frames below it have the key in their variables, which some tools print.
     """
@@ -118,7 +118,7 @@ def hides_variables(function: F) -> F:
     def call(*args: Any, **options: Any) -> Any:
         try:
             return function(*args, **options)
-        except OpenAIError as error:
+        except (OpenAIError, TypeError) as error:
             raise without_traceback(error) from error.__cause__
         finally:
             del args, options
@@ -126,7 +126,7 @@ def hides_variables(function: F) -> F:
     return cast("F", call)
 
 
-def without_traceback(error: OpenAIError) -> OpenAIError:
+def without_traceback(error: Exception) -> Exception:
     """Return `error` without its traceback, whose frames' variables may hold the key."""
     error.__context__ = error.__traceback__ = None
     return error

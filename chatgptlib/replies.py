@@ -115,17 +115,20 @@ def find_error(data: JSONValue) -> dict[str, Any] | None:
 
     Returns the object that reports the error, for `api_error`, or None if there is no error.
 
-    These are errors: an `error` that is not empty, a `base_resp` whose code is not a success,
-    a choice that has an `error` or whose finish reason names a failure. If the object has no
-    choices, these are errors too: a type or status that names a failure, `success: false`,
-    and the keys of _CODE_KEYS and _TEXT_KEYS, unless a code means success.
+    These are errors: an `error` that is not empty, here or in `x_groq`, a `base_resp` whose code
+    is not a success, a choice that has an `error` or whose finish reason names a failure. If the
+    object has no choices, these are errors too: a type or status that names a failure,
+    `success: false`, and the keys of _CODE_KEYS and _TEXT_KEYS, unless a code means success.
     """
     if isinstance(data, list):  # some gateways send a list that holds the error
         return next((found for item in data if (found := find_error(item))), None)
     if not isinstance(data, dict):
         return None
     base, choices = data.get("base_resp"), data.get("choices")
-    if _is_error_value(data.get("error")) or (isinstance(base, dict) and _is_error_object(base)):
+    for place in (data, data.get("x_groq")):
+        if isinstance(place, dict) and _is_error_value(place.get("error")):
+            return place
+    if isinstance(base, dict) and _is_error_object(base):
         return data
     if not choices or not isinstance(choices, list):
         return data if _is_error_object(data) else None

@@ -50,7 +50,7 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "verify": ((bool, str), "be True, False or the path of a CA bundle"),
     "cert": ((str, tuple, list), "be the path of a client certificate, or (certificate, key)"),
 }
-_BASE_URL = r"https?://([\w.-]+|\[[\w:.%]+\])(:[0-9]+)?(/[^\s\x00-\x1f\x7f@\\]*)?"
+_BASE_URL = r"https?://([\w.-]+|\[[\w:.%]+\])(:0*[1-9][0-9]*)?(/[^\s\x00-\x1f\x7f@\\]*)?"
 _NOT_IN_A_PATH = r"^//|^[a-z][a-z0-9+.-]*://|[#\\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 _KEY_HEADERS = frozenset({"authorization", "api-key"})
 NO_KEY = (

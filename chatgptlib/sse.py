@@ -20,6 +20,11 @@ _BOM = "\ufeff"
 _NON_SSE_LIMIT = 65536  # characters
 
 
+def is_error_name(name: str) -> bool:
+    """Whether an event with this name is an error."""
+    return name.lower() in ("error", "exception")
+
+
 class EventDecoder:
     """Reads server-sent events from bytes. However the bytes are split, the events are the same.
 
@@ -61,7 +66,7 @@ class EventDecoder:
                 self._take(line)
             else:  # an empty line ends the event
                 value = "\n".join(values)
-                if value or self._name == "error":  # some servers send an error without data
+                if value or is_error_name(self._name):  # some servers send an error without data
                     events.append((self._name, value))
                     self.any_came = True
                 values.clear()

@@ -40,7 +40,7 @@ from .replies import (
     unusable,
     with_reply,
 )
-from .sse import EventDecoder
+from .sse import EventDecoder, is_error_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -291,7 +291,7 @@ class _EventReader:
         like_json = value is None and re.search(r"[{}]|^\[", text)
         is_foreign, error = name not in ("", "message", self._name), find_error(value)
         kinds: tuple[tuple[str, Any], ...] = (  # the first that fits decides
-            ("failure", name.lower() in ("error", "exception")),
+            ("failure", is_error_name(name)),
             ("chunk", _is_chunk(value)),
             ("done", text == "[DONE]"),
             ("failure", error and is_object and is_dict(value.get("error"))),  # under any name

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import traceback
 
 import pytest
 
@@ -234,3 +235,13 @@ def test_a_base_url_beside_the_endpoint_is_refused():
     settings = {"base_url": "https://gateway.example/v1"}
     with pytest.raises(TypeError, match="takes an endpoint"):
         lib.OpenAIClient.azure("https://x.openai.azure.com", deployment="d", **settings)
+
+
+@pytest.mark.parametrize("wrong", [{"max_retry": 1}, {"base_url": "https://x"}])
+def test_no_frame_of_a_wrong_call_shows_the_key(wrong):
+    with pytest.raises(TypeError, match=next(iter(wrong))) as caught:
+        lib.OpenAIClient.azure(
+            "https://h", deployment="d", api_version="v", api_key="sk-" + "secret-key", **wrong
+        )
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert not [frame for frame in frames if "sk-secret-key" in repr(frame.f_locals)]

@@ -272,6 +272,14 @@ def test_a_choice_with_text_at_an_unknown_place_is_never_dropped(ask, question, 
         lib.create_chat_completion(ask(http({"choices": [whole, odd]})), question)
     assert caught.value.path == "$.choices[1]"
     assert '"B"' in str(caught.value)
+    assert caught.value.partial.text == "A"
+
+
+def test_a_filtered_choice_without_a_message_is_a_choice(ask, question):
+    whole = {"index": 0, "message": {"content": "A"}, "finish_reason": "stop"}
+    odd = {"index": 1, "message": None, "finish_reason": "content_filter", "stop_reason": "SAFETY"}
+    response = lib.create_chat_completion(ask(http({"choices": [whole, odd]})), question)
+    assert [choice.finish_reason for choice in response.choices] == ["stop", "content_filter"]
 
 
 def test_an_empty_choice_beside_another_is_left_out(ask, question):

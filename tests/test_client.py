@@ -141,7 +141,7 @@ def test_a_base_url_is_taken_as_it_is_meant(ask, question, url, line):
 @pytest.mark.parametrize(
     "url",
     ["localhost:8000", "api.openai.com/v1", "ftp://x/v1", "http://", "https:///v1", "http://h:x/v1",
-     "http://a b/v1", "http://[::1/v1", "http://h/\r\nX: y", "http://h\\@evil/v1", "file:///etc"],
+     "http://a b/v1", "http://[::1/v1", "http://h/\r\nX: y", "http://h\\@evil/v1", "file:///etc", "http://h:0/v1"],
 )  # fmt: skip
 def test_a_base_url_that_is_none_is_refused(url):
     with pytest.raises(lib.ConfigError, match="base_url"):

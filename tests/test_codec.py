@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -421,3 +422,10 @@ def test_hints_that_cannot_be_understood_are_a_config_error():
     with pytest.raises(lib.ConfigError, match=r"Lost.*Nowhere"):
         lib.decode(Lost, {})
     assert lib.decode(Tree, {"name": "a", "branches": [{"name": "b"}]}).branches == [Tree("b")]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters came with Python 3.12")
+def test_the_hints_of_a_generic_class_may_name_its_type_parameters():
+    names = {"dataclass": dataclass}
+    exec('@dataclass\nclass Box[T]:\n    size: int\n    inner: "Box[T] | None" = None', names)
+    assert lib.decode(names["Box"], {"size": 1}) == names["Box"](1)

@@ -107,8 +107,13 @@ def test_each_key_adds_up_by_its_rule(key, values, expected):
 
 
 def test_content_that_is_no_text_does_not_replace_the_text():
-    message = message_of({"content": "a"}, {"content": False}, {"content": {}}, {"content": []})
+    message = message_of({"content": "a"}, {"content": None}, {"content": {}}, {"content": []})
     assert message["content"] == "a"
+
+
+def test_a_number_after_parts_is_text_of_the_last_part():
+    message = message_of({"content": [{"type": "text", "text": "4"}]}, {"content": 2})
+    assert message["content"] == [{"type": "text", "text": "42"}]
 
 
 def test_content_that_turns_into_parts_stays_in_order():

@@ -195,7 +195,7 @@ def test_a_received_message_goes_back_with_what_the_provider_added():
         ("a", "a"),
         (None, ""),
         (5, "5"),
-        (True, ""),
+        (True, "true"),
         ([{"type": "text", "text": "a"}, {"type": "refusal"}, {"type": "text", "text": "b"}], "ab"),
         ([{"type": "thinking", "thinking": [1]}, {"text": None}, {"text": {}}], ""),
     ],

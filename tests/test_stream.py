@@ -573,6 +573,9 @@ HALF = [
     pytest.param({"__type": "ServiceUnavailableException", "message": "busy"}, "busy", id="type"),
     pytest.param({"base_resp": {"status_code": 1002, "status_msg": "busy"}}, "busy", id="base-resp"),
     pytest.param({"message": "busy"}, "busy", id="message-alone"),
+    pytest.param({**chunk(), "x_groq": {"error": "busy"}}, "busy", id="in-x-groq"),
+    pytest.param(b"event: ERROR\n\n", "", id="an-error-event-in-capitals"),
+    pytest.param(b"event: exception\n\n", "", id="an-exception-event-without-data"),
     pytest.param({"choices": [], "error": {"message": "busy"}}, "busy", id="beside-no-choices"),
     pytest.param(chunk(error="busy"), "busy", id="in-a-delta"),
     pytest.param(b'event: failed\ndata: {"error": {"message": "busy"}}\n\n', "busy", id="any-name"),
@@ -699,6 +702,19 @@ def test_the_partial_response_of_an_error_has_the_request_id_and_the_headers(ask
     assert (partial.request_id, partial.headers) == ("req_1", caught.value.headers)
 
 
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content", "reasoning_text", "thinking"])
+@pytest.mark.parametrize("part", ["text", "thinking", "reasoning", "summary"])
+def test_reasoning_in_objects_adds_up_to_what_the_chunks_showed(ask, question, key, part):
+    deltas = [{key: {part: piece}} for piece in ("I nee", "d to think", ".")]
+    end = chunk("Yes.", finish_reason="stop", **{key: {"signature": "s"}})
+    client = ask(streamed(*(chunk(**delta) for delta in deltas), end))
+    stream = lib.create_chat_completion_stream(client, question)
+    shown = "".join(one.choices[0].delta.reasoning for one in stream)
+    message = stream.response().choices[0].message
+    assert message.reasoning == shown == "I need to think."
+    assert message.to_dict()[key] == {part: "I need to think.", "signature": "s"}
+
+
 def test_a_number_in_place_of_text_is_text(ask, question):
     client = ask(streamed(chunk("I have "), chunk(5), chunk(" cats", finish_reason="stop")))
     stream = lib.create_chat_completion_stream(client, question)
@@ -706,6 +722,8 @@ def test_a_number_in_place_of_text_is_text(ask, question):
     assert stream.response().text == "I have 5 cats"
     client = ask(streamed(chunk(4), chunk(2.5), chunk(" litres", finish_reason="stop")))
     assert lib.create_chat_completion_stream(client, question).response().text == "42.5 litres"
+    client = ask(streamed(chunk(False, finish_reason="stop")))
+    assert lib.create_chat_completion_stream(client, question).response().text == "false"
 
 
 def test_lines_of_json_without_events_are_chunks_and_need_an_end(ask, question):

@@ -303,6 +303,16 @@ def test_a_client_that_is_forgotten_leaves_no_socket_open(ask, question):
     assert wire.closed_by_client.wait(30)
 
 
+@pytest.mark.parametrize("line", [b"no header", b"X-Odd : 1", b": 1", b"\xff\xfe"])
+def test_a_line_that_is_no_header_does_not_hide_those_after_it(ask, question, line):
+    head, _, rest = http(completion()).partition(b"\r\n")
+    reply = b"\r\n".join([head, line, b"X-Request-Id: r", b" folded", rest])
+    client = ask(reply, ANSWER)
+    assert call(client, question).text == "Hi!"
+    assert call(client, question).text == "Hi!"
+    assert client.wire.connections == 1
+
+
 def test_cookies_are_not_kept(ask, question):
     client = ask(http(completion(), "200 OK", "Set-Cookie: a=b; Path=/"))
     call(client, question)
