@@ -77,6 +77,18 @@ def test_a_bare_answer_is_read_where_our_own_wrapper_was_asked_for(
     assert lib.parse_chat_completion(offline(text), question, into) == value
 
 
+CALLED = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize("reply", [{"content": ""}, {"content": None, "tool_calls": CALLED}])
+def test_an_answer_without_text_is_not_read_as_null(offline, question, reply):
+    client = offline(reply, reply)
+    with pytest.raises(lib.DeserializeError):
+        lib.parse_chat_completion(client, question, int | None)
+    with pytest.raises(lib.DeserializeError):
+        lib.stream_parsed(client, question, int | None).result()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

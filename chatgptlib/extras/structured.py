@@ -231,9 +231,10 @@ class _AnswerType:
                 except DeserializeError as error:
                     misfit = misfit or error
         # An object was meant to fit the schema; any other text may be the value itself.
-        if self._bare is not self._shape and not isinstance(parsed(text)[0], dict):
+        may_be_bare = self._bare is not self._shape and text.strip()
+        if may_be_bare and not isinstance(parsed(text)[0], dict):
             try:
-                return self._bare.read(text.strip() or None)
+                return self._bare.read(text.strip())
             except DeserializeError:
                 pass
         text = self._client._secrets.redacted(text)  # before excerpt() can cut a secret
