@@ -60,6 +60,9 @@ def test_the_options_are_sent():
         (["a", "b"], None, "a b"),
         ([], "from a pipe\n", "from a pipe"),
         (["Review:"], "the text\n", "Review:\n\nthe text"),
+        (["Fix:"], "\n    if x:\n        y\n", "Fix:\n\n    if x:\n        y"),
+        ([], "  a\n   b\n", "  a\n   b"),
+        (["Review:"], " \n", "Review:"),
         (["Review:"], "", "Review:"),
     ],
 )

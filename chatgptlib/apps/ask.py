@@ -275,7 +275,8 @@ def _question(options: argparse.Namespace) -> ChatMessage:
             parts.append(piped.read())
         except UnicodeDecodeError as error:
             raise ConfigError(f"the piped text is not {error.encoding}: {error}") from error
-    prompt = "\n\n".join(part for part in map(str.strip, parts) if part)
+    trimmed = (part.rstrip().lstrip("\r\n") for part in parts)  # code keeps its indentation
+    prompt = "\n\n".join(filter(None, trimmed))
     return ChatMessage.user(prompt, images=images, files=files)
 
 
