@@ -402,6 +402,14 @@ def test_all_of_a_conversation_is_sent_unless_a_limit_is_given(offline, store):
     assert sent(client)[:2] == [user("0"), assistant("echo of 0")]
 
 
+def test_a_conversation_that_begins_with_an_assistant_message_keeps_it(offline):
+    history = [assistant("Welcome. Your code is 4711."), user("Thanks."), assistant("Fine.")]
+    client = offline("1", "2", "3")
+    assert sent_before(client, history, user("?")) == history
+    assert sent_before(client, history, user("?"), history_tokens=1000) == history
+    assert sent_before(client, history, user("?"), history_tokens=20) == history[1:]
+
+
 def test_the_choice_of_an_answer_is_its_text(offline, store):
     chats = lib.Conversations(offline("Hi.", {"content": None, "tool_calls": CALLS}), store)
     said = chats.chat_completion("a", "Hello.")

@@ -389,6 +389,8 @@ def _newest_turns(history: _Messages, new: _Messages, options: ChatOptions) -> _
         if messages < 0 or tokens < 0:
             break
         fitting.append(place)
+    if options.history_messages is None and len(fitting) == len(blocks):
+        return [message for block in blocks for message in block]  # whatever it begins with
     turns = [place for place in fitting if blocks[place][0].get("role") not in _FOLLOWING]
     begins = turns or (fitting if answered else [])
     begin = min(begins, default=len(blocks) - 1 if answered else len(blocks))
