@@ -42,6 +42,12 @@ TREE = {"type": "object", "properties": {"kids": {"type": "array", "items": {"$r
         ("a-ABC", {"pattern": "[A-Z]{3}"}),
         ([1], {"minItems": 1, "maxItems": 1}),
         ({"kids": [{"kids": []}]}, TREE),
+        ({"name": "a"}, {"allOf": [{"type": "object"}, NAMED]}),
+        ({"name": "a"}, {"oneOf": [{"type": "string"}, NAMED]}),
+        (["x", 1, 2], {"prefixItems": [{"type": "string"}], "items": {"type": "integer"}}),
+        (["x"], {"prefixItems": [{"type": "string"}, {"type": "integer"}]}),
+        ([1, "1", {"a": 1}], {"uniqueItems": True}),
+        ([1, 1], {"uniqueItems": False}),
         ({"a/b": 1}, {"properties": {"a/b": {"$ref": "#/$defs/a~1b"}}, "$defs": {"a/b": {}}}),
     ],
 )
@@ -73,6 +79,11 @@ def test_a_value_fits(value, schema):
         ("ab", {"maxLength": 1}, "$ violates maxLength 1"),
         ([], {"minItems": 1}, "$ violates minItems 1"),
         ([[3, 4]], {"items": {"maxItems": 1}}, "$[0] violates maxItems 1"),
+        ({}, {"allOf": [{"type": "object"}, NAMED]}, "$ lacks 'name'"),
+        (3, {"oneOf": [{"type": "string"}, NAMED]}, "$ is not of type string"),
+        (3, {"oneOf": [{"type": "integer"}, {"minimum": 1}]}, "$ matches several options of oneOf"),
+        (["x", "y"], {"prefixItems": [{}, {"type": "integer"}]}, "$[1] is not of type integer"),
+        ([{"a": 1}, {"a": 1}], {"uniqueItems": True}, "$ violates uniqueItems true"),
         ({"kids": [{"kids": 3}]}, TREE, "$.kids[0].kids is not of type array"),
     ],
 )
@@ -96,3 +107,9 @@ def test_a_value_that_does_not_fit_is_named_with_its_place(value, schema, words)
 )
 def test_what_is_not_a_schema_is_refused_as_such(schema):
     assert "the schema can't be used: " in lib.schema_mismatch({"a": 1, "b": "x"}, schema)
+
+
+@pytest.mark.parametrize("keyword", ["not", "patternProperties", "contains"])
+def test_a_schema_with_a_keyword_that_is_not_checked_is_reported(keyword):
+    words = lib.schema_mismatch({"a1": 1}, {"type": "object", keyword: {}})
+    assert words == f"the schema can't be used: NotImplementedError: {keyword} is not checked here"
