@@ -349,6 +349,12 @@ def test_limits_are_told_and_checked(of, metadata, free, strict, good, bad):
         read(Annotated[of | None, Limited(**metadata)], bad)
 
 
+def test_the_length_of_an_optional_list_is_limited_by_the_keywords_of_lists():
+    schema = lib.json_schema(Annotated[list[int] | None, Limited(min_length=2)], strict=False)
+    assert schema["minItems"] == 2
+    assert "minLength" not in schema
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

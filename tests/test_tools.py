@@ -395,6 +395,21 @@ def test_what_a_function_raises_is_an_error_where_that_is_wished(offline, questi
     assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["2"]
 
 
+def test_an_exception_that_contains_the_key_is_not_the_cause_of_the_tool_error(offline, question):
+    def ask_server() -> str:
+        raise ValueError("no answer for sk-abcdefgh12345678")
+
+    client = lib.OpenAIClient(
+        "sk-abcdefgh12345678", base_url=offline(calls(call("ask_server", {}))).base_url
+    )
+    with (
+        client,
+        pytest.raises(lib.ToolError, match=r"raised ValueError: no answer for \*\*\*") as caught,
+    ):
+        lib.run_tools(client, question, [ask_server], raise_errors=True)
+    assert caught.value.__cause__ is None
+
+
 @dataclass
 class Found:
     total: int

@@ -311,10 +311,11 @@ _LENGTHS = {"array": "Items", "object": "Properties"}  # replaces Length in minL
 
 def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
     """A shape with a description, and limits on its values."""
-    schema = {**shape.schema, **({"description": note} if note else {})}
+    schema: dict[str, Any] = {**shape.schema, **({"description": note} if note else {})}
     is_text_for_another = bool(schema.keys() & {"format", "contentEncoding"})
+    kinds = {option.get("type") for option in schema.get("anyOf", [schema])}
+    length = next((_LENGTHS[kind] for kind in _LENGTHS if kind in kinds), "Length")
     for limit in limits:
-        length = _LENGTHS.get(schema.get("type", ""), "Length")
         bound: Any = getattr(limit.bound, "pattern", limit.bound)  # of a compiled pattern, its text
         known = everyday(bound)
         if known or is_text_for_another:

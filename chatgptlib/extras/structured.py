@@ -218,7 +218,7 @@ class _AnswerType:
             if isinstance(error, DeserializeError):
                 error.body = text
             response.usage = usage
-            is_safe = not self._client._secrets.found_in(text)
+            is_safe = self._client._secrets.redacted(text) == text
             cause = error.__cause__ if is_safe else None
             raise about_response(error, response, self._client) from cause
 

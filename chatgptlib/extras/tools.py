@@ -316,7 +316,8 @@ class _Run:
             if not self.raise_errors:
                 return _error_text(words)
             secrets = self.client._secrets
-            cause = None if secrets.found_in(repr(call)) else error
+            shown = f"{call!r} {words}"
+            cause = error if secrets.redacted(shown) == shown else None
             raise ToolError(secrets.redacted(f"{tool.name}() raised {words}"), call) from cause
         return _result_text(result, tool.name, call)
 
