@@ -653,6 +653,29 @@ def test_close_ends_a_stream_that_waits():
             stream.response()
 
 
+def test_close_ends_all_connections_before_it_waits_for_a_reply():
+    running, ended, in_time = threading.Barrier(3), [threading.Event(), threading.Event()], []
+
+    def reply(body):
+        running.wait(10)
+        in_time.append(all(end.wait(2) for end in ended))
+
+    def asking(end):
+        with pytest.raises(requests.ConnectionError):
+            ask(server)
+        end.set()
+
+    server = lib.OfflineServer([reply] * 2).start()
+    clients = [threading.Thread(target=asking, args=[end]) for end in ended]
+    for client in clients:
+        client.start()
+    running.wait(10)
+    server.close()
+    for client in clients:
+        client.join(10)
+    assert in_time == [True, True]
+
+
 def test_a_function_may_close_the_server():
     server = lib.OfflineServer([lambda body: server.close() or "Hi!"])
     with server, pytest.raises(requests.ConnectionError):

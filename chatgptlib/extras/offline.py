@@ -22,6 +22,7 @@ import math
 import re
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -55,7 +56,7 @@ _MOST_CONNECTIONS = 500  # open at the same time; each has a thread
 _LONGEST_LINE = 65536  # bytes in a line of a request's head
 _MOST_UNREAD = 10**6  # bytes to read and discard after a malformed request
 _ACCEPT_PAUSE = 0.1  # seconds to wait after a connection could not be accepted
-_CLOSE_PATIENCE = 5.0  # seconds that close() waits for each connection's thread
+_CLOSE_PATIENCE = 5.0  # seconds that close() waits for the threads of connections
 
 _request_log = logging.getLogger(__name__)
 
@@ -169,8 +170,13 @@ class OfflineServer:
             socket.create_connection(("127.0.0.1", self._port)).close()  # wakes accept()
             self._thread.join()
             self._listener.close()
-            for connection in list(self._connections):
-                connection.stop()
+            connections = list(self._connections)
+            for connection in connections:
+                connection.shut_down()
+            until = time.monotonic() + _CLOSE_PATIENCE
+            for connection in connections:
+                if connection is not threading.current_thread():
+                    connection.join(max(until - time.monotonic(), 0))
 
     def verify(self) -> None:
         """Raise AssertionError if there are replies or rules that no request has used."""
@@ -371,13 +377,11 @@ class _OfflineConnection(threading.Thread):
                 self._exchange()
         self._server._connections.discard(self)
 
-    def stop(self) -> None:
+    def shut_down(self) -> None:
         import socket
 
         with suppress(OSError):  # it may be closed already
             self._client.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
-        if self is not threading.current_thread():
-            self.join(_CLOSE_PATIENCE)
 
     def _exchange(self) -> None:
         try:
