@@ -603,6 +603,15 @@ def test_a_connection_serves_many_requests_good_and_bad():
     assert len(ids) == 6
 
 
+def test_the_answer_to_a_head_request_has_no_body():
+    with lib.OfflineServer() as server:
+        line = http.client.HTTPConnection(*address(server), timeout=10)
+        for method, body in (("HEAD", False), ("GET", True)):
+            line.request(method, "/v1/models")
+            assert bool(line.getresponse().read()) == body
+        line.close()
+
+
 # Start and end
 
 

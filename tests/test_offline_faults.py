@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import socket
 import threading
 from contextlib import suppress
@@ -228,3 +229,10 @@ def test_close_ends_a_silence():
     server.close()
     asking.join(10)
     assert came[0][0] == b""
+
+
+def test_a_stall_may_last_forever():
+    with lib.OfflineServer([lib.Stall(math.inf)]) as server:
+        client = lib.OpenAIClient(base_url=server.url, timeout=0.2, max_retries=0)
+        with client, pytest.raises(lib.RequestTimeoutError):
+            lib.create_chat_completion(client, QUESTION)

@@ -55,6 +55,7 @@ _MOST_KEPT = 1000  # requests, and stored completions
 _MOST_CONNECTIONS = 500  # open at the same time; each has a thread
 _LONGEST_LINE = 65536  # bytes in a line of a request's head
 _MOST_UNREAD = 10**6  # bytes to read and discard after a malformed request
+_LONGEST_PAUSE = threading.TIMEOUT_MAX  # seconds; no system can wait for longer
 _ACCEPT_PAUSE = 0.1  # seconds to wait after a connection could not be accepted
 _CLOSE_PATIENCE = 5.0  # seconds that close() waits for the threads of connections
 
@@ -112,7 +113,7 @@ class OfflineServer:
         delay: float = 0.0,
         port: int = 0,
     ) -> None:
-        if not 0 <= delay <= threading.TIMEOUT_MAX:
+        if not 0 <= delay <= _LONGEST_PAUSE:
             raise ValueError(f"delay must be 0 or more seconds, not {delay!r}")
         script: Iterable[Any] = () if replies is None else replies
         if isinstance(script, (str, bytes, Mapping)) or not hasattr(script, "__iter__"):
@@ -394,6 +395,8 @@ class _OfflineConnection(threading.Thread):
             return
         answer = self._server._answer_to(request)
         ends = [step for step in answer.steps if step in ("close", "reset")]
+        if request.method == "HEAD":
+            answer.steps = ["head"]
         _request_log.info("%s", " ".join([request.method, request.path, str(answer.status), *ends]))
         self._send(answer)
 
@@ -451,7 +454,7 @@ class _OfflineConnection(threading.Thread):
                 self._client.sendall(
                     b"%x\r\n%b\r\n" % (len(step), step) if answer.is_chunked else step
                 )
-            elif isinstance(step, str) or self._server._closing.wait(step):
+            elif isinstance(step, str) or self._server._closing.wait(min(step, _LONGEST_PAUSE)):
                 if step == "reset":
                     import socket
 
