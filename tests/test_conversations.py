@@ -899,6 +899,17 @@ def test_an_older_file_is_brought_up_to_date(tmp_path, monkeypatch):
         lib.SQLiteStore(path)
 
 
+def test_a_message_that_a_file_could_not_give_back_is_not_stored_in_it(offline, tmp_path):
+    deep = []
+    for _ in range(120):
+        deep = [deep]
+    chats = lib.Conversations(offline("1", "2"), lib.SQLiteStore(tmp_path / "s.db"))
+    with pytest.raises(lib.OpenAIError, match="could not be stored: nested too deeply"):
+        chats.chat_completion("a", lib.ChatMessage(lib.ChatRole.USER, "Hi", extra={"x": deep}))
+    assert chats.history("a") == []
+    assert chats.chat_completion("a", "Hi").text == "2"
+
+
 DAMAGED = {
     "empty": "''",
     "text": "'Dear diary'",
