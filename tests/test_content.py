@@ -198,6 +198,10 @@ def test_a_data_url_that_holds_no_image_is_refused_without_its_data(url, words):
     assert words in refusal(images=url)
 
 
+def test_a_data_url_without_a_comma_is_shortened_in_the_error():
+    assert len(refusal(images="data:" + "A" * 100_000)) < 2000
+
+
 def test_a_path_may_begin_with_the_home_folder(path, monkeypatch):
     monkeypatch.setenv("HOME", str(path("a.png", PNG).parent))
     assert image_of("~/a.png") == image_of(Path("~/a.png")) == image_of(PNG)

@@ -102,6 +102,7 @@ def tell(offline, question, result, **options):
         ([Colour.RED], '["red"]'),
         (Odd(), '"odd"'),
         ({"a": Odd}, None),
+        ({1: "a", "1": "b"}, "\"{1: 'a', '1': 'b'}\""),
         (10**5000, None),
         (lib.ChatMessage.user("Hi"), '{"role":"user","content":"Hi"}'),
         ({"text": "\ud800"}, '{"text":"\ud800"}'),

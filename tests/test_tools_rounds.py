@@ -92,6 +92,18 @@ def test_a_stream_refuses_wrong_arguments_when_it_is_made(offline, question):
     assert client.server.requests == []
 
 
+def test_a_function_among_the_tools_of_a_request_is_an_error_about_that_member(offline, question):
+    with pytest.raises(lib.ConfigError, match=r"tools\[0\]"):
+        lib.run_tools(offline(), {**question, "tools": [add]}, [])
+
+
+def test_malformed_calls_in_the_history_are_left_to_the_server(offline):
+    messages = [{"role": "assistant", "content": "Hm.", "tool_calls": 5}]
+    client = offline("Fine.")
+    assert lib.run_tools(client, {"model": "m", "messages": messages}, [add]).text == "Fine."
+    assert client.server.requests[0].body["messages"] == messages
+
+
 def test_an_error_in_a_streamed_run_has_the_exchange_and_ends_it(offline, question):
     client = offline(calls(call("add", {"a": 1})), 400)
     stream = lib.stream_tools(client, question, [add])

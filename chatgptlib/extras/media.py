@@ -241,5 +241,5 @@ def _named(given: Media) -> str:
     if not isinstance(given, (str, os.PathLike)):
         return f"of type {type(given).__name__}"
     path = os.fsdecode(given)
-    name = path.partition(",")[0] if path[:5].lower() == "data:" else excerpt(path)
-    return name or repr("")
+    name = path.partition(",")[0] if path[:5].lower() == "data:" else path
+    return excerpt(name) or repr("")

@@ -33,7 +33,7 @@ from ..chat import (
     request_members,
 )
 from ..client import OpenAIClient
-from ..codec import JSONObject, is_mapping, members, object_members
+from ..codec import JSONObject, is_list, is_mapping, members, object_members
 from ..errors import ConfigError, DeserializeError, OutputTruncatedError, ToolError
 from ..exchange import raised_by_signal
 from ..models import (
@@ -333,15 +333,20 @@ def _without_demand(choice: Any) -> Any:
 
 def _names_in(tools: Any) -> set[str]:
     """The names of the tools in a request."""
-    described = [request_members(tool) for tool in tools]
-    kinds = [tool.get(str(tool.get("type"))) for tool in described]
+    kinds: list[Any] = []
+    for i, tool in enumerate(tools):
+        if (described := object_members(tool)) is None:
+            kind = type(tool).__name__
+            raise ConfigError(f"tools[{i}] must be a dataclass or a mapping, not {kind}")
+        kinds.append(described.get(str(described.get("type"))))
     return {str(kind.get("name")) for kind in kinds if is_mapping(kind)}
 
 
 def _ids_in(messages: Sequence[Any]) -> set[str]:
     """The ids of the tool calls in messages of any kind."""
-    calls = ((object_members(message) or {}).get("tool_calls") or () for message in messages)
-    return {str((object_members(call) or {}).get("id")) for made in calls for call in made}
+    lists = ((object_members(message) or {}).get("tool_calls") for message in messages)
+    calls = (call for made in filter(is_list, lists) for call in made)
+    return {str((object_members(call) or {}).get("id")) for call in calls}
 
 
 def _name_called(call: ToolCall) -> str | None:
@@ -390,7 +395,8 @@ def json_form(value: Any) -> Any:
     if known := everyday(value):
         return known.write(value)
     if (found := _object_in(value)) is not None:
-        return {_key(key): json_form(item) for key, item in found.items()}
+        keyed = {_key(key): json_form(item) for key, item in found.items()}
+        return keyed if len(keyed) == len(found) else str(value)  # two keys with the same text
     if isinstance(value, (Iterator, Sequence, Set, MappingView)):
         return [json_form(item) for item in cast("Sequence[Any]", value)]
     for name in ("tolist", "item"):  # NumPy's arrays, and its scalars
