@@ -23,17 +23,14 @@ import types
 import typing
 from collections.abc import (
     Iterable,
-    Iterator,
     Mapping,
     MutableMapping,
     MutableSequence,
     Sequence,
 )
 from enum import Enum
-from types import MappingProxyType
 from typing import Annotated, Any, ForwardRef, Literal, TypeGuard, Union, get_args, get_origin
 
-from ..codec import is_dict, is_list
 from .docstrings import parameter_notes, prose_of
 from .everyday import everyday_types, limits_in, note_in
 from .shapes import (
@@ -88,7 +85,7 @@ _MISSING: Any = inspect.Parameter.empty
 class Hints:
     """Makes the shapes of type hints, and the definitions that their schemas refer to."""
 
-    def __init__(self, names: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def __init__(self, names: Mapping[str, Any] = {}) -> None:
         self._names = names  # for hints that are strings
         self._definitions: dict[str, dict[str, Any]] = {}
         self._shapes: dict[Any, Shape] = {}  # of classes and aliases
@@ -101,7 +98,8 @@ class Hints:
             if reference := schema.pop("$ref", None):  # the API refuses it at the root
                 name = reference.removeprefix("#/$defs/")
                 schema = {**definitions[name], **schema}
-                if reference not in _references_in([schema, *definitions.values()]):
+                rest = json.dumps([schema, *definitions.values()], default=str)
+                if json.dumps(reference) not in rest:
                     del definitions[name]
         if definitions:
             schema = {**schema, "$defs": definitions}
@@ -260,15 +258,6 @@ class Hints:
 
     def _definition(self, reference: Mapping[str, Any]) -> dict[str, Any]:
         return self._definitions[reference["$ref"].removeprefix("#/$defs/")]
-
-
-def _references_in(schema: Any) -> Iterator[Any]:
-    """The `$ref`s in a schema, at any depth."""
-    if is_dict(schema):
-        yield schema.get("$ref")
-    if is_dict(schema) or is_list(schema):
-        for item in schema.values() if is_dict(schema) else schema:
-            yield from _references_in(item)
 
 
 # Classes and their type hints

@@ -41,7 +41,6 @@ class Shape:
     is_exactly: Callable[[Any], bool] = lambda value: False
     nearness: Callable[[Any], int] = lambda value: 0
     is_tag: bool = False  # a few fixed values, which identify the option of a union
-    options: Sequence[Shape] = ()  # of a union
 
     def read(self, value: JSONValue, seen: Seen | None = None) -> Any:
         """Convert a JSON value. `seen` holds the values that were read before in the same
@@ -226,9 +225,6 @@ def object_shape(
     `members` may be filled later, since a class may refer to itself.
     """
 
-    def tags() -> dict[str, Shape]:
-        return {name: one.shape for name, one in members.items() if one.shape.is_tag}
-
     def given_in(value: dict[str, Any]) -> dict[str, Any]:
         given: dict[str, Any] = {}
         for name, member in members.items():
@@ -260,7 +256,8 @@ def object_shape(
     def nearness(value: Any) -> int:
         if not is_dict(value):
             return 0
-        right = sum(tag.is_exactly(value.get(name)) for name, tag in tags().items())
+        tags = {name: one.shape for name, one in members.items() if one.shape.is_tag}
+        right = sum(tag.is_exactly(value.get(name)) for name, tag in tags.items())
         known = len(members.keys() & value.keys())
         unknown = len(value) - known
         return 100 * right + known - unknown  # a tag identifies an option, keys only suggest it
@@ -280,8 +277,7 @@ def object_schema(members: Mapping[str, Member], about: str = "") -> dict[str, A
 # Shapes made of others
 
 
-def union(shapes: Iterable[Shape]) -> Shape:
-    options = [option for shape in shapes for option in shape.options or [shape]]
+def union(options: Sequence[Shape]) -> Shape:
     name = " or ".join(dict.fromkeys(option.name for option in options))
 
     def convert(value: Any, seen: Seen) -> Any:
@@ -303,7 +299,7 @@ def union(shapes: Iterable[Shape]) -> Shape:
         return any(option.is_exactly(value) for option in options)
 
     schema = either(option.schema for option in options)
-    return Shape(name, schema, convert, is_exactly, options=options)
+    return Shape(name, schema, convert, is_exactly)
 
 
 _LENGTHS = {"array": "Items", "object": "Properties"}  # replaces Length in minLength
@@ -332,7 +328,7 @@ def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
                 raise DeserializeError(f"$: {words}")
         return found
 
-    return replace(shape, schema=schema, convert=convert, options=())
+    return replace(shape, schema=schema, convert=convert)
 
 
 # Pydantic
