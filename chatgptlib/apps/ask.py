@@ -245,7 +245,7 @@ def _run(options: argparse.Namespace) -> int:
             if options.json:
                 print(escaped(json.dumps(response.to_dict(), indent=2, ensure_ascii=False)))
             elif text is not None:
-                print(shown_text(text, sys.stdout))
+                print(shown_text(text))
         else:
             with conversations.chat_completion_stream(conversation, question, settings) as stream:
                 response = print_answer(stream)
@@ -359,7 +359,7 @@ def _list_models(arguments: Sequence[str]) -> int:
     if not is_list(models):
         raise DeserializeError(f"{client.base_url}/models did not return a list of models")
     for name in sorted(str(model["id"]) for model in models if is_dict(model) and "id" in model):
-        print(shown_text(name, sys.stdout))
+        print(shown_text(name))
     return 0
 
 
@@ -380,7 +380,7 @@ def _run_on_store(options: argparse.Namespace, store: SQLiteStore | MemoryStore)
     system, messages = found
     history = [ChatMessage.system(system)] if system else []
     for message in (*history, *map(ChatMessage.from_dict, messages)):
-        print(shown_text(f"{message.role}: {shown_message(message)}\n", sys.stdout))
+        print(shown_text(f"{message.role}: {shown_message(message)}\n"))
     return 0
 
 

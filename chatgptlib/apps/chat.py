@@ -8,10 +8,8 @@ conversation.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +58,7 @@ class InteractiveChat:
         _enable_line_editing()
         earlier = len(self._conversations.history(self._id))
         so_far = f" ({earlier} messages so far)" if earlier else ""
-        model = shown_text(self._options.model, sys.stdout)
+        model = shown_text(self._options.model)
         print(f"Chatting with {model}{so_far}. /help lists the commands, Ctrl-D leaves.")
         while True:
             try:
@@ -98,7 +96,7 @@ class InteractiveChat:
             print()  # a partial answer has not ended its line
             raise
         self._images = []
-        self._options = dataclasses.replace(self._options, restart=False)
+        self._options.restart = False
         self._usage = added_usage(self._usage, response.usage)
         report_ending(response)
 
@@ -107,15 +105,15 @@ class InteractiveChat:
         if name == "/help":
             text = _HELP
         elif name == "/restart":
-            self._options = dataclasses.replace(self._options, restart=True)
+            self._options.restart = True
             text = "(the next question starts a new conversation)"
         elif name == "/system":
-            self._options = dataclasses.replace(self._options, system_prompt=argument)
+            self._options.system_prompt = argument
             text = "(instructions set)" if argument else "(instructions removed)"
         elif name in _NEEDED and not argument:
             raise ConfigError(f"{name} needs an argument: {name} {_NEEDED[name]}")
         elif name == "/model":
-            self._options = dataclasses.replace(self._options, model=argument)
+            self._options.model = argument
             text = f"(using {argument})"
         elif name == "/image":
             images = [*self._images, argument] if argument else []
@@ -125,12 +123,11 @@ class InteractiveChat:
         elif name == "/save":
             text = self._save(argument)
         elif name == "/usage":
-            extra = {"stream_options": {"include_usage": True}, **self._options.extra}
-            self._options = dataclasses.replace(self._options, extra=extra)
+            self._options.extra.setdefault("stream_options", {"include_usage": True})
             text = shown_usage(self._usage) or "(not known yet; requested from the next answer on)"
         else:
             raise ConfigError(f"unknown command {name}: /help lists the commands")
-        print(shown_text(text, sys.stdout))
+        print(shown_text(text))
 
     def _save(self, name: str) -> str:
         try:

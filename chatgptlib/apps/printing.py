@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from ..codec import is_list
 from ..dialects import join_split_surrogates
@@ -35,9 +35,9 @@ def _escape(match: re.Match[str]) -> str:
     return "\\u" + units.replace(" ", "\\u")
 
 
-def shown_text(text: str, stream: TextIO) -> str:
-    """Text as `stream` gets it: escaped for a terminal, unchanged for a program."""
-    return escaped(text) if stream.isatty() else text
+def shown_text(text: str) -> str:
+    """Text as stdout gets it: escaped for a terminal, unchanged for a program."""
+    return escaped(text) if sys.stdout.isatty() else text
 
 
 def complain(text: str) -> None:
@@ -102,8 +102,8 @@ def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
     held = ""  # a carriage return is escaped unless it begins a line end
     for text in join_split_surrogates(_with_reasoning_printed(stream)):
         text, held = (held + text).removesuffix("\r"), "\r" * text.endswith("\r")
-        print(shown_text(text, sys.stdout), end="", flush=True)
-    print(shown_text(held, sys.stdout))
+        print(shown_text(text), end="", flush=True)
+    print(shown_text(held))
     return stream.response()
 
 
