@@ -272,18 +272,16 @@ class OfflineServer:
             raise LookupError("the script has no reply left for this request")
         return reply
 
-    def _find(
-        self, key: str, *, is_deleted: bool = False
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        with self._lock:
-            found = self._stored.pop(key, None) if is_deleted else self._stored.get(key)
-        if found is None:
+    def _find(self, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        if (found := self._stored.get(key)) is None:
             raise OfflineRefusal(404, f"there is no stored completion {key!r}", code="not_found")
         return found
 
     def _one_stored(self, method: str, key: str, body: Any) -> dict[str, Any]:
-        completion, _ = self._find(key, is_deleted=method == "DELETE")
+        completion, _ = self._find(key)
         if method == "DELETE":
+            with self._lock:
+                self._stored.pop(key, None)
             return {"object": "chat.completion.deleted", "id": key, "deleted": True}
         if method == "POST":
             completion["metadata"] = body.get("metadata") or {}

@@ -47,7 +47,7 @@ def asked(
 ) -> AnswerT:
     """Send a request, and return the response as `client.get` and `client.post` describe it."""
     content, content_type = _content(body, files)
-    path = whole_path(path, query)
+    path = with_query(checked_path(path), query_text(query))
     read = None if into is None else decoder(into)
     try:
         exchange = send(client, method, path, content, accept=_ANYTHING, content_type=content_type)
@@ -79,7 +79,7 @@ def streamed(
     if found is not None:
         body = {"stream": True, **found}
     content, _ = _content(body, None)
-    path = whole_path(path, query)
+    path = with_query(checked_path(path), query_text(query))
     try:
         return EventStream(send(client, "POST", path, content, accept=EVENT_STREAM))
     except OpenAIError as error:
@@ -122,11 +122,6 @@ def only_error(value: JSONValue) -> Any:
 
 
 # The query, and the body
-
-
-def whole_path(path: str, query: Mapping[str, Any] | None) -> str:
-    """A path with its query. Raises ConfigError for a value that can't be sent."""
-    return with_query(checked_path(path), query_text(query))
 
 
 def query_text(query: Mapping[str, Any] | None) -> str:

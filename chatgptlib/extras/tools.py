@@ -37,7 +37,6 @@ from ..codec import JSONObject, is_list, is_mapping, members, object_members
 from ..errors import ConfigError, DeserializeError, OutputTruncatedError, ToolError
 from ..exchange import raised_by_signal
 from ..models import (
-    ChatCompletionChoice,
     ChatCompletionUsage,
     ChatMessage,
     CreateChatCompletionChunk,
@@ -211,7 +210,7 @@ class _Run:
                 response = yield from self._answer({**body, "messages": messages}, on_chunk)
                 usage = added_usage(usage, response.usage)
                 choice = response.choices[0]
-                calls = self._calls_in(choice, response)
+                calls = self._calls_in(response)
                 messages.append(choice.message)
                 stopped = choice.finish_reason == "content_filter"
                 if not calls or stopped or any(_name_called(call) in self._own for call in calls):
@@ -242,11 +241,10 @@ class _Run:
                 yield chunk
             return stream.response()
 
-    def _calls_in(
-        self, choice: ChatCompletionChoice, response: CreateChatCompletionResponse
-    ) -> list[ToolCall]:
+    def _calls_in(self, response: CreateChatCompletionResponse) -> list[ToolCall]:
         """The calls in a response, each with an id that is unique in the exchange, and with
         arguments. Some servers omit these, but require them in the next request."""
+        choice = response.choices[0]
         calls = choice.message.tool_calls or []
         written = [call.function.arguments or "" for call in calls if call.function]
         if choice.finish_reason == "length" and any(parsed(text)[1] for text in written):
