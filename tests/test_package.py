@@ -19,7 +19,7 @@ CORE = [
     "connections", "exchange", "replies", "settings", "client", "stream", "chat",
 ]  # fmt: skip
 EXTRAS = [
-    "extras.rest", "extras.stored", "extras.media", "extras.docstrings", "extras.everyday",
+    "extras.rest", "extras.stored", "extras.media", "extras.docstrings", "extras.formats",
     "extras.strict", "extras.shapes", "extras.schema", "extras.results", "extras.partial",
     "extras.structured",
     "extras.tools",

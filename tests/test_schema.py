@@ -324,7 +324,7 @@ from typing_extensions import NotRequired
     exec("class Some(TypedDict):\n a: int\n b: Annotated[NotRequired[str], 'x']\n", names)
     schema = lib.json_schema(names["Some"], strict=False)
     assert schema["required"] == ["a"]
-    assert lib.Hints().shape(names["Some"], "it").read({"a": 1}) == {"a": 1}
+    assert lib.SchemaBuilder().shape(names["Some"], "it").read({"a": 1}) == {"a": 1}
 
 
 def test_classes_of_one_name_have_a_definition_each():
@@ -389,12 +389,12 @@ def test_a_type_statement_stands_for_its_type():
     row = {"type": "array", "items": {"type": "string"}}
     assert strict_form(Row) == {"$ref": "#/$defs/Row", "$defs": {"Row": row}}
     assert lib.json_schema(Row, strict=False) == row
-    assert lib.Hints().shape(tuple[Row, Id], "it").read([["a"], "b"]) == (["a"], "b")
+    assert lib.SchemaBuilder().shape(tuple[Row, Id], "it").read([["a"], "b"]) == (["a"], "b")
 
 
 def test_an_alias_that_refers_to_itself_is_refused():
     with pytest.raises(lib.ConfigError, match="refers to itself: use a dataclass"):
-        lib.Hints(globals()).shape(Json, "Json")
+        lib.SchemaBuilder(globals()).shape(Json, "Json")
 
 
 def test_the_place_of_what_cannot_be_described_is_named():
@@ -435,7 +435,7 @@ def test_the_place_of_what_cannot_be_described_is_named():
     ids=str,
 )  # fmt: skip
 def test_a_value_becomes_an_instance_of_its_type(of, value, expected):
-    found = lib.Hints().shape(of, "it").read(value)
+    found = lib.SchemaBuilder().shape(of, "it").read(value)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -477,7 +477,7 @@ def test_a_value_becomes_an_instance_of_its_type(of, value, expected):
 )
 def test_a_value_that_does_not_fit_is_an_error_with_its_path(of, value, words):
     with pytest.raises(lib.DeserializeError) as caught:
-        lib.Hints().shape(of, "it").read(value)
+        lib.SchemaBuilder().shape(of, "it").read(value)
     assert words in str(caught.value)
     assert caught.value.path == words.partition(": ")[0]
 
@@ -626,7 +626,7 @@ def test_a_docstring_may_be_made_when_it_is_asked_for():
 def test_a_models_errors_are_one_line_with_the_path():
     told = [{"loc": ("inner", 0, "a"), "msg": "Input should be an integer"}]
     with pytest.raises(lib.DeserializeError) as caught:
-        lib.Hints().shape(list[model({"type": "object"}, told)], "it").read([{}])
+        lib.SchemaBuilder().shape(list[model({"type": "object"}, told)], "it").read([{}])
     assert str(caught.value) == "$[0].inner[0].a: Input should be an integer"
     assert caught.value.path == "$[0].inner[0].a"
 
@@ -640,4 +640,4 @@ trees = st.recursive(
 
 @given(trees)
 def test_what_is_written_reads_as_what_it_was(tree):
-    assert lib.Hints().shape(Tree, "it").read(lib.JSONObject.to_dict(tree)) == tree
+    assert lib.SchemaBuilder().shape(Tree, "it").read(lib.JSONObject.to_dict(tree)) == tree

@@ -39,7 +39,7 @@ NULL = {"type": "null"}
 
 
 def read(of, value):
-    return lib.Hints().shape(of, "it").read(value)
+    return lib.SchemaBuilder().shape(of, "it").read(value)
 
 
 # What strict structured output takes, as OpenAI documents it
@@ -681,7 +681,7 @@ def test_a_union_is_read_in_time_that_grows_with_the_answer_alone(leaf, monkeypa
 
     def attempts_for(depth):
         attempts.clear()
-        shape, value = lib.Hints(globals()).shape(Expr, "it"), nested(depth, leaf)
+        shape, value = lib.SchemaBuilder(globals()).shape(Expr, "it"), nested(depth, leaf)
         if leaf == "x":
             with pytest.raises(lib.DeserializeError):
                 shape.read(value)

@@ -1,10 +1,10 @@
 """Describe Python types by JSON Schema, and read JSON values as those types.
 
     schema = json_schema(Recipe)
-    recipe = Hints().shape(Recipe, "Recipe").read(value)
+    recipe = SchemaBuilder().shape(Recipe, "Recipe").read(value)
 
 Supported are `str`, `int`, `float`, `bool`, `None`, `Any`, `Literal`, `Enum`, unions, `list`,
-`tuple`, `set`, `dict`, dataclasses, `TypedDict`, `NamedTuple`, the types in everyday.py,
+`tuple`, `set`, `dict`, dataclasses, `TypedDict`, `NamedTuple`, the types in formats.py,
 `Annotated[..., "description"]` with limits, `type` aliases, and the models and dataclasses of
 Pydantic if it is installed. Any other type is a ConfigError with the place and the reason.
 
@@ -32,22 +32,22 @@ from enum import Enum
 from typing import Annotated, Any, ForwardRef, Literal, TypeGuard, Union, get_args, get_origin
 
 from .docstrings import parameter_notes, prose_of
-from .everyday import everyday_types, limits_in, note_in
+from .formats import limits_in, note_in, string_formats
 from .shapes import (
-    Member,
+    Property,
     Shape,
     annotated,
     anything,
     array,
+    dictionary,
+    enumeration,
     fixed_tuple,
-    free_keys,
+    formatted_string,
     object_schema,
     object_shape,
-    one_of,
     pydantic_methods,
     pydantic_shape,
     scalar,
-    text_of_type,
     union,
 )
 from .strict import SCALARS, cannot_describe, strict_schema
@@ -64,8 +64,8 @@ def json_schema(of: Any, *, strict: bool = True) -> dict[str, Any]:
     a strict schema must be an object.
     https://platform.openai.com/docs/guides/structured-outputs
     """
-    hints, where = Hints(), shown_type(of)
-    schema = hints.schema(hints.shape(of, where), where, strict)
+    builder, where = SchemaBuilder(), shown_type(of)
+    schema = builder.schema(builder.shape(of, where), where, strict)
     if strict and schema.get("type") != "object":
         reason = "the root of a strict schema must be an object: put it into a dataclass"
         raise cannot_describe(where, reason)
@@ -82,7 +82,7 @@ _OBJECTS = ("__dataclass_fields__", _TYPED_DICT, _NAMED_TUPLE)
 _MISSING: Any = inspect.Parameter.empty
 
 
-class Hints:
+class SchemaBuilder:
     """Makes the shapes of type hints, and the definitions that their schemas refer to."""
 
     def __init__(self, names: Mapping[str, Any] = {}) -> None:
@@ -105,14 +105,15 @@ class Hints:
             schema = {**schema, "$defs": definitions}
         return strict_schema(schema, where) if strict else schema
 
-    def member(
+    def property_of(
         self, name: str, hint: Any, where: str, default: Any = _MISSING, note: str = ""
-    ) -> Member:
+    ) -> Property:
         """Describe a parameter or a field. A Pydantic Field in place of the default is metadata."""
         if hasattr(default, "is_required") and hasattr(default, "metadata"):
             hint, default = Annotated[hint, default], _MISSING
         required = default is _MISSING
-        return Member(name, self.shape(hint, where), required, None if required else default, note)
+        default = None if required else default
+        return Property(name, self.shape(hint, where), required, default, note)
 
     def shape(self, hint: Any, where: str) -> Shape:
         """The shape of a hint. Raises ConfigError for a type that has no JSON form."""
@@ -140,7 +141,7 @@ class Hints:
         if getattr(origin, "_name", None) in _WRAPPERS:
             return self.shape(args[0], where)
         if origin is Literal:
-            return one_of(where, ((getattr(arg, "value", arg), arg) for arg in args))
+            return enumeration(where, ((getattr(arg, "value", arg), arg) for arg in args))
         if origin in (Union, types.UnionType):
             return union([self.shape(arg, where) for arg in args])
         if hasattr(hint, "__supertype__"):  # NewType
@@ -160,7 +161,7 @@ class Hints:
         if kind in _MAPS:
             if args[0] is not str:
                 raise cannot_describe(where, f"JSON keys must be str, not {shown_type(args[0])}")
-            return free_keys(self.shape(args[1], where))
+            return dictionary(self.shape(args[1], where))
         if kind is tuple and args[-1] is not Ellipsis:
             return fixed_tuple([self.shape(arg, where) for arg in args])
         is_set = kind in (set, frozenset)
@@ -174,9 +175,9 @@ class Hints:
             if hint in self._shapes:
                 return self._shapes[hint]
             if issubclass(kind, Enum):
-                return one_of(where, ((member.value, member) for member in kind))
-            if kind in everyday_types():
-                return text_of_type(everyday_types()[kind])
+                return enumeration(where, ((member.value, member) for member in kind))
+            if kind in string_formats():
+                return formatted_string(string_formats()[kind])
             if any(hasattr(kind, name) for name in _PYDANTIC):
                 return self._pydantic(hint, where)
             if any(hasattr(kind, name) for name in _OBJECTS):
@@ -188,10 +189,10 @@ class Hints:
         doc: str = cls.__doc__ or ""  # unlike inspect.getdoc, never that of a base class
         if doc.startswith(f"{cls.__name__}("):  # written by `dataclass`
             doc = ""
-        members: dict[str, Member] = {}
+        properties: dict[str, Property] = {}
         reference = self._reserved(hint, cls.__name__)
-        shape = object_shape(members, dict if hasattr(cls, _TYPED_DICT) else cls, reference)
-        self._shapes[hint] = shape  # before the members, since the class may refer to itself
+        shape = object_shape(properties, dict if hasattr(cls, _TYPED_DICT) else cls, reference)
+        self._shapes[hint] = shape  # before the properties, since the class may refer to itself
         hints, notes, arguments = _annotations_of(cls), parameter_notes(doc), _arguments_of(hint)
         outside, self._names = self._names, names_around(cls)
         for name, default in _defaults_of(cls, hints).items():
@@ -199,9 +200,9 @@ class Hints:
             if name not in hints:
                 raise cannot_describe(where, "it has no type hint")
             field, note = _substituted(hints[name], arguments), notes.get(name, "")
-            members[name] = self.member(name, field, where, default, note)
+            properties[name] = self.property_of(name, field, where, default, note)
         self._names = outside
-        self._definition(reference).update(object_schema(members, prose_of(doc)))
+        self._definition(reference).update(object_schema(properties, prose_of(doc)))
         return shape
 
     def _alias(self, hint: Any, where: str) -> Shape:
@@ -218,7 +219,7 @@ class Hints:
         self._names = {**self._names, title: hint}  # for a string inside it
         inner = self.shape(_substituted(hint.__value__, _arguments_of(hint)), where)
         self._definition(alias.schema).update(inner.schema)
-        alias.nearness, alias.is_tag = inner.nearness, inner.is_tag
+        alias.match_score, alias.is_discriminator = inner.match_score, inner.is_discriminator
         return alias
 
     def _pydantic(self, model: Any, where: str) -> Shape:

@@ -17,8 +17,8 @@ from typing import Any
 from ..codec import is_dict, is_list, prefixed, type_mismatch
 from ..errors import DeserializeError, JSONValue, excerpt
 from ..replies import parsed
-from .everyday import EverydayType, Limit, everyday
-from .strict import SCALARS, cannot_describe, either, enum_schema, is_same_json, with_notes
+from .formats import Limit, StringFormat, format_of
+from .strict import SCALARS, any_of, cannot_describe, enum_schema, is_same_json, with_notes
 
 Seen = dict[tuple[int, int], tuple[JSONValue, Any, DeserializeError | None]]
 """The results of reading a list or an object by a shape, by the ids of shape and value. It also
@@ -31,7 +31,7 @@ class Shape:
     """The JSON form of a type's values.
 
     `convert` turns a JSON value into a Python value, or raises DeserializeError. `is_exactly`
-    says whether a value is of this type without conversion. `nearness` is a score, to choose
+    says whether a value is of this type without conversion. `match_score` is a score, to choose
     which error of a union to report.
     """
 
@@ -39,8 +39,8 @@ class Shape:
     schema: dict[str, Any]  # not limited to strict keywords
     convert: Callable[[Any, Seen], Any]
     is_exactly: Callable[[Any], bool] = lambda value: False
-    nearness: Callable[[Any], int] = lambda value: 0
-    is_tag: bool = False  # a few fixed values, which identify the option of a union
+    match_score: Callable[[Any], int] = lambda value: 0
+    is_discriminator: bool = False  # a few fixed values, which identify the option of a union
 
     def read(self, value: JSONValue, seen: Seen | None = None) -> Any:
         """Convert a JSON value. `seen` holds the values that were read before in the same
@@ -61,7 +61,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Member:
+class Property:
     """A property of an object: a field, or a parameter of a function."""
 
     name: str
@@ -84,7 +84,7 @@ def _short_form(default: Any) -> Any:
         return _short_form(default.value)
     if type(default) is float and not math.isfinite(default):
         return None
-    if known := everyday(default):
+    if known := format_of(default):
         return known.write(default)
     return default if isinstance(default, (str, int, float)) else None
 
@@ -113,7 +113,7 @@ def anything() -> Shape:
     return Shape("value", {}, lambda value, seen: value, lambda value: True)
 
 
-def text_of_type(kind: EverydayType) -> Shape:
+def formatted_string(kind: StringFormat) -> Shape:
     """The shape of a type whose values are text in JSON, such as dates."""
 
     def convert(value: Any, seen: Seen) -> Any:
@@ -136,7 +136,7 @@ def text_of_type(kind: EverydayType) -> Shape:
     return Shape(kind.name, {"type": "string", **kind.schema}, convert, is_exactly)
 
 
-def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
+def enumeration(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
     """The shape of fixed values: pairs of a JSON scalar and the value it stands for."""
     pairs = list(values)
     for known, _ in pairs:
@@ -158,7 +158,7 @@ def one_of(where: str, values: Iterable[tuple[Any, Any]]) -> Shape:
         return any(is_same_json(known, value) for known, _ in pairs)
 
     schema = enum_schema(known for known, _ in pairs)
-    return Shape(name, schema, convert, is_exactly, is_tag=True)
+    return Shape(name, schema, convert, is_exactly, is_discriminator=True)
 
 
 # Lists and objects
@@ -206,10 +206,10 @@ def fixed_tuple(items: list[Shape]) -> Shape:
 
     schemas = [item.schema for item in items]
     schema = {"type": "array", "prefixItems": schemas, "minItems": count, "maxItems": count}
-    return Shape("list", {**schema, "items": either(schemas)} if items else schema, convert)
+    return Shape("list", {**schema, "items": any_of(schemas)} if items else schema, convert)
 
 
-def free_keys(item: Shape) -> Shape:
+def dictionary(item: Shape) -> Shape:
     def convert(value: Any, seen: Seen) -> Any:
         found = _opened(value, "object").items()
         return {key: _read_at(f".{key}", item, one, seen) for key, one in found}
@@ -218,57 +218,59 @@ def free_keys(item: Shape) -> Shape:
 
 
 def object_shape(
-    members: Mapping[str, Member], make: Callable[..., Any], schema: dict[str, Any]
+    properties: Mapping[str, Property], make: Callable[..., Any], schema: dict[str, Any]
 ) -> Shape:
     """The shape of an object with known properties; `make` is called with those present.
 
-    `members` may be filled later, since a class may refer to itself.
+    `properties` may be filled later, since a class may refer to itself.
     """
 
     def given_in(value: dict[str, Any]) -> dict[str, Any]:
         given: dict[str, Any] = {}
-        for name, member in members.items():
-            nullable = member.shape.is_exactly(None)
-            if name in value and (value[name] is not None or nullable or member.required):
+        for name, one in properties.items():
+            nullable = one.shape.is_exactly(None)
+            if name in value and (value[name] is not None or nullable or one.required):
                 given[name] = value[name]  # otherwise null stands for the default
-            elif member.required and nullable:
+            elif one.required and nullable:
                 given[name] = None  # a server may not enforce the schema
-            elif member.required:
+            elif one.required:
                 raise DeserializeError(f"$.{name}: missing", path=f"$.{name}")
         return given
 
     def convert(value: Any, seen: Seen) -> Any:
         value = _opened(value, "object")
         for key in value:
-            if key not in members:
+            if key not in properties:
                 raise DeserializeError(f"$.{key}: unknown key", path=f"$.{key}")
         given = given_in(value)
         found = {
-            name: _read_at(f".{name}", members[name].shape, given[name], seen)
-            # Tags first: a wrong one explains every other error.
-            for name in sorted(given, key=lambda name: not members[name].shape.is_tag)
+            name: _read_at(f".{name}", properties[name].shape, given[name], seen)
+            # Discriminators first: a wrong one explains every other error.
+            for name in sorted(given, key=lambda name: not properties[name].shape.is_discriminator)
         }
         try:
             return make(**found)
         except Exception as error:  # a check in the constructor
             raise DeserializeError(f"$: {type(error).__name__}: {error}") from error
 
-    def nearness(value: Any) -> int:
+    def match_score(value: Any) -> int:
         if not is_dict(value):
             return 0
-        tags = {name: one.shape for name, one in members.items() if one.shape.is_tag}
-        right = sum(tag.is_exactly(value.get(name)) for name, tag in tags.items())
-        known = len(members.keys() & value.keys())
+        right = sum(
+            one.shape.is_discriminator and one.shape.is_exactly(value.get(name))
+            for name, one in properties.items()
+        )
+        known = len(properties.keys() & value.keys())
         unknown = len(value) - known
-        return 100 * right + known - unknown  # a tag identifies an option, keys only suggest it
+        return 100 * right + known - unknown  # keys alone only suggest an option
 
-    return Shape("object", schema, convert, nearness=nearness)
+    return Shape("object", schema, convert, match_score=match_score)
 
 
-def object_schema(members: Mapping[str, Member], about: str = "") -> dict[str, Any]:
+def object_schema(properties: Mapping[str, Property], about: str = "") -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object", **({"description": about} if about else {})}
-    schema["properties"] = {name: member.schema for name, member in members.items()}
-    required = [name for name, member in members.items() if member.required]
+    schema["properties"] = {name: one.schema for name, one in properties.items()}
+    required = [name for name, one in properties.items() if one.required]
     if required:
         schema["required"] = required
     return {**schema, "additionalProperties": False}
@@ -288,7 +290,7 @@ def union(options: Sequence[Shape]) -> Shape:
                 return option.read(value, seen)
             except DeserializeError as error:
                 depth = len(re.findall(r"[.\[]", error.path))
-                mismatches.append((option.nearness(value), depth, error))
+                mismatches.append((option.match_score(value), depth, error))
         _, depth, nearest = max(mismatches, key=lambda mismatch: mismatch[:2])
         # Inside the value, or from a constructor, it says more than that no option fits.
         if depth or nearest.__cause__:
@@ -298,7 +300,7 @@ def union(options: Sequence[Shape]) -> Shape:
     def is_exactly(value: Any) -> bool:
         return any(option.is_exactly(value) for option in options)
 
-    schema = either(option.schema for option in options)
+    schema = any_of(option.schema for option in options)
     return Shape(name, schema, convert, is_exactly)
 
 
@@ -313,7 +315,7 @@ def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
     length = next((_LENGTHS[kind] for kind in _LENGTHS if kind in kinds), "Length")
     for limit in limits:
         bound: Any = getattr(limit.bound, "pattern", limit.bound)  # of a compiled pattern, its text
-        known = everyday(bound)
+        known = format_of(bound)
         if known or is_text_for_another:
             note = f"{limit.keyword}: {known.write(bound) if known else bound}"
             schema = with_notes(schema, [note])

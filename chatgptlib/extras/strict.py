@@ -17,15 +17,15 @@ from ..errors import ConfigError
 
 SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 # The accepted keywords, by type.
-_SENT_WITH_NUMBERS = {"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-_SENT_WITH = {
+_KEYWORDS_OF_NUMBERS = {"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_KEYWORDS_OF_TYPE = {
     "object": {"properties", "required", "additionalProperties"},
     "array": {"items", "minItems", "maxItems"},
     "string": {"pattern", "format"},
-    "integer": _SENT_WITH_NUMBERS,
-    "number": _SENT_WITH_NUMBERS,
+    "integer": _KEYWORDS_OF_NUMBERS,
+    "number": _KEYWORDS_OF_NUMBERS,
 }
-_SENT_ALONE = {"type", "enum", "anyOf", "$ref"}
+_KEYWORDS_OF_ANY_TYPE = {"type", "enum", "anyOf", "$ref"}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _DROPPED = {"title", "discriminator", "description", "$defs"}
@@ -36,7 +36,7 @@ def cannot_describe(where: str, reason: str) -> ConfigError:
     return ConfigError(f"cannot describe {where}: {reason}")
 
 
-def either(schemas: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def any_of(schemas: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The schema of a union: `anyOf`, since not every server accepts a list of types."""
     different: list[dict[str, Any]] = []
     for schema in schemas:
@@ -53,14 +53,14 @@ def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
     """
     schema = _simplified(schema)
     found: dict[str, Any] = {
-        key: value for key, value in schema.items() if _is_sent(key, value, schema)
+        key: value for key, value in schema.items() if _is_accepted(key, value, schema)
     }
     notes = [
         f"null means the default, {_json(value)}" if key == "default" else f"{key}: {_json(value)}"
         for key, value in schema.items()
         if key not in found and key not in _DROPPED and value is not None
     ]
-    if not found.keys() & _SENT_ALONE:
+    if not found.keys() & _KEYWORDS_OF_ANY_TYPE:
         raise cannot_describe(where, "a strict schema needs a type instead of Any")
     if "anyOf" in found:
         found["anyOf"] = [strict_schema(one, where) for one in found["anyOf"]]
@@ -82,7 +82,7 @@ def enum_schema(values: Iterable[Any]) -> dict[str, Any]:
     by_kind: dict[str, list[Any]] = {}
     for value in values:
         by_kind.setdefault(SCALARS[type(value)], []).append(value)
-    return either(
+    return any_of(
         {"type": kind} if kind == "null" else {"type": kind, "enum": members}
         for kind, members in by_kind.items()
     )
@@ -108,7 +108,7 @@ def _simplified(schema: dict[str, Any]) -> dict[str, Any]:
     if "enum" in found and "type" not in found:
         found |= enum_schema(found.pop("enum"))
     if "prefixItems" in found:
-        found.setdefault("items", either(found["prefixItems"]))
+        found.setdefault("items", any_of(found["prefixItems"]))
         if "anyOf" not in found["items"]:  # all items are of one type
             del found["prefixItems"]
     if is_list(kinds := found.get("type")):
@@ -117,12 +117,12 @@ def _simplified(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_sent(key: str, value: Any, schema: dict[str, Any]) -> bool:
+def _is_accepted(key: str, value: Any, schema: dict[str, Any]) -> bool:
     if key == "format" and value not in _FORMATS:
         return False
     if key == "pattern" and _LOOK_AROUND.search(value):
         return False
-    return key in _SENT_ALONE or key in _SENT_WITH.get(schema.get("type", ""), ())
+    return key in _KEYWORDS_OF_ANY_TYPE or key in _KEYWORDS_OF_TYPE.get(schema.get("type", ""), ())
 
 
 def _closed(schema: dict[str, Any], where: str) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _closed(schema: dict[str, Any], where: str) -> dict[str, Any]:
         found = strict_schema(one, f"{where}.{name}")
         if name not in schema.get("required", ()):
             about = {key: found.pop(key) for key in ("description",) if key in found}
-            found = {**either([found, {"type": "null"}]), **about}
+            found = {**any_of([found, {"type": "null"}]), **about}
         properties[name] = found
     closed = {"properties": properties, "additionalProperties": False}
     return {**closed, "required": list(properties)} if properties else closed

@@ -34,8 +34,8 @@ from ..redaction import hides_variables
 from ..replies import parsed
 from .partial import json_in, json_so_far
 from .results import ResultStream, about_response, added_usage, check_at_least
-from .schema import Hints
-from .shapes import Member, object_schema, object_shape
+from .schema import SchemaBuilder
+from .shapes import Property, object_schema, object_shape
 
 V = TypeVar("V")
 
@@ -190,12 +190,12 @@ class _AnswerType:
     def __init__(self, client: OpenAIClient, into: Any) -> None:
         self._client = client
         title = re.sub("[^a-zA-Z0-9_-]", "_", getattr(into, "__name__", ""))[:64] or "answer"
-        hints = Hints()
-        self._shape = self._bare = hints.shape(into, title)
-        if "properties" not in hints.schema(self._shape, title, strict=False):
-            members = {"value": Member("value", self._bare)}
-            self._shape = object_shape(members, _unwrapped, object_schema(members))
-        schema = hints.schema(self._shape, title, strict=True)
+        builder = SchemaBuilder()
+        self._shape = self._bare = builder.shape(into, title)
+        if "properties" not in builder.schema(self._shape, title, strict=False):
+            properties = {"value": Property("value", self._bare)}
+            self._shape = object_shape(properties, _unwrapped, object_schema(properties))
+        schema = builder.schema(self._shape, title, strict=True)
         named = {"name": title, "schema": schema, "strict": True}
         self._response_format = {"type": "json_schema", "json_schema": named}
 

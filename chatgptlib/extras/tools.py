@@ -45,7 +45,7 @@ from ..models import (
 )
 from ..replies import parsed
 from .docstrings import parameter_notes, prose_of
-from .everyday import everyday
+from .formats import format_of
 from .results import (
     ResultStream,
     about_response,
@@ -53,8 +53,8 @@ from .results import (
     check_at_least,
     without_secrets,
 )
-from .schema import Hints, names_around
-from .shapes import Member, object_schema, object_shape
+from .schema import SchemaBuilder, names_around
+from .shapes import Property, object_schema, object_shape
 
 
 def function_tool(function: Callable[..., Any], *, strict: bool = False) -> dict[str, Any]:
@@ -390,7 +390,7 @@ def json_form(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if known := everyday(value):
+    if known := format_of(value):
         return known.write(value)
     if (found := _object_in(value)) is not None:
         keyed = {_key(key): json_form(item) for key, item in found.items()}
@@ -444,15 +444,15 @@ class _Tool:
         self.signature = _signature_of(function, self.name)
         called = inspect.unwrap(behind)
         around = names_around(called if isinstance(called, type) else type(called))
-        self._hints = Hints(getattr(called, "__globals__", around))
-        parameters = _parameters(self._hints, self.name, self.signature, parameter_notes(doc))
+        self._builder = SchemaBuilder(getattr(called, "__globals__", around))
+        parameters = _parameters(self._builder, self.name, self.signature, parameter_notes(doc))
         self._shape = object_shape(parameters, dict, object_schema(parameters))
 
     def described(self, strict: bool) -> dict[str, Any]:
         function = {
             "name": self.name,
             **({"description": self._about} if self._about else {}),
-            "parameters": self._hints.schema(self._shape, self.name, strict),
+            "parameters": self._builder.schema(self._shape, self.name, strict),
             **({"strict": True} if strict else {}),
         }
         return {"type": "function", "function": function}
@@ -541,9 +541,9 @@ def _signature_of(function: Any, name: str) -> inspect.Signature:
 
 
 def _parameters(
-    hints: Hints, name: str, signature: inspect.Signature, notes: Mapping[str, str]
-) -> dict[str, Member]:
-    found: dict[str, Member] = {}
+    builder: SchemaBuilder, name: str, signature: inspect.Signature, notes: Mapping[str, str]
+) -> dict[str, Property]:
+    found: dict[str, Property] = {}
     for parameter in signature.parameters.values():
         where = f"{name}({parameter.name})"
         if parameter.kind in _PASSING_ON:
@@ -551,7 +551,7 @@ def _parameters(
         if parameter.annotation is parameter.empty:
             raise ConfigError(f"cannot describe {where}: it has no type hint")
         note = notes.get(parameter.name, "")
-        found[parameter.name] = hints.member(
+        found[parameter.name] = builder.property_of(
             parameter.name, parameter.annotation, where, parameter.default, note
         )
     return found

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..codec import is_list
 
 
-class EverydayType(NamedTuple):
+class StringFormat(NamedTuple):
     """A type whose values are text in JSON.
 
     `read` raises ValueError or ArithmeticError for text that is not valid.
@@ -25,14 +25,14 @@ class EverydayType(NamedTuple):
     json_types: tuple[type, ...] = (str,)  # types that `read` accepts
 
 
-def everyday(value: object) -> EverydayType | None:
+def format_of(value: object) -> StringFormat | None:
     """The entry for the class of a value, or for a base of it."""
-    types = everyday_types()
+    types = string_formats()
     return next((types[base] for base in type(value).__mro__ if base in types), None)
 
 
 @functools.cache
-def everyday_types() -> dict[type, EverydayType]:
+def string_formats() -> dict[type, StringFormat]:
     """The table of types. Their modules are imported at the first call."""
     from base64 import b64decode, b64encode
     from datetime import date, datetime, time, timedelta
@@ -40,8 +40,8 @@ def everyday_types() -> dict[type, EverydayType]:
     from pathlib import Path, PurePath
     from uuid import UUID
 
-    def known(name: str, read: Callable[[str], Any], write: Callable[[Any], str]) -> EverydayType:
-        return EverydayType(name, {"format": name}, read, write)
+    def known(name: str, read: Callable[[str], Any], write: Callable[[Any], str]) -> StringFormat:
+        return StringFormat(name, {"format": name}, read, write)
 
     def decimal(text: str) -> Decimal:
         if not (found := Decimal(text)).is_finite():
@@ -62,10 +62,10 @@ def everyday_types() -> dict[type, EverydayType]:
         UUID: known("uuid", UUID, str),
         Path: known("path", Path, str),
         PurePath: known("path", PurePath, str),
-        Decimal: EverydayType(
+        Decimal: StringFormat(
             "number as text", {"pattern": r"^-?[0-9]+(\.[0-9]+)?$"}, decimal, str, (str, int, float)
         ),
-        bytes: EverydayType("base64", {"contentEncoding": "base64"}, from_base64, base64),
+        bytes: StringFormat("base64", {"contentEncoding": "base64"}, from_base64, base64),
     }
 
 
