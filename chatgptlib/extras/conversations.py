@@ -211,9 +211,9 @@ class Conversations:
             kept = self._store.load(conversation_id, limit)
         known_prompt, history = kept or (None, [])
         system_prompt = known_prompt if options.system_prompt is None else options.system_prompt
-        words = [message.to_dict() for message in new]
+        new_dicts = [message.to_dict() for message in new]
         messages = [ChatMessage.system(system_prompt)] if system_prompt else []
-        messages += map(_recalled, _newest_turns(history, words, options))
+        messages += map(_recalled, _newest_turns(history, new_dicts, options))
         messages += [_between_prompts(message, options) for message in new]
         names = (one.name for one in dataclasses.fields(CreateChatCompletionRequest))
         sent = {name: getattr(options, name) for name in names if hasattr(options, name)}
@@ -223,7 +223,7 @@ class Conversations:
             restarted=kept is None,
             keep_messages=lambda answers: self._store.append(
                 conversation_id,
-                [*words, *answers],
+                [*new_dicts, *answers],
                 system_prompt=options.system_prompt,
                 restart=options.restart,
             ),

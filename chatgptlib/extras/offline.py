@@ -35,7 +35,7 @@ from ..models import Model
 from .offline_replies import (
     OfflineAnswer,
     OfflineCondition,
-    OfflineRefusal,
+    OfflineError,
     OfflineReply,
     answer_for,
     check_reply,
@@ -199,15 +199,15 @@ class OfflineServer:
             self.requests.append(request)
             del self.requests[:-_MOST_KEPT]
         try:
-            answer = self._routed(request)
+            answer = self._route(request)
             return answer if isinstance(answer, OfflineAnswer) else plain_answer(200, answer)
-        except OfflineRefusal as refusal:
-            return plain_answer(*refusal.reply)
+        except OfflineError as error:
+            return plain_answer(*error.reply)
         except BaseException as error:  # pytest.fail() raises a BaseException
-            failed = OfflineRefusal(500, f"{type(error).__name__}: {error}")
+            failed = OfflineError(500, f"{type(error).__name__}: {error}")
             return plain_answer(*failed.reply, {"x-should-retry": "false"})
 
-    def _routed(self, request: OfflineRequest) -> Any:
+    def _route(self, request: OfflineRequest) -> Any:
         """The endpoint's reply to a request: an OfflineAnswer, or a JSON value."""
         from urllib.parse import parse_qsl, unquote
 
@@ -216,12 +216,12 @@ class OfflineServer:
         steps = [unquote(step) for step in found[2].split("/")] if found else []
         known = steps[:2] == ["chat", "completions"] or steps in (["embeddings"], ["models"])
         if not found or not known:
-            words = "this offline server has only chat/completions, embeddings and models"
-            raise OfflineRefusal(404, f"unknown URL {path}: {words}", code="unknown_url")
+            reason = "this offline server has only chat/completions, embeddings and models"
+            raise OfflineError(404, f"unknown URL {path}: {reason}", code="unknown_url")
         self._check_key(request.headers)
         body, query = request.body, dict(parse_qsl(query_text))
         if request.method == "POST" and not is_dict(body):
-            raise OfflineRefusal(400, "the request's body must be a JSON object")
+            raise OfflineError(400, "the request's body must be a JSON object")
         if found[1] and is_dict(body):
             body = {**body, "model": unquote(found[1])}
         match request.method, *steps:
@@ -238,14 +238,14 @@ class OfflineServer:
             case "GET", "chat", "completions", key, "messages":
                 return _offline_page(self._find(key)[1], query)
             case _:
-                raise OfflineRefusal(405, f"{request.method} is not allowed for {path}")
+                raise OfflineError(405, f"{request.method} is not allowed for {path}")
 
     def _check_key(self, headers: Mapping[str, str]) -> None:
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
         key = headers.get("api-key", bearer)
         if self._api_key not in (None, key):
-            words = f"Incorrect API key provided: {key[:3]}***." if key else "No API key provided."
-            raise OfflineRefusal(401, words, code="invalid_api_key")
+            reason = f"Incorrect API key provided: {key[:3]}***." if key else "No API key provided."
+            raise OfflineError(401, reason, code="invalid_api_key")
 
     def _create(self, body: dict[str, Any]) -> OfflineAnswer:
         check_request(body, self._strict)
@@ -274,7 +274,7 @@ class OfflineServer:
 
     def _find(self, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if (found := self._stored.get(key)) is None:
-            raise OfflineRefusal(404, f"there is no stored completion {key!r}", code="not_found")
+            raise OfflineError(404, f"there is no stored completion {key!r}", code="not_found")
         return found
 
     def _one_stored(self, method: str, key: str, body: Any) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def _offline_page(items: list[dict[str, Any]], query: Mapping[str, str]) -> dict
     ids = ["", *(item["id"] for item in items)]
     after, limit = query.get("after", ""), query.get("limit", "20")
     if after not in ids or not limit.isdecimal():
-        raise OfflineRefusal(400, f"no page for after={after!r}, limit={limit!r}", param="after")
+        raise OfflineError(400, f"no page for after={after!r}, limit={limit!r}", param="after")
     start = ids.index(after)
     data = items[start : start + int(limit)]
     first, last = (data[0]["id"], data[-1]["id"]) if data else ("", "")
@@ -341,8 +341,8 @@ def _offline_embeddings(body: dict[str, Any]) -> dict[str, Any]:
 
     given, size = body.get("input"), body.get("dimensions") or 1536
     if not given or not body.get("model") or type(size) is not int or not 1 <= size <= 4096:
-        words = "a model, an input and 1 to 4096 dimensions are required"
-        raise OfflineRefusal(400, f"input: {words}", param="input")
+        reason = "a model, an input and 1 to 4096 dimensions are required"
+        raise OfflineError(400, f"input: {reason}", param="input")
     texts: Any = given if is_list(given) and type(given[0]) is not int else [given]
     data: list[dict[str, Any]] = []
     for index, text in enumerate(texts):
@@ -365,14 +365,14 @@ class _OfflineConnection(threading.Thread):
         super().__init__(daemon=True)
         self._server, self._client = server, client
         self._received = client.makefile("rb")
-        self._goes_on = True
+        self._keep_alive = True
 
     def run(self) -> None:
         import socket
 
         with suppress(OSError), self._client, self._received:  # the client may hang up
             self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while self._goes_on:
+            while self._keep_alive:
                 self._exchange()
         self._server._connections.discard(self)
 
@@ -385,9 +385,9 @@ class _OfflineConnection(threading.Thread):
     def _exchange(self) -> None:
         try:
             request = self._read()
-        except OfflineRefusal as refusal:  # the bytes are not an HTTP request
-            self._goes_on = False
-            self._send(plain_answer(*refusal.reply))
+        except OfflineError as error:  # the bytes are not an HTTP request
+            self._keep_alive = False
+            self._send(plain_answer(*error.reply))
             self._client.shutdown(1)  # for writing
             self._received.read(_MOST_UNREAD)  # closing with unread bytes would send a reset
             return
@@ -401,23 +401,23 @@ class _OfflineConnection(threading.Thread):
     def _read(self) -> OfflineRequest:
         """Read the next request.
 
-        Raises ConnectionError at the end of the connection, OfflineRefusal if it is malformed.
+        Raises ConnectionError at the end of the connection, OfflineError if it is malformed.
         """
         start = re.fullmatch(r"([!-~]+) ([!-~]+) HTTP/1\.1", self._line())
         if start is None:
-            raise OfflineRefusal(400, "this is not an HTTP/1.1 request")
+            raise OfflineError(400, "this is not an HTTP/1.1 request")
         headers: dict[str, str] = {}
         while line := self._line():
             name, _, value = line.partition(":")
             name = name.strip().lower()
             headers[name] = ", ".join(filter(None, [headers.get(name), value.strip()]))
-        self._goes_on = headers.get("connection", "").lower() != "close"
+        self._keep_alive = headers.get("connection", "").lower() != "close"
         if "expect" in headers:
             self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if "transfer-encoding" in headers:
             content = b"".join(iter(self._chunk, b""))
         else:
-            content = self._exactly(_body_size(headers.get("content-length", "0"), 10))
+            content = self._read_exactly(_body_size(headers.get("content-length", "0"), 10))
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
@@ -429,15 +429,15 @@ class _OfflineConnection(threading.Thread):
         if not line:
             raise ConnectionError("the client has hung up")
         if not line.endswith(b"\n"):
-            raise OfflineRefusal(431, "a line of the request's head is too long")
+            raise OfflineError(431, "a line of the request's head is too long")
         return line.decode("latin-1").rstrip("\r\n")
 
     def _chunk(self) -> bytes:
-        chunk = self._exactly(_body_size(self._line().partition(";")[0], 16))
+        chunk = self._read_exactly(_body_size(self._line().partition(";")[0], 16))
         self._line()  # trailers after the last chunk are not supported
         return chunk
 
-    def _exactly(self, size: int) -> bytes:
+    def _read_exactly(self, size: int) -> bytes:
         content = self._received.read(size)
         if len(content) < size:
             raise ConnectionError("the client has hung up")
@@ -458,7 +458,7 @@ class _OfflineConnection(threading.Thread):
 
                     linger = struct.pack("ii", 1, 0)  # close() then sends a reset
                     self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                self._goes_on = False
+                self._keep_alive = False
                 return
         if answer.is_chunked:
             self._client.sendall(b"0\r\n\r\n")
@@ -472,7 +472,7 @@ class _OfflineConnection(threading.Thread):
         else:
             body = [step for step in answer.steps if isinstance(step, bytes)]
             headers["content-length"] = str(sum(map(len, body)))
-        if not self._goes_on:
+        if not self._keep_alive:
             headers["connection"] = "close"
         lines = [f"HTTP/1.1 {answer.status:d} {responses.get(answer.status, '')}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -481,5 +481,5 @@ class _OfflineConnection(threading.Thread):
 
 def _body_size(text: str, base: int) -> int:
     if not re.fullmatch("[0-9]{1,9}" if base == 10 else "[0-9a-fA-F]{1,7}", text):
-        raise OfflineRefusal(411, "a body needs chunks or a Content-Length of up to 9 digits")
+        raise OfflineError(411, "a body needs chunks or a Content-Length of up to 9 digits")
     return int(text, base)

@@ -42,7 +42,7 @@ class OfflineAnswer:
         return pieces[max(-len(pieces), min(after, len(pieces) - 1))]
 
 
-class OfflineRefusal(Exception):
+class OfflineError(Exception):
     """An error response of the API; `reply` is the status and the body."""
 
     def __init__(self, status: int, message: str, **more: str) -> None:
@@ -88,7 +88,7 @@ class Fault:
 
     answer: OfflineReply = field(default=stand_in, kw_only=True, repr=False)
 
-    def _spoil(self, answer: OfflineAnswer) -> None:
+    def _apply(self, answer: OfflineAnswer) -> None:
         raise NotImplementedError
 
 
@@ -106,7 +106,7 @@ class Cut(Fault):
     after: int | None = None
     how: Literal["end", "close", "reset"] = "end"
 
-    def _spoil(self, answer: OfflineAnswer) -> None:
+    def _apply(self, answer: OfflineAnswer) -> None:
         place = answer.place(self.after)
         if self.how == "end" and self.after is not None:
             del answer.steps[place:]
@@ -121,7 +121,7 @@ class Stall(Fault):
     seconds: float
     after: int | None = None
 
-    def _spoil(self, answer: OfflineAnswer) -> None:
+    def _apply(self, answer: OfflineAnswer) -> None:
         answer.steps.insert(answer.place(self.after), float(self.seconds))
 
 
@@ -133,7 +133,7 @@ class Inject(Fault):
     event: dict[str, Any] | str
     after: int = 0
 
-    def _spoil(self, answer: OfflineAnswer) -> None:
+    def _apply(self, answer: OfflineAnswer) -> None:
         data = self.event.encode() if isinstance(self.event, str) else _json_bytes(self.event)
         answer.steps.insert(answer.place(self.after), _sse_event(data))
 
@@ -144,7 +144,7 @@ class Pieces(Fault):
 
     sizes: Sequence[int]
 
-    def _spoil(self, answer: OfflineAnswer) -> None:
+    def _apply(self, answer: OfflineAnswer) -> None:
         if not self.sizes or min(self.sizes) < 1:
             raise ValueError(f"sizes must be numbers from 1, not {self.sizes!r}")
         sizes = chain(self.sizes, repeat(self.sizes[-1]))
@@ -185,13 +185,13 @@ def answer_for(reply: Any, body: dict[str, Any], delay: float = 0.0) -> OfflineA
     """The answer that a reply gives to a request. Raises TypeError or ValueError."""
     if isinstance(reply, Fault):
         answer = answer_for(reply.answer, body, delay)
-        reply._spoil(answer)
+        reply._apply(answer)
         return answer
     if callable(reply):
         return answer_for("" if body is _DRY_RUN else reply(body), body, delay)
     if isinstance(reply, int):
-        words = f"the script refuses this request with {reply:d}"
-        reply = OfflineRefusal(reply, **{"message": words, **_USUAL_ERRORS.get(reply, {})}).reply
+        message = f"the script rejects this request with {reply:d}"
+        reply = OfflineError(reply, **{"message": message, **_USUAL_ERRORS.get(reply, {})}).reply
     if is_list(reply):
         return plain_answer(*reply)
     given = {"content": reply} if isinstance(reply, str) else reply
@@ -261,7 +261,7 @@ def _words_in(message: dict[str, Any]) -> int:
     return sum(len(text_of(message.get(key)).split()) for key in ("content", "refusal"))
 
 
-_NOT_FOLLOWED = {
+_UNSUPPORTED_KEYWORDS = {
     "pattern", "format", "multipleOf", "allOf", "oneOf", "not", "if", "prefixItems", "contains",
     "uniqueItems", "minProperties", "propertyNames", "patternProperties", "dependentRequired",
 }  # fmt: skip
@@ -269,15 +269,16 @@ _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
 
 def _smallest_json(schema: Any, root: Any, inside: tuple[str, ...] = ()) -> Any:
-    """The smallest JSON that fits a schema. Raises OfflineRefusal for unsupported keywords."""
+    """The smallest JSON that fits a schema. Raises OfflineError for unsupported keywords."""
     reference: str = schema.get("$ref", "")
     least = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + 1)
     most = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - 1)
-    beyond = schema.keys() & (_NOT_FOLLOWED if least <= most else _NOT_FOLLOWED | _BOUNDS)
-    if beyond or reference in inside:
-        what = ", ".join(sorted(beyond)) or reference
-        words = f"response_format: the stand-in does not support {what}: script a reply"
-        raise OfflineRefusal(400, words, param="response_format")
+    unsupported = schema.keys() & _UNSUPPORTED_KEYWORDS
+    unsupported |= schema.keys() & _BOUNDS if least > most else set()
+    if unsupported or reference in inside:
+        what = ", ".join(sorted(unsupported)) or reference
+        reason = f"response_format: the stand-in does not support {what}: script a reply"
+        raise OfflineError(400, reason, param="response_format")
     if reference:
         found = root if reference == "#" else root["$defs"][reference.rpartition("/")[2]]
         return _smallest_json(found, root, (*inside, reference))
@@ -404,7 +405,7 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 
 
 def check_request(body: dict[str, Any], strict: bool) -> None:
-    """Raise OfflineRefusal for a request that the API refuses.
+    """Raise OfflineError for a request that the API refuses.
 
     Only the strict check covers parameters that the answer does not depend on.
     """
@@ -412,31 +413,31 @@ def check_request(body: dict[str, Any], strict: bool) -> None:
     _check_members(checked, CreateChatCompletionRequest, "")
     for name in ("model", "messages"):
         if not body.get(name):
-            raise _refused_for(name, "it is missing", "missing_required_parameter")
+            raise _error_about(name, "it is missing", "missing_required_parameter")
     calls: set[Any] = set()  # ids of tool calls that have no answer yet
     messages: list[Any] = body["messages"]
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
         if not is_dict(message) or not isinstance(message.get("role"), str):
-            raise _refused_for(path, "expected an object with a role", "invalid_type")
+            raise _error_about(path, "expected an object with a role", "invalid_type")
         if strict:
             _check_members(message, ChatMessage, f"{path}.")
             calls = _unanswered(calls, message, path)
     if calls:
-        raise _refused_for("messages", f"the tool calls {calls} have no answer", "invalid_value")
+        raise _error_about("messages", f"the tool calls {calls} have no answer", "invalid_value")
 
 
 def _check_members(given: Mapping[str, Any], of: Any, path: str) -> None:
     types = _json_types(of)
     for key, value in given.items():
         if key not in types:
-            raise _refused_for(f"{path}{key}", "unknown parameter", "unknown_parameter")
+            raise _error_about(f"{path}{key}", "unknown parameter", "unknown_parameter")
         if type(value) not in types[key]:
-            raise _refused_for(f"{path}{key}", f"wrong type: {value!r:.80}", "invalid_type")
+            raise _error_about(f"{path}{key}", f"wrong type: {value!r:.80}", "invalid_type")
         size: Any = len(value) if is_list(value) else value
         least, most = _PARAMETER_RANGES.get(key, (-math.inf, math.inf))
         if isinstance(size, (int, float)) and not least <= size <= most:
-            raise _refused_for(f"{path}{key}", f"expected {least} to {most}", "invalid_value")
+            raise _error_about(f"{path}{key}", f"expected {least} to {most}", "invalid_value")
 
 
 @cache
@@ -455,15 +456,15 @@ def _json_types(of: Any) -> dict[str, set[type]]:
 def _unanswered(calls: set[Any], message: Mapping[str, Any], path: str) -> set[Any]:
     """The tool calls that are unanswered after a message, given those before it."""
     if message["role"] not in list(ChatRole):
-        raise _refused_for(f"{path}.role", "unknown role", "invalid_value")
+        raise _error_about(f"{path}.role", "unknown role", "invalid_value")
     if message["role"] == "tool":
         if (answered := message.get("tool_call_id")) not in calls:
-            raise _refused_for(path, "its tool_call_id is that of no tool call", "invalid_value")
+            raise _error_about(path, "its tool_call_id is that of no tool call", "invalid_value")
         return calls - {answered}
     if calls:
-        raise _refused_for(path, f"the tool calls {calls} are not answered yet", "invalid_value")
+        raise _error_about(path, f"the tool calls {calls} are not answered yet", "invalid_value")
     return {call.get("id") for call in message.get("tool_calls") or ()}
 
 
-def _refused_for(path: str, words: str, code: str) -> OfflineRefusal:
-    return OfflineRefusal(400, f"{path}: {words}", param=path, code=code)
+def _error_about(path: str, reason: str, code: str) -> OfflineError:
+    return OfflineError(400, f"{path}: {reason}", param=path, code=code)

@@ -186,8 +186,8 @@ class _Run:
             value: object = body.get(key) or ()
             if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
                 raise ConfigError(f"{key} must be a list, not {type(value).__name__}")
-        self._own = _names_in(body.get("tools") or ())
-        for name in self._own & self._tools.keys():
+        self._request_tools = _names_in(body.get("tools") or ())
+        for name in self._request_tools & self._tools.keys():
             raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
         described = [tool.described(self.strict) for tool in self._tools.values()]
         if described:  # an empty list is refused by some servers
@@ -213,14 +213,15 @@ class _Run:
                 calls = self._calls_in(response)
                 messages.append(choice.message)
                 stopped = choice.finish_reason == "content_filter"
-                if not calls or stopped or any(_name_called(call) in self._own for call in calls):
+                names = {*map(_name_called, calls)}
+                if not calls or stopped or names & self._request_tools:
                     return ToolRun(response, messages, usage, number)
                 if number == most:
                     raise ToolError(f"the model still calls tools after {most} answers", calls[0])
                 yield from calls
-                self._carry_out(calls)
+                self._execute_all(calls)
                 if body.get("tool_choice") is not None:
-                    body["tool_choice"] = _without_demand(body["tool_choice"])
+                    body["tool_choice"] = _later_tool_choice(body["tool_choice"])
         except BaseException as error:  # Ctrl-C too: results so far must not be lost
             with suppress(Exception):  # a callback's exception may be a frozen dataclass
                 if isinstance(error, ToolError):
@@ -248,8 +249,8 @@ class _Run:
         calls = choice.message.tool_calls or []
         written = [call.function.arguments or "" for call in calls if call.function]
         if choice.finish_reason == "length" and any(parsed(text)[1] for text in written):
-            words = "the response was cut off in a tool call: raise max_completion_tokens"
-            raise about_response(OutputTruncatedError(words), response, self.client)
+            reason = "the response was cut off in a tool call: raise max_completion_tokens"
+            raise about_response(OutputTruncatedError(reason), response, self.client)
         for call in calls:
             while not call.id or call.id in self._ids:
                 call.id = f"call_{next(self._numbers)}"
@@ -258,18 +259,18 @@ class _Run:
                 call.function.arguments = "{}"
         return calls
 
-    def _carry_out(self, calls: list[ToolCall]) -> None:
+    def _execute_all(self, calls: list[ToolCall]) -> None:
         """Append the result of each call to the messages, in order. If one fails, append those
         of the calls that completed."""
         if self.jobs == 1:
             for call in calls:
-                text = self._prepared(call)()
+                text = self._prepare(call)()
                 self._messages.append(ChatMessage.tool(str(call.id), text))
             return
         from concurrent.futures import ThreadPoolExecutor
         from contextvars import copy_context
 
-        prepared = [self._prepared(call) for call in calls]
+        prepared = [self._prepare(call) for call in calls]
         threads = ThreadPoolExecutor(self.jobs)
         futures: list[Any] = []
         try:
@@ -283,7 +284,7 @@ class _Run:
                 if not future.cancelled() and not future.exception():
                     self._messages.append(ChatMessage.tool(str(call.id), future.result()))
 
-    def _prepared(self, call: ToolCall) -> Callable[[], str]:
+    def _prepare(self, call: ToolCall) -> Callable[[], str]:
         """A function that carries out a call, and returns the text for the model."""
         name, function = _name_called(call), call.function
         tool = self._tools.get(name or "")
@@ -292,17 +293,17 @@ class _Run:
         try:
             arguments = tool.arguments(function.arguments)
         except DeserializeError as error:
-            words = f"the call does not match {name}: {error}"
-            return lambda: _error_text(words)
+            reason = f"the call does not match {name}: {error}"
+            return lambda: _error_text(reason)
         instead: object = self.before_call and self.before_call(call)
         if isinstance(instead, str):
             return lambda: instead
         if instead is not None:
             kind = type(instead).__name__
             raise ConfigError(f"before_call must return a text for the model or None, not {kind}")
-        return lambda: self._carried_out(tool, arguments, call)
+        return lambda: self._execute(tool, arguments, call)
 
-    def _carried_out(self, tool: _Tool, arguments: inspect.BoundArguments, call: ToolCall) -> str:
+    def _execute(self, tool: _Tool, arguments: inspect.BoundArguments, call: ToolCall) -> str:
         try:
             result = tool.function(*arguments.args, **arguments.kwargs)
             if hasattr(result, "__next__"):
@@ -310,17 +311,17 @@ class _Run:
         except Exception as error:
             if raised_by_signal(error):  # such as a time limit of the program
                 raise
-            words = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
             if not self.raise_errors:
-                return _error_text(words)
+                return _error_text(reason)
             secrets = self.client._secrets
-            shown = f"{call!r} {words}"
+            shown = f"{call!r} {reason}"
             cause = error if secrets.redacted(shown) == shown else None
-            raise ToolError(secrets.redacted(f"{tool.name}() raised {words}"), call) from cause
+            raise ToolError(secrets.redacted(f"{tool.name}() raised {reason}"), call) from cause
         return _result_text(result, tool.name, call)
 
 
-def _without_demand(choice: Any) -> Any:
+def _later_tool_choice(choice: Any) -> Any:
     """The `tool_choice` for later rounds, which does not require a call."""
     if not is_mapping(choice):
         return "auto" if choice == "required" else choice
@@ -436,6 +437,8 @@ class _Tool:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.name = _name_of(function)
+        if _is_async(function):
+            raise ConfigError(f"cannot describe {self.name}: it is asynchronous")
         behind = _behind_partials(function)
         doc = inspect.getdoc(behind) or ""
         if sys.flags.optimize > 1 and not doc:
@@ -485,8 +488,6 @@ def _name_of(function: Any) -> str:
             f"cannot describe {shown}: a tool needs a name of up to 64 letters, digits, _ and -: "
             "wrap it in a def"
         )
-    if _is_async(function):
-        raise ConfigError(f"cannot describe {name}: it is asynchronous")
     return name
 
 
@@ -511,7 +512,7 @@ def _own_signature(function: Any) -> inspect.Signature | None:
         return None
 
 
-_PASSING_ON = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+_VARIADIC = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 def _described_callable(function: Any) -> Any:
@@ -521,8 +522,8 @@ def _described_callable(function: Any) -> Any:
         inner = _described_callable(function.func)
         return functools.partial(inner, *function.args, **function.keywords)
     own, inner = _own_signature(function), getattr(function, "__wrapped__", None)
-    kinds = {parameter.kind for parameter in own.parameters.values()} if own else _PASSING_ON
-    if inner is None or not kinds or kinds - _PASSING_ON:
+    kinds = {parameter.kind for parameter in own.parameters.values()} if own else _VARIADIC
+    if inner is None or not kinds or kinds - _VARIADIC:
         return function
     if inspect.ismethod(function):
         inner = types.MethodType(inner, function.__self__)
@@ -546,7 +547,7 @@ def _parameters(
     found: dict[str, Property] = {}
     for parameter in signature.parameters.values():
         where = f"{name}({parameter.name})"
-        if parameter.kind in _PASSING_ON:
+        if parameter.kind in _VARIADIC:
             raise ConfigError(f"cannot describe {where}: name each parameter instead")
         if parameter.annotation is parameter.empty:
             raise ConfigError(f"cannot describe {where}: it has no type hint")
