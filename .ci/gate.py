@@ -72,7 +72,7 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def note(what: str, outcome: str) -> None:
+def report(what: str, outcome: str) -> None:
     print(f"{what:48}  {outcome}", flush=True)
 
 
@@ -138,19 +138,19 @@ def run_tests(
 
 def run_at_once(jobs: Mapping[str, Callable[[], str]]) -> dict[str, str]:
     """Run suites, some at a time; note each when it ends, and return their closing lines."""
-    closing: dict[str, str] = {}
+    summaries: dict[str, str] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = {pool.submit(job): what for what, job in jobs.items()}
         for future in as_completed(started):
             what = started[future]
             try:
-                closing[what] = future.result()
-                note(what, closing[what])
+                summaries[what] = future.result()
+                report(what, summaries[what])
             except Failed as error:
-                note(what, f"failed\n{error}")
-    if failed := jobs.keys() - closing.keys():
+                report(what, f"failed\n{error}")
+    if failed := jobs.keys() - summaries.keys():
         raise Failed(f"failed: {'; '.join(sorted(failed))}")
-    return closing
+    return summaries
 
 
 class Gate:
@@ -158,7 +158,7 @@ class Gate:
 
     def __init__(self, room: Path) -> None:
         self.room = room
-        self.closing = ""
+        self.summary = ""
         self.checkout = room / "checkout"
         try:
             run("git", "clone", "--quiet", HOME, self.checkout, cwd=room)
@@ -166,7 +166,7 @@ class Gate:
             shutil.copytree(HOME, self.checkout)
         else:
             if run("git", "status", "--porcelain", cwd=HOME):
-                note("changes that are not committed", "not checked")
+                report("changes that are not committed", "not checked")
 
     # The checks
 
@@ -174,18 +174,18 @@ class Gate:
         python = environment_at(self.room / "style", sys.executable, "ruff")
         run(python, "-m", "ruff", "check", ".", cwd=self.checkout)
         run(python, "-m", "ruff", "format", "--check", ".", cwd=self.checkout)
-        note("ruff check, ruff format", "clean")
+        report("ruff check, ruff format", "clean")
 
     def types(self) -> None:
         self.tool("mypy")
         self.tool("pyright", "--pythonpath", self.tools)
-        note("mypy, pyright strict: the package", "clean")
+        report("mypy, pyright strict: the package", "clean")
 
     def suite(self) -> None:
         found = pythons()
         missing = [one for one in VERSIONS if not any(full.startswith(one) for full in found)]
-        note("Pythons found", ", ".join(found))
-        note("Pythons not found", ", ".join(missing) or "none")
+        report("Pythons found", ", ".join(found))
+        report("Pythons not found", ", ".join(missing) or "none")
         coverage = f"all tests, Python {platform.python_version()}"
         jobs: dict[str, Callable[[], str]] = {coverage: self._with_coverage}
         for full, python in found.items():
@@ -195,26 +195,26 @@ class Gate:
         for pair in old_dependencies():
             what = ", ".join([f"Python {first}", *pair])
             jobs[what] = partial(self._with, python, "_".join(pair), *pair)
-        _ = self.beside  # made before the threads that share it
-        self.closing = run_at_once(jobs)[coverage]
+        _ = self.tests_alone  # made before the threads that share it
+        self.summary = run_at_once(jobs)[coverage]
         self.tool("coverage", "combine", "--quiet")
         self.tool("coverage", "report")  # fails below the limit in setup.cfg
         total = self.tool("coverage", "report", "--format=total").strip()
-        note("branch coverage", f"{total} %")
+        report("branch coverage", f"{total} %")
 
     def _with_coverage(self) -> str:
         return run_tests(self.tools, self.checkout, ALL_TESTS, before=("-m", "coverage", "run"))
 
     def _with(self, python: str, name: str, *packages: str) -> str:
         inside = environment_at(self.room / name, python, f"{self.wheel}[test]", *packages)
-        return run_tests(inside, self.beside, QUICK_TESTS)
+        return run_tests(inside, self.tests_alone, QUICK_TESTS)
 
     def vendor(self) -> None:
         bare = environment_at(self.room / "bare", sys.executable, *BARE)
         files = {name: self._written(name, options) for name, options in FILES.items()}
         for name, file in files.items():
             self._check_types(file, bare)
-            note(f"mypy, pyright strict: the file {name}", "clean")
+            report(f"mypy, pyright strict: the file {name}", "clean")
         jobs = {
             f"the file {name}": partial(self._with_file, file, bare) for name, file in files.items()
         }
@@ -227,14 +227,18 @@ class Gate:
         for needed in ("tests", "README.md", "setup.cfg", *SERVER):
             copy(self.unpacked / needed, alone / needed)
         file = alone / "vendored_chat.py"
-        run(self.installed, "-m", "chatgptlib", "vendor", *options, "-o", file, cwd=self.beside)
+        run(
+            self.installed, "-m", "chatgptlib", "vendor", *options, "-o", file, cwd=self.tests_alone
+        )
         for sources in (self.unpacked, self.checkout):
             self.tool("chatgptlib", "vendor", "--check", file, cwd=sources)
         data = file.read_bytes()
         size = data.count(b"\n"), len(data)
         if not options and any(map(int.__gt__, size, CORE_LIMITS)):
             raise Failed(f"the file {name} has {size} lines and bytes; the limit is {CORE_LIMITS}")
-        note(f"the file {name}: wheel, sdist and checkout", "{:,} lines, {:,} bytes".format(*size))
+        report(
+            f"the file {name}: wheel, sdist and checkout", "{:,} lines, {:,} bytes".format(*size)
+        )
         return file
 
     def _check_types(self, file: Path, bare: Path) -> None:
@@ -255,23 +259,25 @@ class Gate:
         """The file without extras skips only tests that need one: none of a core module's."""
         ran: list[set[str]] = []
         for file in (core, all_extras):
-            report = ElementTree.parse(file.with_name("report.xml"))
-            cases = (case for case in report.iter("testcase") if case.find("skipped") is None)
+            tree = ElementTree.parse(file.with_name("report.xml"))
+            cases = (case for case in tree.iter("testcase") if case.find("skipped") is None)
             ran.append({case.get("classname", "").split(".")[1] for case in cases})
         skipped = ran[1] - ran[0]
         core_modules = (self.checkout / "chatgptlib").glob("*.py")
         if missed := skipped & {f"test_{path.stem}" for path in core_modules}:
             raise Failed(f"not tested without extras: {', '.join(sorted(missed))}")
-        note("skipped without extras", ", ".join(sorted(skipped)))
+        report("skipped without extras", ", ".join(sorted(skipped)))
 
     def wheel_alone(self) -> None:
-        answer = run(self.installed, "-m", "chatgptlib", "--offline", QUICK_START, cwd=self.beside)
+        answer = run(
+            self.installed, "-m", "chatgptlib", "--offline", QUICK_START, cwd=self.tests_alone
+        )
         if QUICK_START not in answer:
             raise Failed(f"the quick start of the wheel answered: {answer}")
-        copy(self.beside / "tests" / "typed" / "right.py", self.room / "use.py")
+        copy(self.tests_alone / "tests" / "typed" / "right.py", self.room / "use.py")
         python = ("--python-executable", self.installed)
         self.tool("mypy", *STRICT, *python, "use.py", cwd=self.room)
-        note("the wheel alone: quick start, its types", "ok")
+        report("the wheel alone: quick start, its types", "ok")
 
     # What they need
 
@@ -293,7 +299,7 @@ class Gate:
         size = wheel.stat().st_size
         if size >= WHEEL_LIMIT:
             raise Failed(f"the wheel has {size:,} bytes; the limit is {WHEEL_LIMIT:,}")
-        note("sdist and wheel: built, twine check", f"{size:,} bytes of wheel")
+        report("sdist and wheel: built, twine check", f"{size:,} bytes of wheel")
         return dist
 
     @cached_property
@@ -315,9 +321,9 @@ class Gate:
         return folder
 
     @cached_property
-    def beside(self) -> Path:
+    def tests_alone(self) -> Path:
         """The tests of the sdist without the package, so that they import the installed one."""
-        folder = self.room / "beside"
+        folder = self.room / "tests_alone"
         for name in ("tests", "README.md", "setup.cfg"):
             copy(self.unpacked / name, folder / name)
         return folder
@@ -346,9 +352,9 @@ def main(names: list[str]) -> int:
         except Failed as error:
             print(error, flush=True)
             return 1
-    note(" ".join(names) or "all of this", f"{time.monotonic() - started:.0f} s")
-    if gate.closing:
-        print(gate.closing)
+    report(" ".join(names) or "all of this", f"{time.monotonic() - started:.0f} s")
+    if gate.summary:
+        print(gate.summary)
     return 0
 
 

@@ -174,17 +174,17 @@ def test_a_429_holds_all_requests_back_and_no_line_is_lost(files):
 @pytest.mark.parametrize("retry_after", [None, 0, 0.1, 30])
 def test_429s_stop_a_batch_after_a_minute_at_least(monkeypatch, retry_after):
     now = [1000.0]
-    monkeypatch.setattr(sys.modules[lib.Pacer.__module__].time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys.modules[lib.RateLimiter.__module__].time, "monotonic", lambda: now[0])
     error = lib.RateLimitError("no", status_code=429, retry_after=retry_after)
-    pacer, holds = lib.Pacer(1, None, None), 0
-    while pacer.hold(error):
-        now[0], holds = pacer.held_until, holds + 1
+    limiter, holds = lib.RateLimiter(1, None, None), 0
+    while limiter.back_off(error):
+        now[0], holds = limiter.held_until, holds + 1
     assert now[0] >= 1060
     assert holds == 14
 
 
 def test_a_storm_of_429_stops_the_batch_and_uses_up_no_line(files, monkeypatch):
-    monkeypatch.setattr(sys.modules[lib.Pacer.__module__], "_LEAST_HOLD", 0.0)  # not a minute
+    monkeypatch.setattr(sys.modules[lib.RateLimiter.__module__], "_LEAST_HOLD", 0.0)  # not a minute
     source, target = files
     numbered(source, 20)
     with BatchServer(lambda body: refusal(429, "storm", **{"retry-after": 0})) as server:

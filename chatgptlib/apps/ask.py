@@ -32,10 +32,10 @@ from ..replies import parsed
 from .chat import InteractiveChat
 from .mismatch import schema_mismatch
 from .printing import (
-    complain,
     escaped,
     explained,
     print_answer,
+    print_message,
     report_ending,
     shown_message,
     shown_text,
@@ -63,13 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OpenAIError as error:
             # A partial answer on a terminal has not ended its line.
             print(end="\n" if output.isatty() else "", flush=True)
-            complain(explained(error))
+            print_message(explained(error))
             return 1
     except KeyboardInterrupt:
         return 130
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # as when `head` has read enough
-            complain(f"input or output failed: {error}")
+            print_message(f"input or output failed: {error}")
         with suppress(OSError):  # stdout may have no file
             # At exit Python flushes stdout, which would fail and be reported again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
@@ -230,7 +230,7 @@ def _run(options: argparse.Namespace) -> int:
     is_chat = not given and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     question = ChatMessage.user("") if is_chat else _question(options)
     if not (question.content or is_chat):
-        complain("there is no prompt: give one, or pipe one in (see --help)")
+        print_message("there is no prompt: give one, or pipe one in (see --help)")
         return 2
     with _client(options) as client:
         conversations = Conversations(client, store)
@@ -251,7 +251,7 @@ def _run(options: argparse.Namespace) -> int:
                 response = print_answer(stream)
         sys.stdout.flush()
         if options.usage:
-            complain(shown_usage(response.usage) or "the server did not report the usage")
+            print_message(shown_usage(response.usage) or "the server did not report the usage")
     code = report_ending(response, is_json=options.json)
     return code or _report_mismatch(response.text, options)
 
@@ -266,8 +266,10 @@ def _question(options: argparse.Namespace) -> ChatMessage:
     images = [open(0, "rb", closefd=False) if name == "-" else name for name in options.image]  # noqa: SIM115
     piped = None if "-" in options.image or sys.stdin is None or sys.stdin.isatty() else sys.stdin
     if piped is not None and options.prompt and piped.seekable() and piped.tell():
-        complain("stdin is not sent: a part of the file has been read already, so a shell loop may "
-                 "need the rest. To send it, use cat FILE | ...; else add </dev/null")  # fmt: skip
+        print_message(
+            "stdin is not sent: a part of the file has been read already, so a shell loop may "
+            "need the rest. To send it, use cat FILE | ...; else add </dev/null"
+        )
     elif piped is not None:
         if isinstance(piped, io.TextIOWrapper):
             piped.reconfigure(errors="strict")  # refuse broken characters
@@ -310,7 +312,7 @@ def _report_mismatch(answer: str, options: argparse.Namespace) -> int:
         mismatch = f"it is not JSON: {broken}" if broken else mismatch
         mismatch = mismatch and f"--schema: {mismatch}"
     if mismatch:
-        complain(f"the answer does not match {mismatch}")
+        print_message(f"the answer does not match {mismatch}")
     return 4 if mismatch else 0
 
 
@@ -375,7 +377,7 @@ def _run_on_store(options: argparse.Namespace, store: SQLiteStore | MemoryStore)
     if options.task == "delete" and store.delete(name):  # even if it can't be loaded
         return 0
     if options.task == "delete" or (found := store.load(name)) is None:
-        complain(f"there is no conversation {name!r}")
+        print_message(f"there is no conversation {name!r}")
         return 1
     system, messages = found
     history = [ChatMessage.system(system)] if system else []

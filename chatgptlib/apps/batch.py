@@ -35,11 +35,11 @@ from ..errors import (
     is_transient,
 )
 from .batch_files import BatchLine, BatchOutput, read_requests
-from .printing import complain
+from .printing import print_message
 
 _TICK = 0.5  # seconds between updates of the progress
 _EQUAL_ERRORS = 5  # this many in a row stop a batch
-_REFUSALS = 14  # the 429s in a row after which one more stops a batch
+_MOST_429S = 14  # the 429s in a row after which one more stops a batch
 _LEAST_HOLD = 0.06  # seconds, times the square of the 429s in a row: 14 of them take a minute
 _LONGEST_HOLD = 3600.0  # seconds; a 429 that asks for more stops a batch at once
 _SHOWN = 10  # unreadable lines to list
@@ -55,7 +55,7 @@ _ADVICE = {
 }
 
 
-class Pacer:
+class RateLimiter:
     """Delays requests to keep within rate limits, both given ones and those of the server.
 
     `rpm` and `tpm` are requests and tokens a minute, or None for no limit. A request is assumed
@@ -74,10 +74,10 @@ class Pacer:
         self._request_seconds = 60 / rpm if rpm else 0.0
         self._token_seconds = 60 / tpm if tpm else 0.0
         self._next = 0.0
-        self._tokens = self._answers = self._refusals = 0
+        self._tokens = self._answers = self._rate_limit_errors = 0
         self._is_stopped = False
 
-    def enter(self, not_before: float) -> bool:
+    def acquire(self, not_before: float) -> bool:
         """Wait until a request may be sent; return False if the batch was stopped."""
         with self._changed:
             while not self._is_stopped:
@@ -92,29 +92,29 @@ class Pacer:
                 self._changed.wait(wait if wait > 0 else None)
             return False
 
-    def leave(self, tokens: int | None) -> None:
+    def release(self, tokens: int | None) -> None:
         """Note the end of a request. `tokens` is None if it got no answer."""
         with self._changed:
             self._running -= 1
             if tokens is not None:
                 self._tokens, self._answers = self._tokens + tokens, self._answers + 1
                 self._allowed = min(self._allowed + 1 / self._allowed, self._jobs)
-                self._refusals = 0
+                self._rate_limit_errors = 0
             self._changed.notify_all()
 
-    def hold(self, error: RateLimitError) -> bool:
+    def back_off(self, error: RateLimitError) -> bool:
         """Delay all requests after a 429; return False if waiting is not worthwhile."""
         with self._changed:
             seconds = error.retry_after
             if seconds is None:
-                seconds = retry_delay(error, self._refusals, random())
+                seconds = retry_delay(error, self._rate_limit_errors, random())
             now = time.monotonic()
             if now >= self.held_until:  # else it was sent before an earlier 429 arrived
-                self._refusals += 1
+                self._rate_limit_errors += 1
                 self._allowed = max(self._allowed / 2, 1.0)
-            if seconds is None or seconds > _LONGEST_HOLD or self._refusals > _REFUSALS:
+            if seconds is None or seconds > _LONGEST_HOLD or self._rate_limit_errors > _MOST_429S:
                 return False
-            least = _LEAST_HOLD * self._refusals**2
+            least = _LEAST_HOLD * self._rate_limit_errors**2
             self.held_until = max(self.held_until, now + max(seconds, least))
             return True
 
@@ -174,7 +174,7 @@ class Batch:
     ) -> None:
         self._client, self._output = client, output
         self._tally, self._options = tally, options
-        self._pacer = Pacer(options.jobs, options.rpm, options.tpm)
+        self._limiter = RateLimiter(options.jobs, options.rpm, options.tpm)
         self._order = lines if options.ordered else []
         self._lines = iter([line for line in lines if self._is_due(line)])
         self._lock = threading.Lock()  # guards the lines, the output and the tally
@@ -217,7 +217,7 @@ class Batch:
                 threading.Thread(target=self._work, daemon=True).start()
             self._watch(jobs)
         except KeyboardInterrupt as error:
-            interruption, running = error, self._pacer.stop()
+            interruption, running = error, self._limiter.stop()
             self._print(f"stopping; waiting for {running} answers (Ctrl-C: leave at once)")
             self._watch(self._running_threads)
         self._output.finish(self._order)
@@ -234,7 +234,7 @@ class Batch:
         if self._is_shown:
             width = (shutil.get_terminal_size().columns or 80) - 1  # 0 in a new pseudo-terminal
             with self._lock:
-                text = self._tally.progress(self._pacer.held_until - time.monotonic())[:width]
+                text = self._tally.progress(self._limiter.held_until - time.monotonic())[:width]
                 print(f"\r{text:{self._drawn}}", end="", file=sys.stderr, flush=True)
                 self._drawn = len(text)
 
@@ -242,7 +242,7 @@ class Batch:
         """Print a message in place of the progress."""
         blank, self._drawn = " " * self._drawn, 0
         print(end=f"\r{blank}\r" if blank else "", file=sys.stderr)
-        complain(text)
+        print_message(text)
 
     def report(self) -> None:
         """Print the outcomes."""
@@ -289,14 +289,14 @@ class Batch:
     def _send(self, line: BatchLine) -> dict[str, Any] | OpenAIError | None:
         """The answer, or an error that is not retried; None if the batch was stopped."""
         attempt, not_before = 0, 0.0
-        while self._pacer.enter(not_before):
+        while self._limiter.acquire(not_before):
             tokens = None
             try:
                 response = create_chat_completion(self._client, line.body, into=dict)
                 tokens = _total_tokens(response)
                 return response
             except RateLimitError as error:
-                if isinstance(error, QuotaExceededError) or not self._pacer.hold(error):
+                if isinstance(error, QuotaExceededError) or not self._limiter.back_off(error):
                     return error
             except OpenAIError as error:
                 delay = retry_delay(error, attempt, random())
@@ -304,7 +304,7 @@ class Batch:
                     return error
                 attempt, not_before = attempt + 1, time.monotonic() + delay
             finally:
-                self._pacer.leave(tokens)
+                self._limiter.release(tokens)
         return None
 
     def _keep(self, line: BatchLine, result: dict[str, Any] | OpenAIError) -> None:
@@ -333,7 +333,7 @@ class Batch:
             self._errors_shown.add(text)
             self._print(f"id {line.id!r}: {error}")
         if self._in_a_row == _EQUAL_ERRORS:
-            self._pacer.stop()
+            self._limiter.stop()
             self._print(
                 f"stopped: {_EQUAL_ERRORS} lines in a row had the same error. Correct its cause: "
                 "-m is the model, --base-url the server"
@@ -341,7 +341,7 @@ class Batch:
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
-        self._pacer.stop()
+        self._limiter.stop()
 
 
 def _total_tokens(response: JSONValue) -> int:

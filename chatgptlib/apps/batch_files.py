@@ -99,12 +99,12 @@ def _values(text: str, name: str) -> Iterator[tuple[int, Any]]:
         error: Exception | None = None
         if line[0] in '{["':
             value, error = parsed(line)
-        if unclosed and _is_begun(f"{unclosed}\n{line}"):
+        if unclosed and _is_json_prefix(f"{unclosed}\n{line}"):
             raise ConfigError(
                 f"{name}: the JSON before line {number} continues in it: write each request on a "
                 "single line, as jq -c . does, or all of them as one array"
             )
-        unclosed = line if error and _is_begun(line) else ""
+        unclosed = line if error and _is_json_prefix(line) else ""
         if error and line[0] == "{":
             value = ValueError(f"not JSON: {error}: {excerpt(line[:80])}")
         elif error:  # a prompt that begins with a quote or a bracket
@@ -187,7 +187,7 @@ def _hash(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _is_begun(text: str) -> bool:
+def _is_json_prefix(text: str) -> bool:
     """Whether this is JSON or the beginning of it."""
     _, error = parsed(text)
     return error is None or (isinstance(error, json.JSONDecodeError) and error.pos >= len(text))
@@ -272,7 +272,7 @@ class BatchOutput:
         """Write an answer or an error to the file, and return the outcome."""
         record = _record(line, result, self._openai_format)
         text = json.dumps(record, ensure_ascii=self._file.isatty())  # escaped for a terminal
-        self._check_place()
+        self._check_not_moved()
         self._append(text.encode("utf-8", "backslashreplace") + b"\n")
         return self._note(record) or "errors"
 
@@ -288,7 +288,7 @@ class BatchOutput:
                 self._file.truncate(start)
             raise ConfigError(f"cannot write {self._name}: {error.strerror}") from error
 
-    def _check_place(self) -> None:
+    def _check_not_moved(self) -> None:
         """Raise ConfigError if the file's path no longer leads to it."""
         try:
             is_here = not self.is_file or os.path.samefile(self._path, self._file.fileno())
@@ -302,7 +302,7 @@ class BatchOutput:
 
     def finish(self, order: Sequence[BatchLine]) -> None:
         """Remove all but the last line of each id, and sort the lines like `order`."""
-        self._check_place()
+        self._check_not_moved()
         if not self.is_file or not (order or self._has_old_lines):
             return
         with open(self._path, "rb") as lines:

@@ -19,9 +19,9 @@ from ..extras.conversations import ChatOptions, Conversations
 from ..extras.results import added_usage
 from ..models import ChatCompletionUsage, ChatMessage
 from .printing import (
-    complain,
     explained,
     print_answer,
+    print_message,
     report_ending,
     shown_message,
     shown_text,
@@ -70,7 +70,7 @@ class InteractiveChat:
                 print()
                 continue
             except UnicodeDecodeError as error:
-                complain(f"the line is not {error.encoding} text")
+                print_message(f"the line is not {error.encoding} text")
                 continue
             if line in ("/quit", "/exit", "quit", "exit"):
                 return
@@ -80,7 +80,7 @@ class InteractiveChat:
                 elif line:
                     self._send(line)
             except OpenAIError as error:
-                complain(explained(error))
+                print_message(explained(error))
 
     def _send(self, line: str) -> None:
         question = ChatMessage.user(line, images=self._images)

@@ -40,7 +40,7 @@ def shown_text(text: str) -> str:
     return escaped(text) if sys.stdout.isatty() else text
 
 
-def complain(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a message on stderr, in one line."""
     line = escaped(text).replace("\n", "\\n")
     print(f"chatgptlib: {line}", file=sys.stderr, flush=True)
@@ -82,18 +82,18 @@ def report_ending(response: CreateChatCompletionResponse, *, is_json: bool = Fal
     choice = response.choices[0]  # a response without choices is an error
     reason = choice.finish_reason
     if choice.message.refusal:
-        complain(f"the model refused: {choice.message.refusal}")
+        print_message(f"the model refused: {choice.message.refusal}")
         return 1
     if reason in _CUT_ADVICE:
-        complain(f"the answer is cut off (finish_reason {reason!r}): {_CUT_ADVICE[reason]}")
+        print_message(f"the answer is cut off (finish_reason {reason!r}): {_CUT_ADVICE[reason]}")
         return 3
     if is_json:
         return 0
     if not response.text:
-        complain(f"the answer has no text (finish_reason {reason!r}): --json prints all of it")
+        print_message(f"the answer has no text (finish_reason {reason!r}): --json prints all of it")
         return 1
     if reason not in ("stop", None):
-        complain(f"the answer ended with finish_reason {reason!r}")
+        print_message(f"the answer ended with finish_reason {reason!r}")
     return 0
 
 

@@ -21,7 +21,7 @@ from ..codec import is_dict, is_list
 from ..extras.offline import OfflineServer
 from ..extras.offline_replies import Cut, Inject, Pieces, Stall
 from ..replies import parsed
-from .printing import complain
+from .printing import print_message
 
 _SCRIPT_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Inject, Pieces, Stall)}
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         script = _script(options.script) if options.script else {}
         server = OfflineServer(**script, **settings).start()
     except (OSError, OverflowError, TypeError, ValueError) as error:
-        complain(f"cannot serve: {error}")
+        print_message(f"cannot serve: {error}")
         return 1
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.strict:
             server.verify()
     except AssertionError as error:
-        complain(str(error))
+        print_message(str(error))
         return 1
     return 0
 

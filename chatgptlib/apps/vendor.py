@@ -29,7 +29,7 @@ from secrets import token_hex
 from typing import Any, TypeGuard
 
 from ..client import __version__
-from .printing import complain
+from .printing import print_message
 
 _LICENCE = """\
 MIT License
@@ -56,11 +56,11 @@ SOFTWARE.
 """  # a copy of LICENSE, which is not installed with the modules
 _HOME = (__package__ or "chatgptlib.apps").rpartition(".")[0]
 _COMMAND = "python -m chatgptlib vendor"
-_SEAL = "# sha256 of the other lines: "
+_DIGEST_LINE = "# sha256 of the other lines: "
 _HEADER = f"""\
 # chatgptlib {{version}}: Chat Completions in one module, under any name, for Python 3.10 and newer.
 # Made by `{_COMMAND}{{option}} -o FILE`. Do not edit: change the package, and make it again.
-{_SEAL}
+{_DIGEST_LINE}
 # {{licence}}; its text is at the end.
 #
 # It requires `requests` 2.28.1 with urllib3 1.26.12, or newer. Each section was a module of the
@@ -76,10 +76,10 @@ _HEADER = f"""\
 # flake8: noqa
 # pyright: reportMissingModuleSource=false, reportPrivateUsage=false
 """
-_MADE = re.compile(  # these lines have the same format in all versions
+_HEADER_PATTERN = re.compile(  # these lines have the same format in all versions
     rf"^# chatgptlib (?P<version>\S+): .*\n"
     rf"# Made by `{_COMMAND}(?: --with (?P<extras>\S+))? -o FILE`.*\n"
-    rf"(?P<seal>{_SEAL}(?P<digest>.*)\n)",
+    rf"(?P<digest_line>{_DIGEST_LINE}(?P<digest>.*)\n)",
     re.MULTILINE,
 )
 
@@ -199,8 +199,8 @@ class _File:
         for number, line in enumerate(text.splitlines(), 1):
             if banner := re.match(r"# ---- (\S+) -", line):
                 text = text.replace(f"#{0:6}  {banner[1]} ", f"#{number:6}  {banner[1]} ", 1)
-        digest = sha256(text.replace(f"{_SEAL}\n", "", 1).encode()).hexdigest()
-        return text.replace(_SEAL, _SEAL + digest, 1)
+        digest = sha256(text.replace(f"{_DIGEST_LINE}\n", "", 1).encode()).hexdigest()
+        return text.replace(_DIGEST_LINE, _DIGEST_LINE + digest, 1)
 
     def _all(self, root: ast.Module) -> str:
         """The package's `__all__` without the names of modules that the file lacks."""
@@ -354,12 +354,12 @@ def _listed() -> str:
 def _check(path: Path) -> tuple[int, str]:
     """The exit status for a file, and a line that explains it. CRLF line ends are accepted."""
     text = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
-    made = _MADE.search(text)
+    made = _HEADER_PATTERN.search(text)
     if not made:
         return _FOREIGN, f"{path} was not written by `{_COMMAND}`"
     version, extras = made["version"], [*filter(None, (made["extras"] or "").split(","))]
     known = "" if version == __version__ else f" (this is {__version__})"
-    if sha256(text.replace(made["seal"], "", 1).encode()).hexdigest() != made["digest"]:
+    if sha256(text.replace(made["digest_line"], "", 1).encode()).hexdigest() != made["digest"]:
         return _EDITED, f"{path} was edited after chatgptlib {version} wrote it{known}"
     package = _package()
     if {*extras} <= {*_extras(package), "all"} and text == _File(package, extras).text():
@@ -429,11 +429,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.buffer.write(text)  # with the same line ends everywhere
             sys.stdout.flush()
     except CannotVendor as error:
-        complain(str(error))
+        print_message(str(error))
         return 1
     except OSError as error:
         if error.filename is None:  # stdout has failed
             raise
-        complain(f"cannot read or write {error.filename}: {error.strerror}")
+        print_message(f"cannot read or write {error.filename}: {error.strerror}")
         return 1
     return 0
