@@ -11,9 +11,9 @@
              its types and its tests, without extras and with all
     wheel    the wheel alone: the quick start, and the types that a user's checker sees
 
-The gate looks at what is committed, in a temporary folder, with environments of its own. Its
-last line is the closing line of the tests that ran for the coverage. It stops at the first check
-that fails.
+The gate looks at what is committed, in a temporary folder, with environments of its own. The
+last line of its output is pytest's summary line of the run with coverage. It stops at the first
+check that fails.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ from xml.etree import ElementTree
 VERSIONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 OLD_PAIRS = [["requests==2.31.0", "urllib3==2.0.7"]]  # Ubuntu 24.04; the floors are in setup.cfg
 ALL_TESTS = ("-m", "gate or not gate", "--hypothesis-profile=thorough")
-QUICK_TESTS = ("-m", "not gate or versions")  # and those that a Python or a dependency may break
+QUICK_TESTS = (
+    "-m",
+    "not gate or versions",
+)  # the default selection, and slow tests that depend on versions
 AT_ONCE = os.cpu_count() or 1  # suites
 
 WHEEL_LIMIT = 190_000  # bytes: what it has today, rounded up; the aim is 100,000
@@ -128,7 +131,7 @@ def old_dependencies() -> list[list[str]]:
 def run_tests(
     python: Path, cwd: Path, tests: Sequence[str], *, before: Sequence[str] = (), **environment: str
 ) -> str:
-    """Run tests with every warning an error; return pytest's closing line."""
+    """Run tests with every warning an error; return pytest's summary line."""
     output = run(
         python, *before, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests,
         cwd=cwd, PYTHONWARNINGS="error", **environment,
@@ -137,7 +140,7 @@ def run_tests(
 
 
 def run_at_once(jobs: Mapping[str, Callable[[], str]]) -> dict[str, str]:
-    """Run suites, some at a time; note each when it ends, and return their closing lines."""
+    """Run suites, some at a time; report each when it ends, and return their summary lines."""
     summaries: dict[str, str] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = {pool.submit(job): what for what, job in jobs.items()}
@@ -256,7 +259,7 @@ class Gate:
         )  # fmt: skip
 
     def _check_skips(self, core: Path, all_extras: Path) -> None:
-        """The file without extras skips only tests that need one: none of a core module's."""
+        """Check that the file without extras skips no test of a core module."""
         ran: list[set[str]] = []
         for file in (core, all_extras):
             tree = ElementTree.parse(file.with_name("report.xml"))

@@ -388,7 +388,7 @@ def test_a_line_that_was_changed_since_it_was_answered_is_told(files):
     done = run(source, target, "--offline")
     assert done.returncode == 1
     assert (
-        "OUT has the answer of --offline, or to another request, for id 2 (see --again)"
+        "id 2: its answer in OUT is from --offline, or to another request; --again sends it"
         in done.stderr
     )
     assert len(written(target)) == 2
@@ -404,7 +404,7 @@ def test_answers_of_the_stand_in_are_not_taken_for_answers_of_the_server(files):
     with BatchServer() as server:
         done = run(source, target, "--base-url", server.url)
         assert (done.returncode, server.asked) == (1, [])
-        assert "OUT has the answer of --offline, or to another request, for id 1" in done.stderr
+        assert "id 1: its answer in OUT is from --offline, or to another request" in done.stderr
         assert run(source, target, "--again", "--base-url", server.url).returncode == 0
     assert sorted(server.questions) == ["1", "2"]
     assert len(written(target)) == 2

@@ -272,7 +272,7 @@ def _question(options: argparse.Namespace) -> ChatMessage:
         )
     elif piped is not None:
         if isinstance(piped, io.TextIOWrapper):
-            piped.reconfigure(errors="strict")  # refuse broken characters
+            piped.reconfigure(errors="strict")  # reject broken characters
         try:
             parts.append(piped.read())
         except UnicodeDecodeError as error:
@@ -283,7 +283,7 @@ def _question(options: argparse.Namespace) -> ChatMessage:
 
 
 def _text_of_file(name: str) -> str:
-    """A text file as a part of the prompt; "" for any other, which is attached or refused."""
+    """A text file as a part of the prompt; "" for any other, which is attached or rejected."""
     try:
         path = Path(name).expanduser()
         text = path.read_bytes().decode("utf-8-sig")

@@ -2,7 +2,7 @@
 
 Answers are written as they arrive. A batch that was stopped at any moment resumes when it is
 started again. Only final outcomes are written: answers, and errors that the same request would
-get again. Failed connections and the statuses 408, 409, 429 and 5xx are not final. A refused key,
+get again. Failed connections and the statuses 408, 409, 429 and 5xx are not final. A rejected key,
 an exhausted quota, a lasting 429 and five equal errors in a row stop the batch.
 """
 
@@ -39,11 +39,11 @@ from .printing import print_message
 
 _TICK = 0.5  # seconds between updates of the progress
 _EQUAL_ERRORS = 5  # this many in a row stop a batch
-_MOST_429S = 14  # the 429s in a row after which one more stops a batch
-_LEAST_HOLD = 0.06  # seconds, times the square of the 429s in a row: 14 of them take a minute
+_MOST_429S = 14  # in a row; one more stops the batch
+_LEAST_HOLD = 0.06  # seconds, times n² after the n-th 429 in a row: a minute for all 14
 _LONGEST_HOLD = 3600.0  # seconds; a 429 that asks for more stops a batch at once
 _SHOWN = 10  # unreadable lines to list
-# These stop the batch at once. A 403 is not among them: moderation refuses single prompts with it.
+# These stop the batch at once. A 403 is not among them: moderation rejects single prompts with it.
 _FATAL = (AuthenticationError, RateLimitError)
 _ADVICE = {
     "errors": "errors: --retry-errors sends them again",
@@ -132,7 +132,8 @@ class Tally:
     def __init__(self, lines: int, unreadable: list[str]) -> None:
         self.lines, self.unreadable = lines + len(unreadable), unreadable
         self.outcomes: Counter[str] = Counter()
-        self.before = self.other_options = 0  # outcomes of earlier runs; with other options
+        self.before = 0  # outcomes of earlier runs
+        self.other_options = 0  # those of them with other options
         self._started = time.monotonic()
 
     @property
@@ -196,8 +197,8 @@ class Batch:
             return True
         if is_other and earlier.partition("-")[0] != line.fingerprint.partition("-")[0]:
             tally.unreadable.append(
-                f"OUT has the answer of --offline, or to another request, for id {line.id!r} "
-                "(see --again)"
+                f"id {line.id!r}: its answer in OUT is from --offline, or to another request; "
+                "--again sends it"
             )
         else:
             tally.outcomes[outcome] += 1

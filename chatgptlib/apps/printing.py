@@ -99,7 +99,7 @@ def report_ending(response: CreateChatCompletionResponse, *, is_json: bool = Fal
 
 def print_answer(stream: ConversationStream) -> CreateChatCompletionResponse:
     """Print an answer as it arrives. Reasoning goes to stderr, dimmed, if that is a terminal."""
-    held = ""  # a carriage return is escaped unless it begins a line end
+    held = ""  # a "\r" at the end of a chunk: the next chunk shows whether a "\n" follows
     for text in join_split_surrogates(_with_reasoning_printed(stream)):
         text, held = (held + text).removesuffix("\r"), "\r" * text.endswith("\r")
         print(shown_text(text), end="", flush=True)

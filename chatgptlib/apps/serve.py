@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--port", type=int, default=0, metavar="N", help="the port; default: a free one")
     add("--script", type=Path, metavar="FILE.json", help="replies, and rules that choose them")
-    add("--strict", action="store_true", help="refuse invalid requests, and those without a reply")
+    add("--strict", action="store_true", help="reject invalid requests, and those without a reply")
     add("--api-key", metavar="KEY", help="the key that clients must send")
     options = parser.parse_args(arguments)
     settings = {"strict": options.strict, "api_key": options.api_key, "port": options.port}

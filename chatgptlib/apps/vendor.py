@@ -221,7 +221,7 @@ class _File:
         return _extras(one for one in _imported(name, [node]) if one not in self.modules)
 
     def _absent(self) -> Iterator[str]:
-        """Replacements, for type checkers, for the types of extras that the file lacks."""
+        """Definitions as `Any`, for type checkers, of the types of missing extras."""
         for name, source in self.modules.items():
             for parent, block in _blocks(_tree(source)):
                 for node in block if _is_for_checkers(parent) else ():
@@ -239,11 +239,12 @@ class _File:
         return f"{_comment(name, _docstring(source))}\n\n\n{code}"
 
     def _cut(self, name: str, lines: list[str | None], block: list[Any], hoisted: bool) -> None:
-        """Remove the imports from a block of statements: the library's, or all if `hoisted`."""
+        """Remove the imports from a block of statements: the library's, or all if `hoisted`. If
+        the block imports a missing extra, it raises ConfigError from there on."""
         for node in block:
             of_ours = [*_imported(name, [node])]
             missing = [] if hoisted else self._missing(name, node)
-            if missing:  # the rest of the block would use it
+            if missing:  # the rest of the block uses the import, so an error replaces it
                 first, end = node.lineno - 1, block[-1].end_lineno
                 wider = _File(self.package, [*_extras(self.modules), *missing])
                 command = f"{_COMMAND}{wider.option()} -o FILE"

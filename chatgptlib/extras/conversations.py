@@ -398,11 +398,11 @@ def _newest_turns(history: _Messages, new: _Messages, options: ChatOptions) -> _
 
 
 def _blocks(history: _Messages, new: _Messages) -> tuple[list[_Messages], bool]:
-    """The history in blocks: a message, followed by the results of the calls in it. And whether
-    `new` has the result of a call, whose block is then the last.
+    """Group the history into blocks: a message and the results of its calls. Also return whether
+    `new` answers a call; the block of that call is then the last.
 
-    A call without a result is left out, since servers would refuse every later turn, and so is
-    a result without a call.
+    A call without a result is left out, since servers reject a request that has one. So is a
+    result without a call.
     """
     blocks: list[_Messages] = []
     waiting: dict[str, list[_Messages]] = {}  # blocks without a result yet, by the id of the call

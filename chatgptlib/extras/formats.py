@@ -70,7 +70,8 @@ def string_formats() -> dict[type, StringFormat]:
 
 
 def _iso(text: str) -> str:
-    """A time as Python 3.10 reads it: no Z, and six digits for microseconds."""
+    """Rewrite a time for Python 3.10, which accepts no "Z" and only 3 or 6 digits after the
+    point."""
     text = re.sub(r"\.(\d+)", lambda digits: f".{digits[1]:0<6.6}", text)
     return re.sub("[Zz]$", "+00:00", text)
 
@@ -119,8 +120,8 @@ class Limit:
 def _is_multiple(of: Any, value: Any) -> bool:
     from decimal import Context, Decimal
 
-    # In decimal, since in binary 0.3 is not a multiple of 0.1, and with as many digits as
-    # Python reads in a number.
+    # Decimal, because the float 0.3 is not a multiple of 0.1. The precision exceeds the longest
+    # integer that Python parses, which has 4,300 digits.
     exact = Context(prec=5000, traps=[])
     return exact.remainder(Decimal(str(value)), Decimal(str(of))) == 0
 

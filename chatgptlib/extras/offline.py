@@ -2,7 +2,7 @@
 
     with OfflineServer(["Hi!", 429, Cut(after=3)]) as server:
         client = OpenAIClient(base_url=server.url)
-        ...             # the first call succeeds, the second is refused, the third is cut short
+        ...             # the first call succeeds, the second fails, the third is cut off
         assert server.requests[0].body["messages"][-1]["content"] == "Say hi."
 
 A script lists the replies. A request that has no scripted reply gets a stand-in answer, which
@@ -64,7 +64,7 @@ _request_log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class OfflineRequest:
-    """A request that the server received, whether or not it was refused."""
+    """A request that the server received, whether or not it was rejected."""
 
     method: str
     path: str  # with its query
@@ -90,7 +90,7 @@ class OfflineServer:
         last message contains, a compiled regular expression that matches in it, a dict with
         one or more of `text`, `regex`, `model` and `tool` (the name of a tool in the
         request), or a function of the body.
-    strict: refuse requests that the API refuses, and, if there is a script, requests for which
+    strict: reject requests that the API rejects, and, if there is a script, requests for which
         it has no reply left. Leaving the `with` block calls `verify()`.
     api_key: the key that clients must send; by default any key, or none, is accepted.
     delay: seconds between the chunks of a stream.

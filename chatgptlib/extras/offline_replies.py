@@ -35,7 +35,8 @@ class OfflineAnswer:
     completion: dict[str, Any] | None = None  # the completion in the body, if it holds one
 
     def place(self, after: int | None) -> int:
-        """The index of the piece that follows `after` pieces, or of the nearest piece."""
+        """The index in `steps` where a fault after `after` pieces goes; 0, before the head, for
+        None. A number beyond either end gives the first or the last piece."""
         pieces = [i for i, step in enumerate(self.steps) if isinstance(step, bytes)]
         if after is None or not pieces:
             return 0 if after is None else len(self.steps)
@@ -77,8 +78,8 @@ def stand_in(body: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Fault:
-    """A disturbance of `answer`, which is any reply, even another fault; the default is the
-    stand-in's answer.
+    """A fault in the delivery of `answer`, which is any reply, even one with another fault. The
+    default is the stand-in answer.
 
     `after` is the number of pieces that are sent before the fault. The pieces of a stream are
     its events; any other answer has two, its first byte and the rest. None puts the fault
@@ -169,7 +170,7 @@ _USUAL_ERRORS = {
     404: {"message": "The model does not exist.", "code": "model_not_found"},
     429: {"message": "Rate limit reached.", "code": "rate_limit_exceeded", "type": "requests"},
 }
-# To try a reply before it is needed. A reply that is a function is not called with it.
+# A request to validate replies with. A reply that is a function is not called for it.
 _DRY_RUN: dict[str, Any] = {"model": "", "messages": [], "stream": True}
 
 
@@ -379,8 +380,8 @@ def condition_holds(condition: OfflineCondition, body: dict[str, Any]) -> bool:
         "model": lambda wanted: wanted == body["model"],
         "tool": lambda wanted: wanted in tools,
     }
-    results = [tests[key](wanted) for key, wanted in condition.items()]  # check_rule tries each
-    return all(results)
+    results = [tests[key](wanted) for key, wanted in condition.items()]
+    return all(results)  # of a list, since check_rule() relies on each test being run
 
 
 def check_rule(condition: Any, reply: Any) -> None:
@@ -405,9 +406,9 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 
 
 def check_request(body: dict[str, Any], strict: bool) -> None:
-    """Raise OfflineError for a request that the API refuses.
+    """Raise OfflineError for a request that the API rejects.
 
-    Only the strict check covers parameters that the answer does not depend on.
+    Unless `strict`, only the parameters that the answer depends on are checked.
     """
     checked = body if strict else {key: body[key] for key in _ALWAYS_CHECKED if key in body}
     _check_members(checked, CreateChatCompletionRequest, "")

@@ -55,7 +55,7 @@ def json_so_far(text: str) -> dict[str, Any]:
     """The object in an answer that is still incomplete.
 
     A text is included as far as it has arrived; a number or a word only when it is complete,
-    since a part of it means something else.
+    since its beginning is another value: 12 of 123.
     """
     text = _without_thoughts(text)
     begin = at = text.find("{")

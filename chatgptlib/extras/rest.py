@@ -89,13 +89,14 @@ def streamed(
 def answer_value(exchange: Exchange, content: bytes) -> Any:
     """The body of any response: its JSON, bytes if it is of another type, None if it is empty.
 
-    The content of a file is bytes even if it is JSON: the type that a caller gets depends on
-    the endpoint, and not on what somebody uploaded.
+    A type such as application/octet-stream gives bytes even if they are JSON, so that the
+    result for a file does not depend on its content. `text/plain`, or no type, is JSON if it
+    holds an object or a list.
     """
     if not content:
         return None
     kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("", "text/plain"):  # JSON of a server that does not declare it, or a transcript
+    if kind in ("", "text/plain"):  # of a server that does not declare JSON, or a transcript
         is_json = isinstance(parsed(content)[0], (dict, list))
     else:
         is_json = kind.endswith(("/json", "+json"))
@@ -310,7 +311,8 @@ def _events(exchange: Exchange) -> Generator[ServerSentEvent, None, bool]:
 
 
 def _event(name: str, data: str, cut: bool, exchange: Exchange) -> ServerSentEvent:
-    """Read an event. `cut`: the body ended in it, perhaps before its data was complete."""
+    """Read an event. `cut` says that the body ended without the blank line that ends an event,
+    so its data may be incomplete."""
     value, broken = parsed(data)
     if name == "error":
         raise error_event(value, data, exchange)

@@ -97,11 +97,11 @@ class ResultStream(Generator[StepT, None, EndT]):
 
 
 def _is_already_running(error: BaseException) -> bool:
-    """Whether Python refused to enter a running generator. The traceback then has no inner
-    frame, unlike that of the same error raised by the generator itself."""
-    is_refusal = isinstance(error, ValueError) and "already executing" in str(error)
+    """Whether Python could not enter a generator that is running. The traceback then has no
+    inner frame, unlike that of the same error raised by the generator itself."""
+    is_value_error = isinstance(error, ValueError) and "already executing" in str(error)
     trace = error.__traceback__
-    return is_refusal and trace is not None and trace.tb_next is None
+    return is_value_error and trace is not None and trace.tb_next is None
 
 
 def about_response(error: E, response: CreateChatCompletionResponse, client: OpenAIClient) -> E:
@@ -142,7 +142,7 @@ def added_usage(
 
 
 def _sum(one: Any, other: Any) -> Any:
-    """Add numbers at every level; of any other value keep the later."""
+    """Add the numbers at every level; keep the later of any other two values."""
     if is_dict(one) and is_dict(other):
         both = {key: _sum(one[key], other[key]) for key in one.keys() & other.keys()}
         return {**one, **other, **both}

@@ -95,7 +95,7 @@ class SchemaBuilder:
         """The schema of a shape, with the definitions."""
         schema, definitions = dict(shape.schema), dict(self._definitions)
         for _ in self._definitions:  # an alias may refer to another alias
-            if reference := schema.pop("$ref", None):  # the API refuses it at the root
+            if reference := schema.pop("$ref", None):  # the API rejects it at the root
                 name = reference.removeprefix("#/$defs/")
                 schema = {**definitions[name], **schema}
                 rest = json.dumps([schema, *definitions.values()], default=str)
@@ -108,7 +108,8 @@ class SchemaBuilder:
     def property_of(
         self, name: str, hint: Any, where: str, default: Any = _MISSING, note: str = ""
     ) -> Property:
-        """Describe a parameter or a field. A Pydantic Field in place of the default is metadata."""
+        """Describe a parameter or a field. A default that is a Pydantic FieldInfo is read as
+        metadata of the hint, and the property is required."""
         if hasattr(default, "is_required") and hasattr(default, "metadata"):
             hint, default = Annotated[hint, default], _MISSING
         required = default is _MISSING

@@ -130,8 +130,9 @@ def formatted_string(kind: StringFormat) -> Shape:
             convert(value, {})
         except DeserializeError:
             return False
-        is_date = kind.name == "date-time" and len(value) <= len("2024-01-01")  # read as midnight
-        return type(value) is str and not is_date
+        # fromisoformat() accepts a date as midnight, but in datetime | date a date must stay one.
+        is_only_date = kind.name == "date-time" and len(value) <= len("2024-01-01")
+        return type(value) is str and not is_only_date
 
     return Shape(kind.name, {"type": "string", **kind.schema}, convert, is_exactly)
 
@@ -292,7 +293,7 @@ def union(options: Sequence[Shape]) -> Shape:
                 depth = len(re.findall(r"[.\[]", error.path))
                 mismatches.append((option.match_score(value), depth, error))
         _, depth, nearest = max(mismatches, key=lambda mismatch: mismatch[:2])
-        # Inside the value, or from a constructor, it says more than that no option fits.
+        # An error inside the value, or from a constructor, says more than "expected A or B".
         if depth or nearest.__cause__:
             raise nearest
         raise type_mismatch(name, value)
@@ -310,13 +311,14 @@ _LENGTHS = {"array": "Items", "object": "Properties"}  # replaces Length in minL
 def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
     """A shape with a description, and limits on its values."""
     schema: dict[str, Any] = {**shape.schema, **({"description": note} if note else {})}
-    is_text_for_another = bool(schema.keys() & {"format", "contentEncoding"})
+    # The limit holds for the converted value, not for its JSON text, so it is only described.
+    is_converted = bool(schema.keys() & {"format", "contentEncoding"})
     kinds = {option.get("type") for option in schema.get("anyOf", [schema])}
     length = next((_LENGTHS[kind] for kind in _LENGTHS if kind in kinds), "Length")
     for limit in limits:
         bound: Any = getattr(limit.bound, "pattern", limit.bound)  # of a compiled pattern, its text
         known = format_of(bound)
-        if known or is_text_for_another:
+        if known or is_converted:
             note = f"{limit.keyword}: {known.write(bound) if known else bound}"
             schema = with_notes(schema, [note])
         else:
@@ -366,7 +368,7 @@ def pydantic_shape(schema: dict[str, Any], validate: Callable[[str], Any]) -> Sh
 
 
 def _leave_out_nulls(value: Any, errors: Iterable[Mapping[str, Any]]) -> bool:
-    """Delete the nulls that Pydantic refused, which stand for defaults in a strict answer.
+    """Delete the nulls that Pydantic rejected, which stand for defaults in a strict answer.
     Returns whether there were any."""
     found = False
     for *steps, last in (e["loc"] for e in errors if e["loc"] and e.get("input", "") is None):

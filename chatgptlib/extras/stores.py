@@ -258,10 +258,10 @@ class SQLiteStore:
             raise ConfigError(f"cannot keep conversations in {self.path}: {error}") from error
 
     def _look(self) -> None:
-        """Refuse a file that is not such a store, without a write to it.
+        """Raise ConfigError for a file that is not such a store, without a write to it.
 
-        SQLite reads the file, not open(): when a process closes a file, it loses all its locks
-        on it, including those of a transaction in another thread.
+        Let SQLite read the file, not open(): when a process closes a file, it loses all its
+        locks on that file, including those of a transaction in another thread.
         """
         import sqlite3
 
@@ -321,8 +321,8 @@ class SQLiteStore:
                         db.execute("COMMIT")
                     return result
             except sqlite3.Error as error:
-                # SQLite waits for most locks, but not for those that a program holds while
-                # it opens the file as the first, or closes it as the last.
+                # SQLite waits for most locks, but not for those held while the first
+                # connection to the file opens or the last one closes.
                 busy = "is locked" in str(error) or "locking protocol" in str(error)
                 if not busy or time.monotonic() >= until:
                     raise ConfigError(

@@ -28,7 +28,8 @@ _KEYWORDS_OF_TYPE = {
 _KEYWORDS_OF_ANY_TYPE = {"type", "enum", "anyOf", "$ref"}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
-_DROPPED = {"title", "discriminator", "description", "$defs"}
+# Keywords that become no note: the first two are left out, strict_schema() handles the others.
+_NOT_NOTED = {"title", "discriminator", "description", "$defs"}
 
 
 def cannot_describe(where: str, reason: str) -> ConfigError:
@@ -58,7 +59,7 @@ def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
     notes = [
         f"null means the default, {_json(value)}" if key == "default" else f"{key}: {_json(value)}"
         for key, value in schema.items()
-        if key not in found and key not in _DROPPED and value is not None
+        if key not in found and key not in _NOT_NOTED and value is not None
     ]
     if not found.keys() & _KEYWORDS_OF_ANY_TYPE:
         raise cannot_describe(where, "a strict schema needs a type instead of Any")

@@ -190,7 +190,7 @@ class _Run:
         for name in self._request_tools & self._tools.keys():
             raise ConfigError(f"two tools are named {name!r}: one in the request, one a function")
         described = [tool.described(self.strict) for tool in self._tools.values()]
-        if described:  # an empty list is refused by some servers
+        if described:  # an empty list is rejected by some servers
             body["tools"] = [*(body.get("tools") or ()), *described]
         self._messages: list[ChatMessage | Mapping[str, Any]] = list(body.get("messages") or ())
         self._given = len(self._messages)
@@ -354,8 +354,8 @@ def _name_called(call: ToolCall) -> str | None:
 
 
 def _result_text(result: Any, name: str, call: ToolCall) -> str:
-    """The text for the model. The function has run, so this must not fail, except for an
-    awaitable: that did not run, which only its author can correct."""
+    """The text for the model. The function has run, so this must not fail. Only an awaitable is
+    an error: it has not run, and the author has to change the function."""
     if inspect.isawaitable(result) or hasattr(result, "__anext__"):
         if close := getattr(result, "close", None):
             close()  # otherwise Python warns that it was never awaited
