@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from itertools import takewhile
 
 _SECTION = re.compile(
     r"(?:(?:Keyword )?(?:Args|Arguments)|(?:Other )?(?:Params|Parameters)|Attributes|Returns?"
@@ -55,11 +56,7 @@ def parameter_notes(doc: str) -> dict[str, str]:
 
 def _indented(lines: list[str]) -> list[str]:
     """The lines of an indented section."""
-    body: list[str] = []
-    for line in lines:
-        if line and not line[0].isspace():
-            break
-        body.append(line)
+    body = takewhile(lambda line: not line or line[0].isspace(), lines)
     return inspect.cleandoc("\n" + "\n".join(body)).splitlines()
 
 

@@ -21,13 +21,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import (
-    Iterable,
-    Mapping,
-    MutableMapping,
-    MutableSequence,
-    Sequence,
-)
+from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from enum import Enum
 from typing import Annotated, Any, ForwardRef, Literal, TypeGuard, Union, get_args, get_origin
 

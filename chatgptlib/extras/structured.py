@@ -22,13 +22,7 @@ from ..chat import (
     request_members,
 )
 from ..client import OpenAIClient
-from ..errors import (
-    ConfigError,
-    DeserializeError,
-    OutputTruncatedError,
-    RefusalError,
-    excerpt,
-)
+from ..errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
 from ..redaction import hides_variables
 from ..replies import parsed

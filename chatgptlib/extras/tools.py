@@ -46,13 +46,7 @@ from ..models import (
 from ..replies import parsed
 from .docstrings import parameter_notes, prose_of
 from .formats import format_of
-from .results import (
-    ResultStream,
-    about_response,
-    added_usage,
-    check_at_least,
-    without_secrets,
-)
+from .results import ResultStream, about_response, added_usage, check_at_least, without_secrets
 from .schema import SchemaBuilder, names_around
 from .shapes import Property, object_schema, object_shape
 
@@ -332,12 +326,10 @@ def _later_tool_choice(choice: Any) -> Any:
 
 def _names_in(tools: Any) -> set[str]:
     """The names of the tools in a request."""
-    kinds: list[Any] = []
-    for i, tool in enumerate(tools):
-        if (described := object_members(tool)) is None:
-            kind = type(tool).__name__
-            raise ConfigError(f"tools[{i}] must be a dataclass or a mapping, not {kind}")
-        kinds.append(described.get(str(described.get("type"))))
+    described = [object_members(tool) for tool in tools]
+    if None in described:
+        raise ConfigError(f"tools[{described.index(None)}] must be a dataclass or a mapping")
+    kinds = [tool.get(str(tool.get("type"))) for tool in described if tool]
     return {str(kind.get("name")) for kind in kinds if is_mapping(kind)}
 
 

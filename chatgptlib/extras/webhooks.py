@@ -129,10 +129,8 @@ def _is_signed(signed: bytes, signatures: str, keys: list[bytes]) -> bool:
 
 
 def _check_webhook_age(sent_at: int, tolerance: float | None) -> None:
-    if tolerance is None:
-        return
     age = int(time.time()) - sent_at
-    if abs(age) <= tolerance:
+    if tolerance is None or abs(age) <= tolerance:
         return
     if age > 0:
         raise WebhookError(f"the webhook is too old: sent {age} s ago, {tolerance} s are allowed")
