@@ -899,7 +899,7 @@ def test_an_older_file_is_brought_up_to_date(tmp_path, monkeypatch):
         lib.SQLiteStore(path)
 
 
-def test_a_message_that_a_file_could_not_give_back_is_not_stored_in_it(offline, tmp_path):
+def test_a_message_nested_too_deeply_to_load_again_is_not_stored(offline, tmp_path):
     deep = []
     for _ in range(120):
         deep = [deep]
