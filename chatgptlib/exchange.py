@@ -384,7 +384,8 @@ class Exchange:
         link: Any = _innermost(links)
         adds_nothing = isinstance(link, (Incomplete, Undecodable))
         # Exceptions of requests hold the request, whose headers include the key.
-        shows_key = hasattr(link, "request") or self._secrets.found_in(f"{link} {link!r}")
+        shown = f"{link} {link!r}"
+        shows_key = hasattr(link, "request") or self.redacted(shown) != shown
         if adds_nothing or shows_key:
             return None
         link.__cause__ = link.__context__ = link.__traceback__ = None

@@ -38,9 +38,6 @@ class Secrets:
     def __or__(self, other: Secrets) -> Secrets:
         return Secrets(*self._texts, *other._texts)
 
-    def found_in(self, text: str) -> bool:
-        return _pattern_of(self._texts).search(text) is not None
-
     def redacted(self, value: JSONValue) -> Any:
         """Text, or JSON that holds texts, with `***` in place of each secret."""
         if isinstance(value, str):

@@ -466,6 +466,19 @@ def test_the_tokens_of_all_answers_are_told_and_priced(files):
     assert f"{told}; 1 answers did not report any\n" in done.stderr
 
 
+def test_usage_that_is_not_a_number_counts_as_unknown_in_this_and_later_runs(files):
+    source, target = files
+    numbered(source, 2)
+    usage = {"prompt_tokens": "5", "completion_tokens": {}, "total_tokens": "7",
+             "prompt_tokens_details": {"cached_tokens": "3"}}  # fmt: skip
+    with BatchServer(lambda body: {**completion(), "usage": usage}) as server:
+        for _ in range(2):
+            done = run(source, target, "--base-url", server.url)
+            assert done.returncode == 0
+            assert "2 answers did not report any" in done.stderr
+    assert len(server.asked) == len(written(target)) == 2
+
+
 # Ctrl-C
 
 

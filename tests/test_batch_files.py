@@ -429,6 +429,19 @@ def test_files_that_cannot_be_used_are_one_line(files, tmp_path):
     assert source.read_text() == "a\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_out_may_be_a_named_pipe(files):
+    source, target = files
+    source.write_text("a\n")
+    os.mkfifo(target)
+    reader = subprocess.Popen(["cat", target], stdout=subprocess.PIPE)
+    assert run(source, target, "--offline").returncode == 0
+    assert [json.loads(line)["id"] for line in reader.communicate(timeout=60)[0].splitlines()] == [
+        1
+    ]
+    assert stat.S_ISFIFO(os.stat(target).st_mode)
+
+
 def test_two_batches_do_not_write_one_file(files):
     fcntl = pytest.importorskip("fcntl")
     source, target = files

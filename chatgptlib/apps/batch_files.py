@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, excerpt
-from ..models import CreateChatCompletionResponse
+from ..models import ChatCompletionUsage, CreateChatCompletionResponse, PromptTokensDetails
 from ..replies import parsed
 
 _OUTCOMES = {"length": "cut off", "content_filter": "filtered"}  # by finish reason
@@ -199,23 +199,25 @@ def _is_json_prefix(text: str) -> bool:
 class BatchOutput:
     """The file of answers: the outcomes in it, to which more are added.
 
-    "-" is stdout, which has no earlier outcomes. Raises ConfigError for a file that can't be
-    written.
+    "-" is stdout. That, a pipe and a device have no earlier outcomes. Raises ConfigError for a
+    file that can't be written.
     """
 
     def __init__(self, target: str, openai_format: bool) -> None:
         self.done: dict[str, tuple[str, str]] = {}  # fingerprint and outcome by id
         self.tokens: Counter[str] = Counter()  # of all answers; "unknown" counts those without
-        self.is_file = target != "-"
-        self._name = repr(target) if self.is_file else "stdout"
+        self._name = "stdout" if target == "-" else repr(target)
+        self.is_file = target != "-" and (os.path.isfile(target) or not os.path.exists(target))
         self._path = os.path.realpath(target)
         self._openai_format = openai_format
         self._has_old_lines = False
         try:
             if self.is_file:
                 self._file = io.FileIO(self._path, "ab+", opener=_private)
-            else:
+            elif target == "-":
                 self._file = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
+            else:
+                self._file = io.FileIO(target, "wb")
         except OSError as error:
             raise ConfigError(f"cannot write {self._name}: {error.strerror}") from error
 
@@ -257,14 +259,15 @@ class BatchOutput:
             answer = CreateChatCompletionResponse.from_dict(response)
         except DeserializeError:  # an unusual answer is an answer, too
             answer = CreateChatCompletionResponse([])
-        usage, tokens = answer.usage, self.tokens
-        if usage is None:
-            tokens["unknown"] += 1
-        else:
-            details = usage.prompt_tokens_details
-            tokens["prompt"] += usage.prompt_tokens or 0
-            tokens["cached"] += (details and details.cached_tokens) or 0
-            tokens["completion"] += usage.completion_tokens or 0
+        usage = answer.usage or ChatCompletionUsage()
+        details = usage.prompt_tokens_details or PromptTokensDetails()
+        counts: dict[str, Any] = {  # of any type, since reading is lenient
+            "prompt": usage.prompt_tokens,
+            "completion": usage.completion_tokens,
+            "cached": details.cached_tokens,
+        }
+        known = {kind: count for kind, count in counts.items() if isinstance(count, int)}
+        self.tokens.update(known or {"unknown": 1})
         reasons = [choice.finish_reason for choice in answer.choices]
         return next((_OUTCOMES[reason] for reason in _OUTCOMES if reason in reasons), "answered")
 

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, 
 from enum import Enum
 from typing import Annotated, Any, ForwardRef, Literal, TypeGuard, Union, get_args, get_origin
 
+from ..codec import names_in
 from .docstrings import parameter_notes, prose_of
 from .formats import limits_in, note_in, string_formats
 from .shapes import (
@@ -290,8 +291,7 @@ def _is_required(hint: Any, else_: bool) -> bool:
 
 def _annotations_of(cls: Any) -> dict[str, Any]:
     try:
-        # A class that is defined in a function may refer to itself.
-        return typing.get_type_hints(cls, localns={cls.__name__: cls}, include_extras=True)
+        return typing.get_type_hints(cls, localns=names_in(cls), include_extras=True)
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
         reason = f"its type hints can't be evaluated: {error}"
         raise cannot_describe(shown_type(cls), reason) from None

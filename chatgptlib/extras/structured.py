@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from dataclasses import dataclass
-from types import UnionType
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from ..chat import (
@@ -22,9 +21,16 @@ from ..chat import (
     request_members,
 )
 from ..client import OpenAIClient
-from ..errors import ConfigError, DeserializeError, OutputTruncatedError, RefusalError, excerpt
+from ..errors import (
+    ConfigError,
+    DeserializeError,
+    OpenAIError,
+    OutputTruncatedError,
+    RefusalError,
+    excerpt,
+)
 from ..models import ChatCompletionUsage, ChatMessage, CreateChatCompletionResponse
-from ..redaction import hides_variables
+from ..redaction import without_traceback
 from ..replies import parsed
 from .partial import json_in, json_so_far
 from .results import ResultStream, about_response, added_usage, check_at_least
@@ -73,14 +79,13 @@ def parse_chat_completion(
 def parse_chat_completion(
     client: OpenAIClient,
     request: ChatRequest,
-    into: UnionType,
+    into: object,
     *,
     attempts: int = 1,
     with_response: bool = False,
 ) -> Any: ...
 
 
-@hides_variables
 def parse_chat_completion(
     client: OpenAIClient,
     request: ChatRequest,
@@ -105,6 +110,16 @@ def parse_chat_completion(
     https://platform.openai.com/docs/guides/structured-outputs
     """
     check_at_least(1, attempts=attempts)
+    try:
+        found = _parsed(client, request, into, attempts)
+    except OpenAIError as error:
+        raise without_traceback(error) from error.__cause__
+    return found if with_response else found.value
+
+
+def _parsed(
+    client: OpenAIClient, request: ChatRequest, into: Any, attempts: int
+) -> ParsedCompletion[Any]:
     answer = _AnswerType(client, into)
     body = answer.body(request)
     usage: ChatCompletionUsage | None = None
@@ -122,7 +137,7 @@ def parse_chat_completion(
             wrong = ChatMessage.assistant(response.text)
             body["messages"] = [*(body.get("messages") or ()), wrong, ChatMessage.user(again)]
         else:
-            return ParsedCompletion(value, response, usage) if with_response else value
+            return ParsedCompletion(value, response, usage)
 
 
 @overload
@@ -133,7 +148,7 @@ def stream_parsed(
 
 @overload
 def stream_parsed(
-    client: OpenAIClient, request: ChatRequest, into: UnionType
+    client: OpenAIClient, request: ChatRequest, into: object
 ) -> ResultStream[Any, Any]: ...
 
 

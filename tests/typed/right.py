@@ -12,7 +12,7 @@ from enum import Enum
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TypedDict
+from typing import IO, Annotated, Any, Literal, Optional, TypedDict
 from uuid import UUID
 
 import requests
@@ -256,6 +256,7 @@ except APIError as error:
     assert_type(error.message, str)
     assert_type(error.code, Any)
     assert_type(error.body, Any)
+    assert_type(error.headers, Mapping[str, str])
 except RequestTimeoutError as error:
     timeout: TimeoutError = error
 except StreamInterruptedError as error:
@@ -347,6 +348,11 @@ class Recipe:
 assert_type(parse_chat_completion(client, request, Recipe), Recipe)
 assert_type(parse_chat_completion(client, request, list[Recipe]), list[Recipe])
 assert_type(parse_chat_completion(client, request, Recipe, attempts=3), Recipe)
+parse_chat_completion(client, request, Optional[Recipe])  # noqa: UP045
+parse_chat_completion(client, request, Literal["yes", "no"])
+parse_chat_completion(client, request, Annotated[int, "minutes"])
+parse_chat_completion(client, request, Recipe, with_response=bool(response.text))
+stream_parsed(client, request, Literal["yes", "no"])
 whole = parse_chat_completion(client, request, Recipe, attempts=3, with_response=True)
 assert_type(whole, ParsedCompletion[Recipe])
 assert_type(whole.value.steps, list[str])

@@ -124,7 +124,6 @@ class Half:
         return True
 
 
-parse_chat_completion(client, request, {"type": "object"})  # wrong: a type
 parse_chat_completion(client, request, int).title  # wrong: an int has none
 run_tools(client, request, print)  # wrong: a list
 run_tools(client, request, ["print"])  # wrong: of functions
