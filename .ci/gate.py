@@ -42,7 +42,7 @@ QUICK_TESTS = (
 AT_ONCE = os.cpu_count() or 1  # suites
 
 WHEEL_LIMIT = 190_000  # bytes: what it has today, rounded up; the aim is 100,000
-CORE_LIMITS = 4_820, 208_000  # lines and bytes of the file without extras; the aim: 3,300, 130,000
+CORE_LIMITS = 4_860, 210_000  # lines and bytes of the file without extras; the aim: 3,300, 130,000
 FILES = {"without extras": [], "with all extras": ["--with", "all"]}
 BARE = ("requests", "pytest", "responses", "hypothesis")  # what the tests of the file need
 SERVER = [f"chatgptlib/extras/{name}.py" for name in ("offline_replies", "offline")]
