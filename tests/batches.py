@@ -93,5 +93,5 @@ class BatchServer:
         self._server.server_close()
 
 
-def refusal(status, message="no", **headers):
+def reply_with_error(status, message="no", **headers):
     return status, {"error": {"message": message}}, headers

@@ -247,7 +247,7 @@ def memory(our: dict[str, Any], _: int) -> float:
 
     chunks = our["chunks"]()
     for _ in zip(range(1000), chunks, strict=False):
-        pass  # whatever is made but once has been made now
+        pass  # from here on, nothing is imported or made for the first time
     before, count = resident(), sum(1 for _ in chunks)
     return (resident() - before) / count
 
@@ -275,7 +275,7 @@ def streams(client: dict[str, Any], number: int) -> int:
         for _ in pieces:
             pass
 
-    list(client["pieces"]())  # whatever is made but once has been made now
+    list(client["pieces"]())  # from here on, nothing is imported or made for the first time
     before = resident()
     crowd = [threading.Thread(target=read) for _ in range(number)]
     for one in crowd:

@@ -1,5 +1,5 @@
-"""Sends hostile answers. Invariant: for any bytes of a server, a call or a stream gives a
-result or raises an OpenAIError; and a stream that is cut never passes for a shorter answer.
+"""Sends hostile replies. Invariant: for any bytes of a server, a call or a stream gives a
+result or raises an OpenAIError; and a truncated stream never counts as a complete response.
 
     python -m tests.fuzz [--runs 10000] [--seed 0] [--cuts]
 

@@ -1,11 +1,11 @@
-"""Interrupts calls at random instants. Invariant: no call gets the answer of another, no call
-fails that was not interrupted, and none hangs.
+"""Interrupts calls at random instants. Invariant: no call gets the response of another, no call
+fails that was not interrupted, and no call hangs.
 
     python -m tests.interrupt [--count 100000] [--seed 0] [--kind signal ...]
 
 Each kind of interruption runs in its own process, against a server in another process. Each
-question has a unique id, which the server repeats in every part of its answer. An
-interrupted call may raise the interruption or an OpenAIError, or return its own answer. The
+question has a unique id, which the server repeats in every part of its response. An
+interrupted call may raise the interruption or an OpenAIError, or return its own response. The
 tool prints a line for each kind, and exits with 1 if the invariant was broken.
 """
 
@@ -287,7 +287,7 @@ class Run:
         self.raised = rng.choice([Stop, Halt, TooLate])
         if self.delays is not None:
             self.raised = KeyboardInterrupt
-        self.delay = lambda: rng.uniform(1e-6, 2e-4)  # before the later ones
+        self.delay = lambda: rng.uniform(1e-6, 2e-4)  # before each later interruption
         # At any time in a call, or mostly at its beginning.
         delay = rng.uniform(1e-6, 2e-3) if rng.random() < 0.5 else 10 ** rng.uniform(-6, -2.3)
         self.way = rng.randrange(5)
@@ -322,7 +322,7 @@ class Run:
                 signal.pthread_kill(main, signal.SIGINT)
 
     def struck(self, rng):
-        """Make a call or open a stream that is interrupted mostly; then perhaps one that is not."""
+        """Make a call or a stream that is usually interrupted; then, at times, one that is not."""
         question = Question(rng, rng.choice([0, 0, 0.0005, 0.002]))
         client = self.either(rng)
         if rng.random() < 0.2:

@@ -1,4 +1,4 @@
-"""Azure: its paths, its version, its key in its header, and nothing that is OpenAI's."""
+"""Azure: deployment paths, the API version, the key in `api-key`, and no OpenAI settings."""
 
 import copy
 import pickle
@@ -49,7 +49,7 @@ def test_a_call_goes_to_the_deployment_with_the_version_and_the_key(azure, quest
     assert "authorization" not in request.headers
 
 
-def test_nothing_of_openais_is_sent_or_kept(azure, question, monkeypatch):
+def test_openai_settings_are_neither_sent_to_azure_nor_pickled(azure, question, monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "openais-own")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://openais-own.example/v1")
@@ -100,7 +100,9 @@ GIVEN = {
      ("api_key", "AZURE_OPENAI_API_KEY")],
 )  # fmt: skip
 @pytest.mark.parametrize("value", [None, "", " \n"])
-def test_what_is_missing_is_named_with_its_variable(missing, variable, value, monkeypatch):
+def test_the_error_for_a_missing_setting_names_it_and_its_variable(
+    missing, variable, value, monkeypatch
+):
     monkeypatch.setenv("OPENAI_API_KEY", "openais-own")
     monkeypatch.setenv(variable, "  ")
     with pytest.raises(lib.ConfigError, match=f"{missing}.*{variable}"):
@@ -124,13 +126,13 @@ def test_what_is_missing_is_named_with_its_variable(missing, variable, value, mo
         ({"query": "a"}, "query"),
     ],
 )
-def test_what_cannot_work_is_refused_and_no_key_shown(settings, words):
+def test_invalid_settings_are_rejected_without_showing_the_key(settings, words):
     with pytest.raises(lib.ConfigError, match=words) as caught:
         lib.OpenAIClient.azure(**GIVEN | settings)
     assert "secret" not in str(caught.value)
 
 
-def test_other_settings_are_those_of_any_client(azure, question):
+def test_headers_query_retries_and_organization_work_as_for_any_client(azure, question):
     client = azure(
         http(completion()),
         headers={"X-A": "b", "Api-Key": "no"},
@@ -147,7 +149,7 @@ def test_other_settings_are_those_of_any_client(azure, question):
     ]  # fmt: skip
 
 
-def test_it_pickles_and_copies_and_differs_like_any_client(azure, question):
+def test_copies_pickles_and_with_options_keep_the_azure_settings(azure, question):
     client = azure(http(completion()))
     others = [
         copy.copy(client),
@@ -164,7 +166,7 @@ def test_it_pickles_and_copies_and_differs_like_any_client(azure, question):
     assert all("?api-version=2024-10-21" in request.line for request in client.wire.requests)
 
 
-def test_other_endpoints_of_the_deployment_are_asked_the_same_way(azure):
+def test_other_endpoints_use_the_same_deployment_version_and_key(azure):
     client = azure(http({"data": []}, "200 OK", "Content-Type: application/json"))
     assert client.post("embeddings", {"input": "Hi"}, query={"a": 1}) == {"data": []}
     request = client.wire.requests[0]
@@ -174,7 +176,7 @@ def test_other_endpoints_of_the_deployment_are_asked_the_same_way(azure):
     assert request.headers["api-key"] == KEY
 
 
-def test_no_text_shows_the_key(azure, question):
+def test_no_error_and_no_repr_shows_the_key(azure, question):
     told = {"error": {"message": f"bad key {KEY}"}}
     client = azure(http(told, "401 Unauthorized", f"X-Key: {KEY}"))
     with pytest.raises(lib.AuthenticationError) as caught:
@@ -183,7 +185,7 @@ def test_no_text_shows_the_key(azure, question):
     assert KEY not in repr(client)
 
 
-def test_a_deployment_that_is_not_there_is_not_blamed_on_the_base_url(azure, question):
+def test_the_error_for_an_unknown_deployment_has_no_hint_about_v1(azure, question):
     told = {"error": {"code": "DeploymentNotFound", "message": "no such deployment"}}
     with pytest.raises(lib.NotFoundError, match="no such deployment") as caught:
         lib.create_chat_completion(azure(http(told, "404 Not Found")), question)
@@ -193,7 +195,7 @@ def test_a_deployment_that_is_not_there_is_not_blamed_on_the_base_url(azure, que
 # The content filter
 
 
-def test_what_the_content_filter_says_is_kept_on_a_response(azure, question):
+def test_content_filter_results_are_kept_on_a_response(azure, question):
     answer = completion()
     answer["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": FILTERED}]
     answer["choices"][0]["content_filter_results"] = FILTERED
@@ -203,7 +205,7 @@ def test_what_the_content_filter_says_is_kept_on_a_response(azure, question):
     assert response.to_dict() == answer
 
 
-def test_what_the_content_filter_says_is_kept_in_a_stream(azure, question):
+def test_content_filter_results_are_kept_in_a_stream(azure, question):
     first = {"choices": [], "prompt_filter_results": [{"content_filter_results": FILTERED}]}
     text, last = chunk("Hi"), chunk(finish_reason="stop")
     text["choices"][0]["content_filter_results"] = FILTERED
@@ -217,7 +219,7 @@ def test_what_the_content_filter_says_is_kept_in_a_stream(azure, question):
     assert response.choices[0].extra == {"content_filter_results": FILTERED}
 
 
-def test_a_prompt_that_the_filter_refused_is_a_bad_request_with_its_reasons(azure, question):
+def test_a_filtered_prompt_is_a_bad_request_error_with_the_filter_results(azure, question):
     told = {
         "error": {
             "code": "content_filter",
@@ -231,7 +233,7 @@ def test_a_prompt_that_the_filter_refused_is_a_bad_request_with_its_reasons(azur
     assert caught.value.body == told
 
 
-def test_a_base_url_beside_the_endpoint_is_refused():
+def test_a_base_url_beside_the_endpoint_is_rejected():
     settings = {"base_url": "https://gateway.example/v1"}
     with pytest.raises(TypeError, match="takes an endpoint"):
         lib.OpenAIClient.azure("https://x.openai.azure.com", deployment="d", **settings)

@@ -1,4 +1,4 @@
-"""A batch: every line answered once, whatever stops it, and nothing well that is not."""
+"""A batch answers every line once, whatever stops it, and exits with 0 only if all went well."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from .batches import (
     command,
     ids_in,
     question,
-    refusal,
+    reply_with_error,
     run,
     wait_until,
     written,
@@ -35,7 +35,7 @@ def numbered(source, count):
     source.write_text("".join(f"{n}\n" for n in range(1, count + 1)))
 
 
-def test_each_line_is_asked_and_answered_by_its_id(files):
+def test_each_line_is_sent_and_its_response_written_with_its_id(files):
     source, target = files
     request = {"messages": [{"role": "user", "content": "b"}], "temperature": 1}
     lines = [
@@ -59,7 +59,7 @@ def test_each_line_is_asked_and_answered_by_its_id(files):
     assert texts == ["1", "2", "3", "4"]
 
 
-def test_a_file_without_lines_is_done_without_a_word(files):
+def test_an_empty_input_succeeds_and_prints_nothing(files):
     source, target = files
     source.write_text("\n \n")
     done = run(source, target, "--offline")
@@ -73,16 +73,16 @@ def test_the_help_fits_on_a_screen():
 
 
 @pytest.mark.parametrize("wrong", [("-j", "0"), ("--rpm", "-1"), ("--tpm", "0")])
-def test_limits_of_nothing_are_wrong_usage(files, wrong):
+def test_limits_that_are_not_positive_are_a_usage_error(files, wrong):
     done = run(*files, "--offline", *wrong)
     assert done.returncode == 2
     assert "must be more than 0" in done.stderr
 
 
-# Passing failures are not final
+# Transient failures are not final
 
 
-def test_an_error_that_would_come_again_is_written_and_the_rest_goes_on(files):
+def test_a_permanent_error_is_written_and_the_other_lines_are_sent(files):
     source, target = files
     source.write_text("a\nb\n")
     told = {"error": {"message": "Too long", "code": "long"}}
@@ -100,10 +100,12 @@ def test_an_error_that_would_come_again_is_written_and_the_rest_goes_on(files):
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 501, 503, 529])
-def test_a_passing_failure_is_not_written_and_its_line_is_asked_the_next_time(files, status):
+def test_a_transient_failure_is_not_written_and_the_next_run_sends_its_line_again(files, status):
     source, target = files
     source.write_text("a\nb\nc\n")
-    with BatchServer(lambda body: refusal(status) if question(body) == "b" else "ok") as server:
+    with BatchServer(
+        lambda body: reply_with_error(status) if question(body) == "b" else "ok"
+    ) as server:
         done = run(source, target, "-j", "1", "--retries", "0", "--base-url", server.url)
         assert done.returncode == 1
         assert f"id 2: {status}: no" in done.stderr
@@ -126,7 +128,7 @@ def test_a_line_without_a_connection_is_not_written(files):
     assert target.read_text() == ""
 
 
-def test_an_answer_that_is_cut_on_the_way_is_not_written(files):
+def test_a_truncated_response_is_not_written(files):
     source, target = files
     source.write_text("a\n")
     with Wire(
@@ -142,7 +144,7 @@ def test_an_answer_that_is_cut_on_the_way_is_not_written(files):
 def test_a_failure_is_tried_again_before_its_line_is_given_up(files):
     source, target = files
     source.write_text("a\n")
-    replies = chain([refusal(503, **{"retry-after": 0})] * 3, repeat("ok"))
+    replies = chain([reply_with_error(503, **{"retry-after": 0})] * 3, repeat("ok"))
     with BatchServer(lambda body: next(replies)) as server:
         done = run(source, target, "--retries", "3", "--base-url", server.url)
     assert (done.returncode, len(server.asked)) == (0, 4)
@@ -159,7 +161,7 @@ def test_a_429_holds_all_requests_back_and_no_line_is_lost(files):
         now = server.times[-1]
         if now < state["open_at"]:
             state["too_early"] += 1
-            return refusal(429, "slow down", **{"retry-after": state["open_at"] - now})
+            return reply_with_error(429, "slow down", **{"retry-after": state["open_at"] - now})
         state["open_at"] = now + 0.05
         return "ok"
 
@@ -183,11 +185,11 @@ def test_429s_stop_a_batch_after_a_minute_at_least(monkeypatch, retry_after):
     assert holds == 14
 
 
-def test_a_storm_of_429_stops_the_batch_and_uses_up_no_line(files, monkeypatch):
+def test_429s_for_every_request_stop_the_batch_and_write_no_line(files, monkeypatch):
     monkeypatch.setattr(sys.modules[lib.RateLimiter.__module__], "_LEAST_HOLD", 0.0)  # not a minute
     source, target = files
     numbered(source, 20)
-    with BatchServer(lambda body: refusal(429, "storm", **{"retry-after": 0})) as server:
+    with BatchServer(lambda body: reply_with_error(429, "storm", **{"retry-after": 0})) as server:
         done = run(source, target, "-j", "4", "--base-url", server.url)
     assert done.returncode == 1
     assert done.stderr.count("429: storm") == 1
@@ -201,7 +203,9 @@ def test_a_storm_of_429_stops_the_batch_and_uses_up_no_line(files, monkeypatch):
 def test_a_429_that_asks_to_wait_for_hours_stops_the_batch_at_once(files):
     source, target = files
     numbered(source, 3)
-    with BatchServer(lambda body: refusal(429, "per day", **{"retry-after": 9000})) as server:
+    with BatchServer(
+        lambda body: reply_with_error(429, "per day", **{"retry-after": 9000})
+    ) as server:
         done = run(source, target, "-j", "1", "--base-url", server.url)
     assert (done.returncode, len(server.asked)) == (1, 1)
     assert "429: per day" in done.stderr
@@ -217,7 +221,7 @@ def test_rpm_keeps_requests_apart_from_the_start(files):
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_tpm_keeps_to_the_tokens_that_answers_tell(files):
+def test_tpm_limits_the_rate_of_the_tokens_that_responses_report(files):
     source, target = files
     numbered(source, 6)
     told = {
@@ -229,10 +233,12 @@ def test_tpm_keeps_to_the_tokens_that_answers_tell(files):
     assert server.times[-1] - server.times[0] > 0.4
 
 
-def test_errors_in_out_are_asked_again_only_with_retry_errors(files):
+def test_lines_with_errors_are_sent_again_only_with_retry_errors(files):
     source, target = files
     numbered(source, 3)
-    with BatchServer(lambda body: refusal(400) if question(body) == "2" else "ok") as server:
+    with BatchServer(
+        lambda body: reply_with_error(400) if question(body) == "2" else "ok"
+    ) as server:
         run(source, target, "-j", "1", "--base-url", server.url)
         done = run(source, target, "--base-url", server.url)
     assert len(server.asked) == 3
@@ -276,12 +282,14 @@ def test_five_equal_errors_stop_the_batch_and_are_shown_once(files, jobs):
 def test_equal_errors_with_answers_between_them_do_not_stop_it(files):
     source, target = files
     numbered(source, 20)
-    with BatchServer(lambda body: refusal(400) if int(question(body)) % 4 else "ok") as server:
+    with BatchServer(
+        lambda body: reply_with_error(400) if int(question(body)) % 4 else "ok"
+    ) as server:
         run(source, target, "-j", "1", "--base-url", server.url)
     assert len(written(target)) == 20
 
 
-def test_nobody_there_ends_it_and_uses_up_no_line(files):
+def test_an_unreachable_server_stops_the_batch_and_writes_no_line(files):
     source, target = files
     numbered(source, 20)
     done = run(source, target, "-j", "2", "--retries", "0", "--base-url", "http://127.0.0.1:9/v1")
@@ -294,11 +302,11 @@ def test_nobody_there_ends_it_and_uses_up_no_line(files):
 
 
 @pytest.mark.parametrize("status", [401, "quota"])
-def test_what_no_line_can_go_through_with_ends_it_and_uses_up_no_line(files, status):
+def test_a_401_or_an_exhausted_quota_stops_the_batch_and_writes_no_line(files, status):
     source, target = files
     source.write_text("a\nb\nc\n")
     quota = 429, {"error": {"message": "Bad key", "code": "insufficient_quota"}}, {"retry-after": 1}
-    told = quota if status == "quota" else refusal(status, "Bad key")
+    told = quota if status == "quota" else reply_with_error(status, "Bad key")
     with BatchServer(lambda body: told) as server:
         done = run(source, target, "-j", "1", "--base-url", server.url)
     assert (done.returncode, len(server.asked)) == (1, 1)
@@ -312,7 +320,7 @@ def test_a_403_for_one_line_is_written_and_the_other_lines_are_sent(files):
     source, target = files
     numbered(source, 8)
     with BatchServer(
-        lambda body: refusal(403, "flagged") if question(body) == "2" else "ok"
+        lambda body: reply_with_error(403, "flagged") if question(body) == "2" else "ok"
     ) as server:
         done = run(source, target, "-j", "1", "--base-url", server.url)
     assert (done.returncode, len(server.asked)) == (1, 8)
@@ -324,14 +332,14 @@ def test_a_403_for_one_line_is_written_and_the_other_lines_are_sent(files):
 def test_a_403_for_every_line_stops_the_batch_like_other_equal_errors(files):
     source, target = files
     numbered(source, 20)
-    with BatchServer(lambda body: refusal(403, "not for this key")) as server:
+    with BatchServer(lambda body: reply_with_error(403, "not for this key")) as server:
         done = run(source, target, "-j", "1", "--base-url", server.url)
     assert (done.returncode, len(server.asked)) == (1, 5)
     assert "stopped: 5 lines in a row had the same error" in done.stderr
     assert done.stderr.count("not for this key") == 1
 
 
-# A cut answer is not a clean one
+# A truncated answer is not a success
 
 
 def cut(reason="length"):
@@ -340,7 +348,7 @@ def cut(reason="length"):
     return answer
 
 
-def test_a_cut_answer_is_told_and_is_not_clean_also_in_later_runs(files):
+def test_a_truncated_answer_is_reported_and_fails_this_run_and_later_ones(files):
     source, target = files
     numbered(source, 3)
     with BatchServer(lambda body: cut() if question(body) == "2" else "ok") as server:
@@ -355,7 +363,7 @@ def test_a_cut_answer_is_told_and_is_not_clean_also_in_later_runs(files):
     assert sorted(ids_in(target)) == [1, 2, 3]
 
 
-def test_an_answer_that_a_content_filter_cut_is_told_and_is_not_clean(files):
+def test_an_answer_cut_off_by_a_content_filter_is_reported_and_fails_the_run(files):
     source, target = files
     numbered(source, 2)
     with BatchServer(lambda body: cut("content_filter")) as server:
@@ -368,7 +376,7 @@ def test_an_answer_that_a_content_filter_cut_is_told_and_is_not_clean(files):
 # The mark of a line covers what was asked
 
 
-def test_what_is_done_is_not_asked_again(files):
+def test_lines_already_in_out_are_not_sent_again(files):
     source, target = files
     source.write_text("a\nb\nc\n")
     target.write_text('{"id": 2, "error": {}}\n{"id": 1, "resp')
@@ -380,7 +388,7 @@ def test_what_is_done_is_not_asked_again(files):
     assert ids_in(target) == [2, 1, 3]
 
 
-def test_a_line_that_was_changed_since_it_was_answered_is_told(files):
+def test_a_line_changed_since_it_was_answered_is_reported_and_resent_with_again(files):
     source, target = files
     source.write_text("a\nb\n")
     assert run(source, target, "--offline").returncode == 0
@@ -397,7 +405,7 @@ def test_a_line_that_was_changed_since_it_was_answered_is_told(files):
     assert "You asked: b" not in target.read_text()
 
 
-def test_answers_of_the_stand_in_are_not_taken_for_answers_of_the_server(files):
+def test_offline_answers_do_not_count_as_answers_of_the_server(files):
     source, target = files
     numbered(source, 2)
     assert run(source, target, "--offline").returncode == 0
@@ -414,13 +422,15 @@ def test_answers_of_the_stand_in_are_not_taken_for_answers_of_the_server(files):
     "changed", [("-m", "n"), ("-s", "Be brief."), ("-t", "1"), ("--max-tokens", "5"), ("--param", "seed=1"),
                 ("--schema", "s.json")],
 )  # fmt: skip
-def test_a_changed_option_is_told_and_asks_again_only_with_again(files, tmp_path, changed):
+def test_a_changed_option_is_reported_and_lines_are_resent_only_with_again(
+    files, tmp_path, changed
+):
     source, target = files
     own = {"id": "own", "model": "o", "messages": [{"role": "system", "content": "s"}]}
     source.write_text(f"a\n{json.dumps(own)}\n")
     (tmp_path / "s.json").write_text('{"type": "object"}')
     changed = [str(tmp_path / word) if word == "s.json" else word for word in changed]
-    others = 1 if changed[0] in ("-m", "-s") else 2  # a line's own model and system hold
+    others = 1 if changed[0] in ("-m", "-s") else 2  # a line keeps its own model and system prompt
     with BatchServer() as server:
         assert run(source, target, "-m", "m", "--base-url", server.url).returncode == 0
         done = run(source, target, "-m", "m", *changed, "--base-url", server.url)
@@ -435,7 +445,7 @@ def test_a_changed_option_is_told_and_asks_again_only_with_again(files, tmp_path
     assert len(written(target)) == 2
 
 
-def test_the_system_prompt_is_for_all_requests_that_have_none(files):
+def test_the_system_prompt_is_added_to_requests_that_have_none(files):
     source, target = files
     requests = [
         {"messages": [{"role": "user", "content": "a"}]},
@@ -451,7 +461,7 @@ def test_the_system_prompt_is_for_all_requests_that_have_none(files):
 # What it cost
 
 
-def test_the_tokens_of_all_answers_are_told_and_priced(files):
+def test_the_tokens_of_all_answers_are_summed_and_priced(files):
     source, target = files
     numbered(source, 3)
     usage = {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200,
@@ -487,7 +497,7 @@ def start(source, target, *arguments):
                             stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 
-def test_ctrl_c_writes_what_is_being_answered_and_says_how_to_go_on(files):
+def test_ctrl_c_waits_for_running_requests_and_says_how_to_resume(files):
     source, target = files
     numbered(source, 5000)  # more than anyone waits for
     with BatchServer() as server:
@@ -522,7 +532,7 @@ def test_another_ctrl_c_leaves_at_once(files):
 def test_ctrl_c_ends_the_wait_that_a_429_asked_for(files):
     source, target = files
     source.write_text("a\nb\n")
-    with BatchServer(lambda body: refusal(429, **{"retry-after": 600})) as server:
+    with BatchServer(lambda body: reply_with_error(429, **{"retry-after": 600})) as server:
         process = start(source, target, "-j", "1", "--base-url", server.url)
         wait_until(lambda: server.asked)
         process.send_signal(signal.SIGINT)
@@ -544,10 +554,14 @@ def terminal():
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_progress_tells_errors_cuts_rate_and_the_time_left(files, terminal):
+def test_progress_shows_errors_truncations_rate_and_time_left(files, terminal):
     source, target = files
     numbered(source, 20)
-    told = {"1": refusal(400, "long"), "2": cut(), "3": refusal(429, **{"retry-after": 1})}
+    told = {
+        "1": reply_with_error(400, "long"),
+        "2": cut(),
+        "3": reply_with_error(429, **{"retry-after": 1}),
+    }
     with (
         BatchServer(lambda body: told.pop(question(body), "ok")) as server,
         terminal(
@@ -580,12 +594,12 @@ def test_errors_of_earlier_runs_are_in_the_count_of_progress(files, terminal):
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_nothing_that_is_shown_steers_the_terminal(files, terminal):
+def test_control_characters_are_escaped_in_everything_shown(files, terminal):
     source, target = files
     evil = "a\x1b]0;owned\x07b\x9b2Jc\u202ed\u200be\x7f"
     source.write_text(json.dumps({"id": "i\x1b[2J", "messages": [{}]}) + "\nx\n")
     with BatchServer(
-        lambda body: refusal(400, evil) if len(body["messages"][0]) == 0 else evil
+        lambda body: reply_with_error(400, evil) if len(body["messages"][0]) == 0 else evil
     ) as server:
         with terminal("batch", str(source), "-", "-j", "1", "--base-url", server.url) as screen:
             shown = screen.until("2 lines: 1 answered, 1 errors")

@@ -1,4 +1,4 @@
-"""The files of a batch: what is not what it seems is not paid for, and OUT loses nothing."""
+"""The files of a batch: input that is not valid is not sent, and OUT never loses an answer."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from . import lib
-from .batches import BatchServer, command, ids_in, refusal, run, written
+from .batches import BatchServer, command, ids_in, reply_with_error, run, written
 from .commands import PATIENCE, run_fresh
 from .wire import completion
 
@@ -43,7 +43,7 @@ def asked_from_stdin(text, target):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
-def test_a_byte_order_mark_tells_the_encoding(files, encoding):
+def test_a_byte_order_mark_sets_the_encoding(files, encoding):
     source, target = files
     source.write_bytes("\ufeffgrün\r\nblau 🦋\r\n".encode(encoding))
     questions, done = asked(source, target)
@@ -58,7 +58,7 @@ def test_a_byte_order_mark_tells_the_encoding(files, encoding):
         pytest.param(b"a\nb\n\x00\x00", id="a damaged end"),
     ],
 )
-def test_nul_bytes_are_refused(files, content):
+def test_nul_bytes_are_rejected(files, content):
     source, target = files
     source.write_bytes(content)
     questions, done = asked(source, target)
@@ -68,7 +68,7 @@ def test_nul_bytes_are_refused(files, content):
     assert not target.exists()
 
 
-def test_half_a_character_of_utf_16_is_refused(files):
+def test_truncated_utf_16_is_rejected(files):
     source, target = files
     source.write_bytes("\ufeffa\n".encode("utf-16-le") + b"b")
     questions, done = asked(source, target)
@@ -79,8 +79,8 @@ def test_half_a_character_of_utf_16_is_refused(files):
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param(json.dumps(REQUEST, indent=2), id="one"),
-        pytest.param(json.dumps(REQUEST, indent=2) + "\n" + json.dumps(REQUEST, indent=2), id="two"),
+        pytest.param(json.dumps(REQUEST, indent=2), id="an object"),
+        pytest.param(json.dumps(REQUEST, indent=2) + "\n" + json.dumps(REQUEST, indent=2), id="two objects"),
         pytest.param(json.dumps([REQUEST, REQUEST], indent=2)[:-9], id="a cut array"),
         pytest.param(json.dumps([REQUEST, REQUEST], indent="\t")[:-9], id="a cut array with tabs"),
         pytest.param("a prompt\n" + json.dumps(REQUEST, indent=2), id="after a prompt"),
@@ -88,7 +88,7 @@ def test_half_a_character_of_utf_16_is_refused(files):
         pytest.param('{"id":\n\n1, "messages": []}\n', id="with a blank line"),
     ],
 )  # fmt: skip
-def test_pretty_printed_json_is_one_broken_file(files, content):
+def test_json_over_several_lines_is_rejected_with_a_hint_at_jq(files, content):
     source, target = files
     source.write_text(content)
     questions, done = asked(source, target)
@@ -106,7 +106,7 @@ def test_prompts_that_look_like_json_are_prompts(files):
     assert done.returncode == 0
 
 
-def test_unreadable_lines_are_told_by_number_and_do_not_stop_the_rest(files):
+def test_unreadable_lines_are_reported_by_number_and_do_not_stop_the_rest(files):
     source, target = files
     source.write_bytes(
         b'{"messages": [\n\xff\xfe\n{"a": 1}\n[1]\nfine\n{"id": "x", "messages": []}\n'
@@ -134,7 +134,7 @@ def test_unreadable_lines_are_told_by_number_and_do_not_stop_the_rest(files):
     ],
     ids=["table", "array", "lines"],
 )
-def test_text_in_another_encoding_is_not_paid_for(tmp_path, name, content):
+def test_text_that_is_not_utf_8_is_reported_and_not_sent(tmp_path, name, content):
     source = tmp_path / name
     source.write_bytes(content.encode("latin-1"))
     questions, done = asked(source, tmp_path / "out", "--prompt", "{review}")
@@ -197,7 +197,7 @@ def test_the_keys_of_json_objects_fill_in_the_prompt_too(files):
         ('id,review\n1,"a\n2,b\n', "{review}", "is not a valid table"),
     ],
 )
-def test_a_table_that_does_not_fit_is_not_paid_for(tmp_path, content, prompt, words):
+def test_invalid_rows_and_prompts_are_reported_and_not_sent(tmp_path, content, prompt, words):
     source = tmp_path / "in.csv"
     source.write_text(content)
     options = () if prompt is None else ("--prompt", prompt)
@@ -256,7 +256,7 @@ def test_a_reader_of_stdout_that_stops_ends_the_batch_without_a_traceback():
 # OpenAI's own format, and the order
 
 
-def test_openai_format_is_read_and_written_and_gone_on_with(files):
+def test_openai_format_is_read_written_and_resumed(files):
     source, target = files
     lines = [
         {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": name}]}}
@@ -265,7 +265,7 @@ def test_openai_format_is_read_and_written_and_gone_on_with(files):
     source.write_text("\n".join(map(json.dumps, lines)))
     with BatchServer(
         lambda body: (
-            refusal(400, "Too long", **{"x-request-id": "req_1"})
+            reply_with_error(400, "Too long", **{"x-request-id": "req_1"})
             if body["messages"][0]["content"] == "b"
             else "ok"
         )
@@ -285,7 +285,7 @@ def test_openai_format_is_read_and_written_and_gone_on_with(files):
     assert (questions, done.returncode) == (["b"], 0)
 
 
-def test_what_openais_own_batch_answered_is_done(files):
+def test_output_of_openais_batch_api_counts_as_answered(files):
     source, target = files
     source.write_text("\n".join(json.dumps({"custom_id": name, **REQUEST}) for name in "abc"))
     good = {"status_code": 200, "request_id": "r", "body": completion("ok")}
@@ -302,7 +302,7 @@ def test_what_openais_own_batch_answered_is_done(files):
     assert "3 lines: 2 answered, 1 errors (2 of them earlier)" in done.stderr
 
 
-def test_ordered_sorts_out_as_in(files):
+def test_ordered_sorts_out_in_the_order_of_the_input(files):
     source, target = files
     source.write_text("a\nb\nc\nd\n")
     target.write_text('{"id": 3, "response": {}}\n{"id": "old", "response": {}}\n')
@@ -316,7 +316,7 @@ def test_ordered_sorts_out_as_in(files):
     ]
 
 
-def test_an_out_that_cannot_be_sorted_leaves_nothing_beside_it(files, monkeypatch, capsys):
+def test_a_failed_sort_keeps_out_and_leaves_no_temporary_file(files, monkeypatch, capsys):
     source, target = files
     source.write_text("a\nb\n")
 
@@ -345,7 +345,7 @@ def test_stdout_can_not_be_ordered(files):
     ["Dear diary\n", '{"my": "data"}\n', "[1]\n", "notes without an end", '{"my": "data"}',
      '{"id": 1, "my": 2}\n', '{"id": 1, "my": 2}', '{"id": [1], "error": {}}', '{"id": 1, "er\n', "5"],
 )  # fmt: skip
-def test_a_file_that_is_no_output_is_left_alone(files, content):
+def test_a_file_that_is_not_batch_output_is_left_unchanged(files, content):
     source, target = files
     source.write_text("a\n")
     target.write_text(content)
@@ -355,7 +355,7 @@ def test_a_file_that_is_no_output_is_left_alone(files, content):
     assert target.read_text() == content
 
 
-def test_a_last_line_that_only_lacks_its_end_is_done(files):
+def test_a_complete_last_line_without_a_newline_counts_as_answered(files):
     source, target = files
     source.write_text("a\nb\n")
     target.write_text('{"id": 1, "response": {}}')
@@ -365,7 +365,7 @@ def test_a_last_line_that_only_lacks_its_end_is_done(files):
 
 
 @pytest.mark.parametrize("kept", [1, 5, 9, 30])
-def test_a_line_that_was_being_written_when_the_process_died_is_asked_again(files, kept):
+def test_a_truncated_last_line_is_sent_again(files, kept):
     source, target = files
     source.write_text("a\nb\n")
     assert asked(source, target)[1].returncode == 0
@@ -377,7 +377,7 @@ def test_a_line_that_was_being_written_when_the_process_died_is_asked_again(file
     assert ids_in(target) == [1, 2]
 
 
-def test_out_is_for_its_owner_alone(files):
+def test_only_the_owner_can_read_and_write_out(files):
     source, target = files
     source.write_text("a\n")
     run(source, target, "--offline")
@@ -401,7 +401,7 @@ def replaced(target):
 
 @pytest.mark.parametrize("at", [2, 4])  # before an answer is written, and after the last one
 @pytest.mark.parametrize("change", [removed, moved, replaced])
-def test_out_that_is_taken_away_while_it_is_written_fails_loudly(files, change, at):
+def test_moving_removing_or_replacing_out_during_a_batch_is_an_error(files, change, at):
     source, target = files
     source.write_text("".join(f"{n}\n" for n in range(4)))
     seen = iter(range(1, 100))
@@ -418,7 +418,7 @@ def test_out_that_is_taken_away_while_it_is_written_fails_loudly(files, change, 
     assert len(server.asked) == at
 
 
-def test_files_that_cannot_be_used_are_one_line(files, tmp_path):
+def test_unusable_input_and_output_files_are_reported(files, tmp_path):
     source, target = files
     assert "cannot read" in run(source, target, "--offline").stderr
     source.write_text("a\n")
@@ -453,7 +453,7 @@ def test_two_batches_do_not_write_one_file(files):
     assert target.read_text() == ""
 
 
-def test_where_files_cannot_be_locked_a_batch_is_written_all_the_same(files, monkeypatch, capsys):
+def test_a_batch_works_where_files_cannot_be_locked(files, monkeypatch, capsys):
     source, target = files
     source.write_text("a\nb\n")
     monkeypatch.setitem(__import__("sys").modules, "fcntl", None)  # as on Windows
@@ -482,7 +482,7 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_no_piece_of_it(files):
     assert 0 < len(written(target)) == len(server.asked) - 1
 
 
-def test_an_answer_that_is_no_json_of_the_api_is_written_as_an_error(files):
+def test_a_response_that_is_not_a_completion_is_written_as_an_error(files):
     source, target = files
     source.write_text("a\n")
     with BatchServer(lambda body: (200, [], {"x-request-id": "req_1"})) as server:
@@ -492,7 +492,7 @@ def test_an_answer_that_is_no_json_of_the_api_is_written_as_an_error(files):
     assert (error["type"], error["request_id"]) == ("DeserializeError", "req_1")
 
 
-def test_an_answer_of_an_odd_shape_is_written_as_it_came(files):
+def test_a_response_with_invalid_fields_is_written_unchanged(files):
     source, target = files
     source.write_text("a\n")
     odd = {"choices": [{"message": "Hi", "finish_reason": 5}], "usage": "plenty"}

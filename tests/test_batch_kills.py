@@ -1,5 +1,5 @@
-"""A batch that is killed at random moments, with 429s and 503s mixed in: nothing is asked
-again once it was written, nothing is lost, and nothing is written that is not final.
+"""A batch that is killed at random moments, with 429s and 503s mixed in: no written line is
+sent again, no line is lost, and only final results are written.
 
     python -m tests.test_batch_kills 2000 20    # lines, kills: what the suite does, for longer
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from . import lib
-from .batches import PATIENCE, BatchServer, command, question, refusal, run, written
+from .batches import PATIENCE, BatchServer, command, question, reply_with_error, run, written
 
 pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
 
@@ -24,7 +24,7 @@ JOBS = 8
 
 
 class Flaky:
-    """A server that refuses one line in ten for good, and others now and then."""
+    """A server that gives one line in ten a final error, and any line a transient one at times."""
 
     def __init__(self, chance):
         self.chance = chance
@@ -37,27 +37,27 @@ class Flaky:
             self.asked_again.append(text)
         if (drawn := self.chance.random()) < 0.1:
             self.passing += 1
-            return refusal(429, "slow down", **{"retry-after": 0.05})
+            return reply_with_error(429, "slow down", **{"retry-after": 0.05})
         if drawn < 0.2:
             self.passing += 1
-            return refusal(503, "busy", **{"retry-after": 0})
+            return reply_with_error(503, "busy", **{"retry-after": 0})
         self.answered += 1
-        return refusal(400, f"no {text}") if text.endswith("7") else f"yes {text}"
+        return reply_with_error(400, f"no {text}") if text.endswith("7") else f"yes {text}"
 
 
-def whole_lines(target):
+def complete_lines(target):
     lines = target.read_bytes().split(b"\n")[:-1] if target.exists() else []
     return [json.loads(line) for line in lines]
 
 
 def killed_batch(folder, lines, kills, seed):
-    """Run a batch with so many kills; the server, and how often lines had been asked."""
+    """Run a batch that is killed so many times, then once to its end."""
     source, target = folder / "in.txt", folder / "out.jsonl"
     source.write_text("".join(f"{n}\n" for n in range(1, lines + 1)))
     flaky = Flaky(chance := random.Random(seed))
     with BatchServer(flaky) as server:
         for _ in range(kills):
-            flaky.written = {str(told["id"]) for told in whole_lines(target)}
+            flaky.written = {str(told["id"]) for told in complete_lines(target)}
             until = flaky.answered + chance.randrange(1, lines // kills)
             process = subprocess.Popen(command(source, target, "-j", str(JOBS), "--base-url", server.url),
                                        stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
@@ -68,7 +68,7 @@ def killed_batch(folder, lines, kills, seed):
             assert process.poll() is None, "it ended by itself"
             process.kill()
             process.wait()
-        flaky.written = {str(told["id"]) for told in whole_lines(target)}
+        flaky.written = {str(told["id"]) for told in complete_lines(target)}
         before = len(flaky.written)
         done = run(source, target, "-j", str(JOBS), "--base-url", server.url)
     return flaky, server, done, before, target
@@ -91,16 +91,14 @@ def check(folder, lines, kills, seed):
         f"{lines} lines: {lines - errors} answered, {errors} errors ({before} of them earlier)"
         in done.stderr
     )
-    # Only what was under way at a kill is asked twice.
+    # Only requests in progress at a kill are sent twice.
     assert len(server.asked) - flaky.passing - lines <= kills * JOBS
-    return f"{lines} lines, {kills} kills, {flaky.passing} refusals that pass, {len(server.asked)} requests"
+    return f"{lines} lines, {kills} kills, {flaky.passing} transient errors, {len(server.asked)} requests"
 
 
 @pytest.mark.gate
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_batch_that_is_killed_asks_nothing_again_that_was_written_and_loses_nothing(
-    tmp_path, seed
-):
+def test_a_killed_batch_loses_no_line_and_sends_no_written_line_again(tmp_path, seed):
     check(tmp_path, 300, 4, seed)
 
 

@@ -1,4 +1,4 @@
-"""The two functions: what goes out, what comes back, what is refused before sending."""
+"""The two chat functions: what they send, what they return, what they reject before sending."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def client():
         yield client
 
 
-def test_a_request_is_posted_and_its_answer_returned(mocked, client):
+def test_a_request_is_posted_and_its_response_returned(mocked, client):
     mocked.post(URL, json=completion("Hi!"), headers={"X-Request-Id": "req_1"})
     request = lib.CreateChatCompletionRequest(
         model=lib.Model.GPT_4O_MINI,
@@ -53,7 +53,7 @@ def test_a_request_is_posted_and_its_answer_returned(mocked, client):
     assert response.headers["x-request-id"] == "req_1"
 
 
-def test_the_answers_message_goes_into_the_next_request(mocked, client, question):
+def test_a_received_message_can_be_sent_in_the_next_request(mocked, client, question):
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     mocked.post(URL, json=completion(None, tool_calls=[call], reasoning_content="hm"))
     message = lib.create_chat_completion(client, question).choices[0].message
@@ -99,7 +99,7 @@ class MyDict(TypedDict):
     id: str
 
 
-def test_any_dataclass_is_a_request_and_any_class_an_answer(mocked, client, question):
+def test_any_dataclass_can_be_a_request_and_any_class_a_response(mocked, client, question):
     mocked.post(URL, json=completion())
     request = MyRequest("m", [MyMessage("user", [Part("text", "Hi")])], top_k=3)
     answer = lib.create_chat_completion(client, request, into=MyAnswer)
@@ -116,7 +116,7 @@ def test_any_dataclass_is_a_request_and_any_class_an_answer(mocked, client, ques
 
 @pytest.mark.parametrize("function", ["create_chat_completion", "create_chat_completion_stream"])
 @pytest.mark.parametrize("request_", [None, 5, "Hi", [], MyRequest])
-def test_what_is_no_request_is_refused(client, function, request_):
+def test_a_request_that_is_neither_dataclass_nor_mapping_is_rejected(client, function, request_):
     with pytest.raises(lib.ConfigError, match="a dataclass or a mapping"):
         getattr(lib, function)(client, request_)
 
@@ -129,7 +129,9 @@ def test_what_is_no_request_is_refused(client, function, request_):
         (object(), "object has no JSON form"),
     ],
 )
-def test_what_json_cannot_say_is_refused_with_its_path_before_sending(mocked, client, value, words):
+def test_a_value_without_a_json_form_is_rejected_with_its_path_before_sending(
+    mocked, client, value, words
+):
     mocked.assert_all_requests_are_fired = False
     mocked.post(URL, json=completion())
     request = lib.CreateChatCompletionRequest(model="m", messages=[], temperature=value)
@@ -148,13 +150,13 @@ def test_what_json_cannot_say_is_refused_with_its_path_before_sending(mocked, cl
     ],
     ids=["field", "extra", "mapping"],
 )
-def test_a_stream_asked_of_the_other_function_is_refused(client, request_):
+def test_stream_true_is_rejected_by_create_chat_completion(client, request_):
     with pytest.raises(lib.ConfigError, match="create_chat_completion_stream"):
         lib.create_chat_completion(client, request_)
 
 
 @pytest.mark.parametrize("stream", [None, False, True])
-def test_the_stream_function_sets_the_flag_and_leaves_the_request_alone(ask, stream):
+def test_the_stream_function_sends_stream_true_and_leaves_the_request_unchanged(ask, stream):
     client = ask(streamed(chunk("a", finish_reason="stop")))
     messages = [lib.ChatMessage.user("Hi")]
     request = lib.CreateChatCompletionRequest(model="m", messages=messages, stream=stream)
@@ -164,13 +166,13 @@ def test_the_stream_function_sets_the_flag_and_leaves_the_request_alone(ask, str
     assert request.stream is stream
 
 
-def test_a_class_that_cannot_be_read_into_is_refused_before_sending(client, question):
+def test_an_unsupported_into_class_is_rejected_before_sending(client, question):
     for function in (lib.create_chat_completion, lib.create_chat_completion_stream):
         with pytest.raises(lib.ConfigError, match="cannot decode into"):
             function(client, question, into=str)
 
 
-def test_a_refusal_has_the_servers_words_and_the_request_id(mocked, client, question):
+def test_an_api_error_has_the_servers_message_and_the_request_id(mocked, client, question):
     for status, name in ((400, "BadRequestError"), (401, "AuthenticationError")):
         body = {"error": {"message": "Model m is gone", "type": "t", "param": "model", "code": "c"}}
         mocked.post(URL, json=body, status=status, headers={"x-request-id": "req_9"})
@@ -187,7 +189,7 @@ def test_a_refusal_has_the_servers_words_and_the_request_id(mocked, client, ques
 
 
 @pytest.mark.parametrize("path", ["/", "/api", "/v2"])
-def test_where_nothing_is_found_a_base_url_without_its_v1_is_asked_about(ask, question, path):
+def test_a_404_or_405_under_a_base_url_without_v1_adds_a_hint(ask, question, path):
     for status in ("404 Not Found", "405 Method Not Allowed"):
         found = ask(http({"error": {"message": "no such way"}}, status))
         bare = found.base_url.removesuffix("/v1") + path
@@ -198,12 +200,12 @@ def test_where_nothing_is_found_a_base_url_without_its_v1_is_asked_about(ask, qu
             assert ("Does base_url lack its /v1?" in str(caught.value)) is asked
 
 
-def test_a_stream_through_a_mock_is_a_stream(mocked, client, question):
+def test_a_stream_works_through_a_mock(mocked, client, question):
     mocked.post(URL, body=sse(chunk("a"), chunk("b", finish_reason="stop")))
     assert list(lib.create_chat_completion_stream(client, question).text_deltas()) == ["a", "b"]
 
 
-def test_an_unasked_stream_is_added_up(ask, question):
+def test_an_unrequested_stream_is_added_up_to_a_response(ask, question):
     client = ask(
         http(sse(chunk("a", role="assistant"), chunk("b", finish_reason="stop")), "200 OK",
              "Content-Type: application/json")
@@ -211,14 +213,14 @@ def test_an_unasked_stream_is_added_up(ask, question):
     assert lib.create_chat_completion(client, question).text == "ab"
 
 
-def test_an_unasked_stream_that_is_cut_is_an_error(ask, question):
+def test_an_unrequested_stream_without_an_end_is_an_error_with_its_partial(ask, question):
     client = ask(http(sse(chunk("a"), done=False)))
     with pytest.raises(lib.StreamInterruptedError) as caught:
         lib.create_chat_completion(client, question)
     assert caught.value.partial.text == "a"
 
 
-def test_an_unasked_stream_whose_connection_is_lost_keeps_its_beginning(ask, question):
+def test_an_unrequested_stream_that_loses_its_connection_keeps_its_partial(ask, question):
     whole = http(sse(chunk("a"), done=False))
     cut = whole.replace(b"Content-Length: ", b"Content-Length: 9")
     with pytest.raises(lib.HTTPError, match="lost in the middle") as caught:
@@ -237,7 +239,7 @@ def test_an_unasked_stream_whose_connection_is_lost_keeps_its_beginning(ask, que
     ],
     ids=str,
 )
-def test_a_message_that_has_another_name_is_read(ask, question, choice):
+def test_a_message_under_another_key_is_read(ask, question, choice):
     answer = {"id": "c", "choices": [{"index": 0, **choice, "finish_reason": "stop"}]}
     client = ask(http(answer))
     response = lib.create_chat_completion(client, question)
@@ -253,7 +255,7 @@ def test_a_message_that_has_another_name_is_read(ask, question, choice):
      {"choices": [{}]}, {"choices": [{"index": 0, "message": None}]}, {"code": 0, "msg": "ok"}],
     ids=str,
 )  # fmt: skip
-def test_a_reply_that_holds_nothing_is_an_error_that_quotes_it(ask, question, answer, into):
+def test_a_reply_without_a_message_is_an_error_that_quotes_it(ask, question, answer, into):
     client = ask(http(answer, "200 OK", "x-request-id: req_5"))
     with pytest.raises(lib.DeserializeError) as caught:
         lib.create_chat_completion(client, question, into=into)
@@ -290,7 +292,7 @@ def test_an_empty_choice_beside_another_is_left_out(ask, question):
 
 
 @pytest.mark.parametrize("reason", ["null", "None", ""])
-def test_a_finish_reason_that_is_null_as_text_is_none_but_in_a_dict(ask, question, reason):
+def test_a_finish_reason_of_null_as_text_is_read_as_none_except_into_a_dict(ask, question, reason):
     answer = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": reason}]}
     client = ask(http(answer))
     assert lib.create_chat_completion(client, question).choices[0].finish_reason is None
@@ -298,12 +300,12 @@ def test_a_finish_reason_that_is_null_as_text_is_none_but_in_a_dict(ask, questio
 
 
 @pytest.mark.parametrize("message", [{}, None])
-def test_the_text_of_a_choice_counts_where_its_message_is_empty(ask, question, message):
+def test_the_text_of_a_choice_is_used_where_its_message_is_empty(ask, question, message):
     answer = {"choices": [{"message": message, "text": "Hi", "finish_reason": "stop"}]}
     assert lib.create_chat_completion(ask(http(answer)), question).text == "Hi"
 
 
-def test_a_choice_that_only_says_how_it_ended_is_an_answer(ask, question):
+def test_a_choice_with_only_a_finish_reason_is_accepted(ask, question):
     client = ask(http({"choices": [{"index": 0, "finish_reason": "content_filter"}]}))
     assert lib.create_chat_completion(client, question).text == ""
 
@@ -318,7 +320,7 @@ def test_a_choice_that_only_says_how_it_ended_is_an_answer(ask, question):
     ids=str,
 )
 @pytest.mark.parametrize("key", ["message", "delta"])
-def test_an_answer_that_ended_in_a_failure_is_an_error_that_holds_what_came(
+def test_a_response_that_reports_a_failure_is_an_error_with_its_partial(
     ask, question, failure, key
 ):
     client = ask(http({"choices": [{"index": 0, key: {"content": "Half of"}, **failure}]}))
@@ -327,12 +329,12 @@ def test_an_answer_that_ended_in_a_failure_is_an_error_that_holds_what_came(
     assert caught.value.partial.text == "Half of"
 
 
-def test_a_byte_order_mark_before_the_json_is_no_matter(ask, question):
+def test_a_byte_order_mark_before_the_json_is_ignored(ask, question):
     client = ask(http(b"\xef\xbb\xbf" + json.dumps(completion()).encode()))
     assert lib.create_chat_completion(client, question).text == "Hi!"
 
 
-def test_white_space_before_the_json_is_no_matter(ask, question):
+def test_white_space_before_the_json_is_ignored(ask, question):
     client = ask(http(b"\n\n  \r\n" + json.dumps(completion()).encode()))
     assert lib.create_chat_completion(client, question).text == "Hi!"
 
@@ -357,7 +359,7 @@ def test_white_space_before_the_json_is_no_matter(ask, question):
     ],
     ids=repr,
 )
-def test_a_good_status_with_no_answer_is_a_deserialize_error(ask, question, body, words):
+def test_a_200_without_a_completion_is_a_deserialize_error(ask, question, body, words):
     client = ask(http(body, "200 OK", "Content-Type: text/x", "x-request-id: req_5"))
     with pytest.raises(lib.DeserializeError) as caught:
         lib.create_chat_completion(client, question)
@@ -368,8 +370,8 @@ def test_a_good_status_with_no_answer_is_a_deserialize_error(ask, question, body
     assert len(client.wire.requests) == 1, "the server has done its work: not tried again"
 
 
-def hostile_answers():
-    """Answers with something at each place that no honest server puts there."""
+def hostile_replies():
+    """Replies with a value at each place that no honest server sends there."""
     odd = {
         "deep": "[" * 500 + "]" * 500,
         "deeper": "[" * 5_000 + "]" * 5_000,
@@ -409,8 +411,8 @@ def used(response):
     ]
 
 
-@pytest.mark.parametrize("body", list(hostile_answers()))
-def test_a_hostile_answer_is_read_or_raises_an_error_of_the_library(mocked, client, question, body):
+@pytest.mark.parametrize("body", list(hostile_replies()))
+def test_a_hostile_reply_is_read_or_raises_an_openai_error(mocked, client, question, body):
     mocked.post(URL, body=body, content_type="application/json")
     with contextlib.suppress(lib.OpenAIError):
         used(lib.create_chat_completion(client, question))
@@ -444,7 +446,7 @@ def test_a_hostile_answer_is_read_or_raises_an_error_of_the_library(mocked, clie
     ],
     ids=str,
 )
-def test_an_error_told_in_a_good_answer_is_raised(ask, question, body):
+def test_an_error_reported_in_a_200_is_raised(ask, question, body):
     client = ask(http(body, "200 OK", "x-request-id: req_5"))
     with pytest.raises(lib.APIError, match="busy") as caught:
         lib.create_chat_completion(client, question)
@@ -498,7 +500,7 @@ def test_all_pages_are_iterated_over_and_filters_sent_with_each(ask):
     ]
 
 
-def test_a_server_that_gives_the_same_page_for_ever_is_not_asked_for_ever(ask):
+def test_iteration_stops_when_a_server_repeats_the_same_page(ask):
     client = ask(http({"data": [{"id": "a", "choices": []}], "has_more": True}))
     assert len(list(lib.iterate_chat_completions(client))) == 2
 
@@ -515,14 +517,14 @@ def test_a_server_that_gives_the_same_page_for_ever_is_not_asked_for_ever(ask):
         ("é 👋", "%C3%A9%20%F0%9F%91%8B"),
     ],
 )
-def test_an_id_is_one_step_of_the_path_whatever_is_in_it(ask, id, step):
+def test_an_id_is_quoted_as_one_path_segment(ask, id, step):
     client = ask(http({"id": id, "choices": []}))
     lib.retrieve_chat_completion(client, id)
     assert client.wire.requests[0].line == f"GET /v1/chat/completions/{step} HTTP/1.1"
 
 
 @pytest.mark.parametrize("id", ["", ".", "..", None, 5])
-def test_what_cannot_be_an_id_is_refused(ask, id):
+def test_an_invalid_id_is_rejected_before_sending(ask, id):
     client = ask(http({}))
     with pytest.raises(lib.ConfigError, match="not a usable completion id"):
         lib.delete_chat_completion(client, id)
@@ -540,14 +542,14 @@ def test_what_cannot_be_an_id_is_refused(ask, id):
         lambda client: lib.list_chat_completions(client, metadata={"a": "\ud800"}),
     ],
 )
-def test_what_cannot_be_asked_or_read_into_is_refused_before_anything_is_sent(ask, stored):
+def test_invalid_arguments_for_stored_completions_are_rejected_before_sending(ask, stored):
     client = ask(http({"object": "list", "data": []}))
     with pytest.raises(lib.ConfigError):
         stored(client)
     assert client.wire.requests == []
 
 
-def test_the_door_reads_an_answer_into_a_class_of_the_users(ask):
+def test_get_and_delete_read_the_response_into_the_given_class(ask):
     client = ask(http({"object": "list", "data": [{"id": "c1", "choices": []}], "has_more": True}))
     page = client.get("chat/completions", {"limit": 1}, into=lib.ChatCompletionList)
     assert (type(page), page.has_more, page.data[0].id) == (lib.ChatCompletionList, True, "c1")

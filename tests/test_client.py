@@ -30,7 +30,7 @@ def test_a_missing_key_says_what_to_set():
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\n"])
-def test_an_empty_variable_is_an_unset_one(monkeypatch, blank):
+def test_a_blank_variable_counts_as_unset(monkeypatch, blank):
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID"):
         monkeypatch.setenv(name, blank)
     with pytest.raises(lib.ConfigError, match="OPENAI_API_KEY"):
@@ -57,7 +57,7 @@ def test_the_environment_fills_in_what_is_not_given(monkeypatch, ask, question):
     assert (sent["authorization"], sent["openai-organization"]) == ("Bearer sk-first", "org-2")
 
 
-def test_nothing_unasked_is_sent(ask, question):
+def test_a_default_request_has_exactly_the_expected_headers_and_body(ask, question):
     client = ask(http(completion()))
     assert headers_sent(client, question) == {
         "host": f"127.0.0.1:{client.wire.port}",
@@ -86,7 +86,7 @@ def test_headers_and_query_of_the_user_are_sent_and_win(ask, question):
 
 
 @pytest.mark.parametrize("name", ["api-key", "Authorization"])
-def test_a_key_in_the_headers_replaces_the_other(ask, question, name):
+def test_a_key_in_the_headers_replaces_the_api_key(ask, question, name):
     client = ask(http(completion()), headers={name: "Basic abc"})
     sent = headers_sent(client, question)
     assert sent[name.lower()] == "Basic abc"
@@ -94,7 +94,7 @@ def test_a_key_in_the_headers_replaces_the_other(ask, question, name):
     lib.OpenAIClient(headers={name: "Basic abc"})  # needs no other, at OpenAI either
 
 
-def test_no_key_is_no_header(ask, question, monkeypatch):
+def test_without_a_key_no_authorization_header_is_sent(ask, question, monkeypatch):
     client = ask(http(completion()))
     lib.create_chat_completion(client.with_options(api_key="  "), question)
     assert "authorization" not in client.wire.requests[0].headers
@@ -128,14 +128,14 @@ def test_a_function_that_gives_no_key_is_a_config_error(ask, question, key):
         ("{}/openai/deployments/a%20b", "POST /v1/openai/deployments/a%20b/chat/completions"),
     ],
 )
-def test_a_base_url_is_taken_as_it_is_meant(ask, question, url, line):
+def test_a_base_url_is_normalized(ask, question, url, line):
     client = ask(http(completion()))
     with lib.OpenAIClient(base_url=url.format(client.base_url)) as other:
         lib.create_chat_completion(other, question)
     assert client.wire.requests[0].line == f"{line} HTTP/1.1"
 
 
-# What is refused
+# Invalid settings are rejected
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_base_url_is_taken_as_it_is_meant(ask, question, url, line):
     ["localhost:8000", "api.openai.com/v1", "ftp://x/v1", "http://", "https:///v1", "http://h:x/v1",
      "http://a b/v1", "http://[::1/v1", "http://h/\r\nX: y", "http://h\\@evil/v1", "file:///etc", "http://h:0/v1"],
 )  # fmt: skip
-def test_a_base_url_that_is_none_is_refused(url):
+def test_an_invalid_base_url_is_rejected(url):
     with pytest.raises(lib.ConfigError, match="base_url"):
         lib.OpenAIClient(KEY, base_url=url)
 
 
-def test_a_password_in_the_base_url_is_refused_and_not_shown():
+def test_a_password_in_the_base_url_is_rejected_and_not_shown():
     with pytest.raises(lib.ConfigError) as caught:
         lib.OpenAIClient(KEY, base_url="https://user:hunter22@host/v1")
     assert "hunter22" not in str(caught.value)
@@ -167,7 +167,7 @@ def test_a_password_in_the_base_url_is_refused_and_not_shown():
         (b"sk-secret", "must be text, not bytes"),
     ],
 )
-def test_a_key_no_server_gave_is_refused_and_not_shown(key, words):
+def test_an_invalid_key_is_rejected_and_not_shown(key, words):
     with pytest.raises(lib.ConfigError, match=words) as caught:
         lib.OpenAIClient(key)
     assert "ecret" not in str(caught.value)
@@ -196,14 +196,14 @@ def test_white_space_around_a_key_is_dropped(ask, question):
         ({5: "secret"}, "not a header name"),
     ],
 )
-def test_a_header_that_cannot_be_sent_is_refused_and_not_shown(headers, words):
+def test_a_header_that_cannot_be_sent_is_rejected_and_not_shown(headers, words):
     with pytest.raises(lib.ConfigError, match=words) as caught:
         lib.OpenAIClient(KEY, headers=headers)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["organization", "project"])
-def test_line_breaks_in_other_headers_are_refused(name):
+def test_line_breaks_in_organization_and_project_are_rejected(name):
     with pytest.raises(lib.ConfigError, match=name):
         lib.OpenAIClient(KEY, **{name: "a\r\nb"})
 
@@ -218,7 +218,7 @@ def test_line_breaks_in_other_headers_are_refused(name):
     ],
     ids=str,
 )  # fmt: skip
-def test_settings_that_cannot_work_are_refused(settings):
+def test_invalid_timeouts_deadlines_and_retries_are_rejected(settings):
     with pytest.raises(lib.ConfigError, match=next(iter(settings))):
         lib.OpenAIClient(KEY, **settings)
 
@@ -241,7 +241,7 @@ def test_a_timeout_is_a_number_or_a_pair(timeout, pair):
 # A client as a value
 
 
-def test_what_tab_offers_on_a_client_is_what_a_user_may_use():
+def test_dir_of_a_client_lists_exactly_the_public_names():
     assert {name for name in dir(lib.OpenAIClient(KEY)) if not name.startswith("_")} == {
         "azure", "with_options", "get", "post", "delete", "stream", "close",
         "base_url", "timeout", "deadline", "max_retries", "max_response_bytes",
@@ -260,7 +260,7 @@ def test_no_repr_shows_the_key():
     assert repr(client) == "OpenAIClient(base_url='https://api.openai.com/v1')"
 
 
-def test_a_client_pickles_and_copies_as_its_settings(ask, question):
+def test_copies_and_pickles_of_a_client_keep_its_settings_but_not_its_connection(ask, question):
     client_wire = ask(http(completion())).wire
     client = lib.OpenAIClient(
         KEY, base_url=client_wire.url, max_retries=7, headers={"X-A": "b"}, deadline=50.0
@@ -274,7 +274,7 @@ def test_a_client_pickles_and_copies_as_its_settings(ask, question):
     client.close()
 
 
-def test_with_options_differs_in_what_is_changed_and_shares_the_connections(ask, question):
+def test_with_options_changes_only_the_given_settings_and_shares_connections(ask, question):
     client = ask(http(completion()))
     other = client.with_options(max_retries=0, headers={"X-A": "b"})
     assert (other.max_retries, client.max_retries) == (0, 2)
@@ -302,7 +302,7 @@ def test_with_options_adds_headers_and_query_and_the_later_win(ask, question):
 @pytest.mark.parametrize(
     "changes", [{"headers": "abc"}, {"headers": {5: "a"}}, {"query": "a=b"}, {"query": {"a": 5}}]
 )
-def test_with_options_refuses_settings_of_another_kind(changes):
+def test_with_options_rejects_headers_and_query_of_a_wrong_type(changes):
     with pytest.raises(lib.ConfigError):
         lib.OpenAIClient(KEY, headers={"X-A": "b"}).with_options(**changes)
 
@@ -316,14 +316,14 @@ def test_with_options_refuses_settings_of_another_kind(changes):
         ({"api-key": "old-key"}, " ", {}),
     ],
 )
-def test_a_new_key_goes_where_the_old_one_went(ask, question, headers, key, sent):
+def test_a_new_api_key_replaces_a_key_in_the_headers(ask, question, headers, key, sent):
     client = ask(http(completion()), headers=headers)
     lib.create_chat_completion(client.with_options(api_key=key), question)
     request = client.wire.requests[0].headers
     assert {n: request[n] for n in ("api-key", "authorization") if n in request} == sent
 
 
-def test_no_organization_and_no_project_win_over_the_environment(ask, question, monkeypatch):
+def test_an_empty_organization_or_project_overrides_the_environment(ask, question, monkeypatch):
     monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
     client = ask(http(completion()), organization="", project="")
@@ -335,7 +335,7 @@ def test_no_organization_and_no_project_win_over_the_environment(ask, question, 
     assert client.wire.requests[-1].headers["openai-organization"] == "org-1"
 
 
-def test_a_key_of_the_environment_stays_out_of_a_client_that_has_another(monkeypatch):
+def test_the_environments_key_is_not_pickled_with_a_client_that_has_another(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
     client = lib.OpenAIClient(headers={"api-key": "another-key"})
     assert b"sk-environment" not in pickle.dumps(client)
@@ -358,7 +358,7 @@ def test_a_path_of_with_options_may_have_a_query(ask):
     assert client.wire.requests[0].line == "GET /v1/other?a=1&limit=2&tenant=t HTTP/1.1"
 
 
-def test_with_options_refuses_what_is_no_setting():
+def test_with_options_rejects_unknown_settings():
     with pytest.raises(TypeError, match="max_retry"):
         lib.OpenAIClient(KEY).with_options(max_retry=1)
 
@@ -377,7 +377,7 @@ def test_a_client_can_be_used_after_it_was_closed(ask, question):
 NOW = 1_700_000_000.0
 
 
-def refused(status, headers=(), code=None):
+def status_error(status, headers=(), code=None):
     headers = dict(headers)
     return lib.api_error(
         {"error": {"message": "no", "code": code}},
@@ -396,54 +396,54 @@ def lost(may_retry):
 @pytest.mark.parametrize(
     ("error", "attempt", "wait"),
     [
-        pytest.param(refused(429), 0, 0.5, id="first"),
-        pytest.param(refused(429), 1, 1.0, id="doubles"),
-        pytest.param(refused(429), 4, 8.0, id="up-to-8"),
-        pytest.param(refused(429), 10_000, 8.0, id="never-overflows"),
-        *[pytest.param(refused(status), 0, 0.5, id=str(status))
+        pytest.param(status_error(429), 0, 0.5, id="first"),
+        pytest.param(status_error(429), 1, 1.0, id="doubles"),
+        pytest.param(status_error(429), 4, 8.0, id="up-to-8"),
+        pytest.param(status_error(429), 10_000, 8.0, id="never-overflows"),
+        *[pytest.param(status_error(status), 0, 0.5, id=str(status))
           for status in (408, 409, 429, 500, 502, 503, 504, 529)],
-        *[pytest.param(refused(status), 0, None, id=str(status))
+        *[pytest.param(status_error(status), 0, None, id=str(status))
           for status in (200, 301, 400, 401, 402, 403, 404, 413, 422)],
-        pytest.param(refused(429, {"retry-after": "3"}), 0, 3.0, id="seconds"),
-        pytest.param(refused(429, {"retry-after": "0.25"}), 2, 0.25, id="part-of-a-second"),
-        pytest.param(refused(429, {"retry-after": "0"}), 2, 0.0, id="at-once"),
-        pytest.param(refused(503, {"retry-after": "60"}), 0, 60.0, id="a-minute"),
-        pytest.param(refused(503, {"retry-after": "61"}), 0, None, id="longer-than-a-minute"),
-        pytest.param(refused(503, {"retry-after": "inf"}), 0, None, id="for-ever"),
-        pytest.param(refused(503, {"retry-after": "-5"}), 0, 0.5, id="nonsense-negative"),
-        pytest.param(refused(503, {"retry-after": "nan"}), 0, 0.5, id="nonsense-nan"),
-        pytest.param(refused(503, {"retry-after": "later"}), 0, 0.5, id="nonsense-words"),
-        pytest.param(refused(503, {"retry-after": ""}), 0, 0.5, id="nonsense-empty"),
-        pytest.param(refused(503, {"retry-after": formatdate(NOW + 7, usegmt=True)}), 0, 7.0, id="date"),
-        pytest.param(refused(503, {"retry-after": formatdate(NOW - 7, usegmt=True)}), 0, 0.0, id="past-date"),
-        pytest.param(refused(503, {"retry-after": formatdate(NOW + 90, usegmt=True)}), 0, None, id="far-date"),
-        pytest.param(refused(503, {"retry-after": "Mon, 99 Xxx 2026 00:00:00 GMT"}), 0, 0.5, id="no-date"),
-        pytest.param(refused(429, {"retry-after-ms": "120", "retry-after": "9"}), 0, 0.12, id="milliseconds"),
-        pytest.param(refused(429, {"retry-after-ms": "x", "retry-after": "9"}), 0, 9.0, id="broken-milliseconds"),
-        pytest.param(refused(400, {"x-should-retry": "true"}), 0, 0.5, id="told-to"),
-        pytest.param(refused(503, {"x-should-retry": "false"}), 0, None, id="told-not-to"),
-        pytest.param(refused(429, code="insufficient_quota"), 0, None, id="no-quota"),
-        pytest.param(refused(429, {"x-should-retry": "true"}, "insufficient_quota"), 0, None,
-                     id="no-quota-whatever-is-told"),
+        pytest.param(status_error(429, {"retry-after": "3"}), 0, 3.0, id="seconds"),
+        pytest.param(status_error(429, {"retry-after": "0.25"}), 2, 0.25, id="part-of-a-second"),
+        pytest.param(status_error(429, {"retry-after": "0"}), 2, 0.0, id="at-once"),
+        pytest.param(status_error(503, {"retry-after": "60"}), 0, 60.0, id="a-minute"),
+        pytest.param(status_error(503, {"retry-after": "61"}), 0, None, id="longer-than-a-minute"),
+        pytest.param(status_error(503, {"retry-after": "inf"}), 0, None, id="for-ever"),
+        pytest.param(status_error(503, {"retry-after": "-5"}), 0, 0.5, id="nonsense-negative"),
+        pytest.param(status_error(503, {"retry-after": "nan"}), 0, 0.5, id="nonsense-nan"),
+        pytest.param(status_error(503, {"retry-after": "later"}), 0, 0.5, id="nonsense-text"),
+        pytest.param(status_error(503, {"retry-after": ""}), 0, 0.5, id="nonsense-empty"),
+        pytest.param(status_error(503, {"retry-after": formatdate(NOW + 7, usegmt=True)}), 0, 7.0, id="date"),
+        pytest.param(status_error(503, {"retry-after": formatdate(NOW - 7, usegmt=True)}), 0, 0.0, id="past-date"),
+        pytest.param(status_error(503, {"retry-after": formatdate(NOW + 90, usegmt=True)}), 0, None, id="far-date"),
+        pytest.param(status_error(503, {"retry-after": "Mon, 99 Xxx 2026 00:00:00 GMT"}), 0, 0.5, id="no-date"),
+        pytest.param(status_error(429, {"retry-after-ms": "120", "retry-after": "9"}), 0, 0.12, id="milliseconds"),
+        pytest.param(status_error(429, {"retry-after-ms": "x", "retry-after": "9"}), 0, 9.0, id="broken-milliseconds"),
+        pytest.param(status_error(400, {"x-should-retry": "true"}), 0, 0.5, id="shall-retry"),
+        pytest.param(status_error(503, {"x-should-retry": "false"}), 0, None, id="shall-not-retry"),
+        pytest.param(status_error(429, code="insufficient_quota"), 0, None, id="quota-exhausted"),
+        pytest.param(status_error(429, {"x-should-retry": "true"}, "insufficient_quota"), 0, None,
+                     id="quota-exhausted-whatever-the-header"),
         pytest.param(lost(True), 1, 1.0, id="no-connection"),
-        pytest.param(lost(False), 0, None, id="perhaps-done"),
+        pytest.param(lost(False), 0, None, id="outcome-unknown"),
         pytest.param(lib.RequestTimeoutError("silence"), 0, None, id="timeout"),
         pytest.param(lib.StreamInterruptedError("cut"), 0, None, id="cut-stream"),
-        pytest.param(lib.DeserializeError("odd"), 0, None, id="no-answer"),
+        pytest.param(lib.DeserializeError("odd"), 0, None, id="not-a-completion"),
     ],
 )  # fmt: skip
 def test_the_wait_before_a_retry(error, attempt, wait):
     assert lib.retry_delay(error, attempt, 0.0) == (pytest.approx(wait) if wait else wait)
 
 
-def test_jitter_takes_off_up_to_a_quarter():
-    assert lib.retry_delay(refused(503), 0, 1.0) == 0.375
-    assert lib.retry_delay(refused(503, {"retry-after": "4"}), 0, 1.0) == 4.0
+def test_jitter_shortens_our_own_wait_but_not_the_servers():
+    assert lib.retry_delay(status_error(503), 0, 1.0) == 0.375
+    assert lib.retry_delay(status_error(503, {"retry-after": "4"}), 0, 1.0) == 4.0
 
 
-def test_the_servers_wait_is_on_the_error():
-    assert refused(429, {"retry-after": "120"}).retry_after == 120.0
-    assert refused(429).retry_after is None
+def test_a_rate_limit_error_has_the_retry_after_of_the_server():
+    assert status_error(429, {"retry-after": "120"}).retry_after == 120.0
+    assert status_error(429).retry_after is None
 
 
 @pytest.mark.parametrize(
@@ -452,13 +452,13 @@ def test_the_servers_wait_is_on_the_error():
      {"proxies": "http://x"}, {"base_url": 5}, {"organization": 5}],
     ids=str,
 )  # fmt: skip
-def test_settings_of_another_kind_are_refused(settings):
+def test_settings_of_a_wrong_type_are_rejected(settings):
     with pytest.raises(lib.ConfigError, match=next(iter(settings))):
         lib.OpenAIClient(KEY, **settings)
 
 
 @pytest.mark.parametrize("query", [{"key": "\ud800"}, {"a": "\ud800"}], ids=ascii)
-def test_a_query_that_no_url_can_hold_is_refused_at_construction(query):
+def test_a_query_that_cannot_be_encoded_is_rejected_at_construction(query):
     with pytest.raises(lib.ConfigError, match="query"):
         lib.OpenAIClient("sk-key", query=query)
 
@@ -469,7 +469,9 @@ def test_a_blank_value_in_the_query_of_base_url_is_kept(ask):
     assert client.wire.requests[0].line == "GET /v1/models?flag=&x=1 HTTP/1.1"
 
 
-def test_a_client_without_a_key_stays_without_one(ask, question, monkeypatch):
+def test_copies_of_a_client_without_a_key_ignore_a_key_set_in_the_environment_later(
+    ask, question, monkeypatch
+):
     wire = ask(http(completion())).wire
     client = lib.OpenAIClient(base_url=wire.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
@@ -482,8 +484,8 @@ def test_a_client_without_a_key_stays_without_one(ask, question, monkeypatch):
     assert wire.requests[-1].headers["authorization"] == "Bearer sk-of-somebody-else"
 
 
-def test_a_key_from_a_function_is_struck_out_as_the_same_key_given_as_text(ask):
-    refused = http(
+def test_a_key_from_a_function_is_redacted_like_one_given_as_text(ask):
+    reply = http(
         {"error": {"message": "unknown URL /v1/none/such, sk-long-secret"}}, "404 Not Found"
     )
     for key, shown in (
@@ -492,14 +494,14 @@ def test_a_key_from_a_function_is_struck_out_as_the_same_key_given_as_text(ask):
     ):
         for given in (key, lambda key=key: key):
             with pytest.raises(lib.NotFoundError) as caught:
-                ask(refused).with_options(api_key=given).get("none/such")
+                ask(reply).with_options(api_key=given).get("none/such")
             assert shown in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "seconds", [math.inf, sys.maxsize, 1e300, 10**400], ids=["inf", "maxsize", "float", "int"]
 )
-def test_seconds_beyond_what_can_be_waited_are_no_limit(ask, seconds):
+def test_a_timeout_or_deadline_too_long_to_wait_is_no_limit(ask, seconds):
     client = ask(http({"data": []}), timeout=seconds, deadline=seconds)
     assert client.get("models") == {"data": []}
     assert (client.timeout, client.deadline) == ((None, None), None)

@@ -1,4 +1,4 @@
-"""Writing is strict and says where; reading is lenient and loses nothing."""
+"""Encoding is strict and names the place of an error; decoding is lenient and loses nothing."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ class Sum:
 @dataclass
 class Order:
     dish: str
-    extra: Any = None  # not what the library's own classes have under that name
+    extra: Any = None  # not a mapping, unlike `extra` in the library's own classes
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Tree:
 # Writing
 
 
-def test_what_is_none_is_not_written_and_what_is_false_or_empty_is():
+def test_none_fields_are_omitted_and_false_or_empty_ones_are_written():
     request = lib.CreateChatCompletionRequest(
         model="", messages=[], temperature=0, stream=False, stop="", tools=[]
     )
@@ -74,7 +74,7 @@ def test_what_is_none_is_not_written_and_what_is_false_or_empty_is():
     }  # fmt: skip
 
 
-def test_a_field_that_is_set_wins_and_extra_fills_what_is_not_set():
+def test_a_set_field_overrides_extra_and_extra_fills_unset_fields():
     written = lib.encode(Point(1, extra={"x": 2, "y": 3, "z": None}))
     assert written == b'{"x":1,"y":3,"z":null}'
     assert sent(
@@ -85,12 +85,12 @@ def test_a_field_that_is_set_wins_and_extra_fills_what_is_not_set():
 
 
 @pytest.mark.parametrize("extra", ["cheese", ["cheese", "ham"], 0, False])
-def test_an_extra_that_is_no_mapping_is_a_field_like_any_other(extra):
+def test_an_extra_field_that_is_not_a_mapping_is_written_like_any_other(extra):
     assert sent(Order("pizza", extra)) == {"dish": "pizza", "extra": extra}
     assert sent(Order("pizza")) == {"dish": "pizza"}
 
 
-def test_nones_in_a_mapping_are_written_since_the_user_wrote_them():
+def test_none_values_in_a_mapping_are_written_as_null():
     assert sent({"temperature": None}) == {"temperature": None}
 
 
@@ -107,7 +107,7 @@ def test_nones_in_a_mapping_are_written_since_the_user_wrote_them():
     ],
     ids=repr,
 )
-def test_what_json_has_a_word_for_is_written(value, expected):
+def test_enums_tuples_and_mappings_are_written_as_json(value, expected):
     assert sent(value) == expected
 
 
@@ -144,7 +144,7 @@ def nested(depth):
     ],
     ids=["nan", "inf", "bytes", "set", "object", "deque", "class", "key", "circle", "deep"],
 )
-def test_what_json_has_no_word_for_is_refused_with_its_place(value, words):
+def test_a_value_without_a_json_form_is_rejected_with_its_path(value, words):
     with pytest.raises(lib.ConfigError) as caught:
         lib.encode({"extra_key": value})
     assert words in str(caught.value)
@@ -170,7 +170,7 @@ def test_unknown_keys_are_kept_at_every_level():
     assert response.to_dict() == data
 
 
-def test_values_are_kept_as_they_came():
+def test_values_of_a_wrong_type_are_kept_unchanged():
     response = lib.CreateChatCompletionResponse.from_dict(
         {"choices": [], "created": "soon", "id": 7, "model": None}
     )
@@ -198,14 +198,14 @@ def test_reading_does_not_change_what_is_read():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_an_answer_cannot_do_without_is_an_error_with_its_path(data, place):
+def test_a_missing_or_mistyped_required_value_is_an_error_with_its_path(data, place):
     with pytest.raises(lib.DeserializeError) as caught:
         lib.decode(lib.CreateChatCompletionResponse, data)
     assert place in str(caught.value)
     assert caught.value.path == place.partition(": ")[0]
 
 
-def test_what_an_answer_can_do_without_is_kept_when_it_does_not_fit():
+def test_a_mistyped_optional_value_is_kept_in_extra():
     data = {"choices": [{"logprobs": "none", "message": {"tool_calls": [1], "content": [["a"]]}}],
             "usage": 5}  # fmt: skip
     response = lib.CreateChatCompletionResponse.from_dict(data)
@@ -216,13 +216,13 @@ def test_what_an_answer_can_do_without_is_kept_when_it_does_not_fit():
     assert response.text == ""
 
 
-def test_null_is_the_default_where_the_hint_allows_no_none():
+def test_null_becomes_the_default_where_the_type_does_not_allow_none():
     choice = lib.ChatCompletionChunkChoice.from_dict({"delta": None})
     assert choice.delta == lib.ChatCompletionDelta()
     assert lib.CreateChatCompletionChunk.from_dict({"choices": None}).choices == []
 
 
-def test_a_class_of_the_users_is_read_through_its_constructor():
+def test_a_custom_dataclass_is_decoded_through_its_constructor():
     shape = lib.decode(Shape, {"name": "s", "points": [{"x": 1, "z": 2}], "unknown": 1})
     assert shape == Shape("s", [Point(1, extra={"z": 2})])
     assert lib.decode(Shape, {"name": "s", "points": [], "sides": None}) == Shape("s", [])
@@ -234,17 +234,17 @@ def test_a_field_that_the_constructor_does_not_take_is_neither_read_nor_written(
     assert sent(Sum([1, 2])) == {"parts": [1, 2]}
 
 
-def test_a_class_may_hold_itself():
+def test_a_recursive_class_is_decoded():
     tree = lib.decode(Tree, {"value": 1, "branches": [{"value": 2, "branches": [{"value": 3}]}]})
     assert tree.branches[0].branches[0].value == 3
 
 
-def test_a_key_the_users_class_needs_is_named_when_it_is_missing():
+def test_the_error_for_a_missing_key_names_its_path_and_class():
     with pytest.raises(lib.DeserializeError, match=r"\$\.points\[1\]\.x: missing, and Point"):
         lib.decode(Shape, {"name": "s", "points": [{"x": 1}, {}]})
 
 
-def test_dict_gives_the_json_as_it_came():
+def test_decoding_into_dict_returns_the_json_unchanged():
     data = {"a": [1]}
     assert lib.decode(dict, data) == data
     assert lib.decode(dict[str, Any], data) == data
@@ -255,13 +255,13 @@ def test_dict_gives_the_json_as_it_came():
     [([1], "list"), ("text", "string"), (5, "number"), (True, "boolean"), (None, "null")],
     ids=repr,
 )
-def test_what_is_no_object_is_no_dict(value, found):
+def test_decoding_a_non_object_into_dict_is_an_error(value, found):
     with pytest.raises(lib.DeserializeError, match=rf"^\$: expected object, got {found}$"):
         lib.decode(dict, value)
 
 
 @pytest.mark.parametrize("into", [str, int, list, Point(1), "Point"])
-def test_what_cannot_be_read_into_is_refused(into):
+def test_an_unsupported_target_type_is_rejected(into):
     with pytest.raises(lib.ConfigError, match="cannot decode into"):
         lib.decoder(into)
 
@@ -289,12 +289,12 @@ MODELS = [
     for value in vars(lib.modules[0]).values()
     if isinstance(value, type) and is_dataclass(value) and issubclass(value, lib.JSONObject)
 ]
-LARGE_MODELS = (  # which hold the others
+LARGE_MODELS = (  # which contain the others
     lib.CreateChatCompletionRequest,
     lib.CreateChatCompletionResponse,
     lib.CreateChatCompletionChunk,
 )
-OF_ANOTHER_PLACE = {"usage", "x_groq"}  # read as the usage of the whole, from where they stand
+OF_ANOTHER_PLACE = {"usage", "x_groq"}  # may hold the usage of the response, and is then moved
 
 
 def values_of(hint):
@@ -303,7 +303,7 @@ def values_of(hint):
     if is_dataclass(kind):
         return st.deferred(lambda: instances(kind))
     if kind in (Union, UnionType):
-        has_class = any(map(is_dataclass, arguments))  # what is read gives one, not a mapping
+        has_class = any(map(is_dataclass, arguments))  # decoding gives an instance, not a mapping
         kinds = [arg for arg in arguments if not (has_class and get_origin(arg) is Mapping)]
         return st.one_of(*map(values_of, kinds))
     if kind in (list, Sequence):
@@ -341,7 +341,7 @@ def test_a_model_that_was_written_reads_as_the_same(cls, data):
 
 
 @given(st.dictionaries(keys, shaped, max_size=6))
-def test_reading_and_writing_again_gives_back_what_came(data):
+def test_a_chunk_survives_a_round_trip_and_keeps_all_top_level_keys(data):
     chunk = lib.CreateChatCompletionChunk.from_dict
     try:
         first = chunk(data)
@@ -363,7 +363,7 @@ def test_any_json_reads_or_is_a_deserialize_error(value):
         assert isinstance(read, cls) or read.path.startswith("$")
 
 
-def test_a_misfit_deep_in_a_class_that_holds_itself_is_found_at_once():
+def test_an_error_deep_in_a_recursive_class_is_found_without_exponential_work():
     data: dict = {"branches": []}
     for _ in range(60):
         data = {"value": 1, "branches": [data]}
@@ -372,7 +372,7 @@ def test_a_misfit_deep_in_a_class_that_holds_itself_is_found_at_once():
     assert caught.value.path.count("branches[0]") == 60
 
 
-def test_what_is_nested_too_deeply_is_a_deserialize_error():
+def test_excessive_nesting_is_an_error_in_decoding_and_encoding():
     token: Any = {"token": "a"}
     tree: Any = {"value": 1}
     for _ in range(20_000):
@@ -404,12 +404,12 @@ class Frozen(lib.JSONObject):
         object.__setattr__(self, "shouted", self.name.upper())
 
 
-def test_a_class_of_the_users_own_is_made_by_its_own_constructor():
+def test_a_custom_class_with_post_init_is_made_by_its_constructor():
     found = Frozen.from_dict({"name": "ann"})
     assert (found.name, found.shouted) == ("ann", "ANN")
 
 
-def test_hints_that_cannot_be_understood_are_a_config_error():
+def test_unresolvable_type_hints_are_a_config_error():
     @dataclass
     class Lost:
         where: "Nowhere"  # noqa: F821

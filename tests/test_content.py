@@ -1,4 +1,4 @@
-"""ChatMessage.user: what is shown with the text is sent as the API takes it, or refused."""
+"""ChatMessage.user: images, audio and files are sent in the form of the API, or rejected."""
 
 from base64 import b64decode, b64encode
 from io import BytesIO
@@ -39,7 +39,7 @@ def image_of(given):
     return part["image_url"]["url"]
 
 
-def refusal(**given):
+def error_text(**given):
     with pytest.raises(lib.ConfigError) as caught:
         USER("Look.", **given)
     text = str(caught.value)
@@ -66,7 +66,7 @@ def test_text_alone_stays_text(nothing):
     assert USER("", **nothing, detail="low").to_dict() == {"role": "user", "content": ""}
 
 
-def test_text_alone_costs_no_start():
+def test_a_text_message_loads_no_media_modules():
     loaded = loaded_by(f"import {lib.name} as lib; lib.ChatMessage.user('Hi')")
     assert lib.name in loaded
     assert not loaded & {"base64", "mimetypes", "hmac"}
@@ -102,7 +102,7 @@ def test_the_parts_are_text_images_audio_files_each_in_their_order(path):
     }
 
 
-def test_an_empty_text_is_no_part():
+def test_an_empty_text_adds_no_part():
     assert [part["type"] for part in sent("", images=PNG)] == ["image_url"]
 
 
@@ -149,7 +149,7 @@ def test_an_image_is_a_path_or_bytes_alone_or_among_several(given_as, path):
         (WEBP, "webp"),
     ],
 )
-def test_the_kind_of_an_image_is_what_its_bytes_tell(data, kind, path):
+def test_the_type_of_an_image_is_detected_from_its_bytes(data, kind, path):
     assert image_of(data).startswith(f"data:image/{kind};base64,")
     assert image_of(path("a.txt", data)) == image_of(path("a.heic", data)) == image_of(data)
 
@@ -160,7 +160,7 @@ def test_the_kind_of_an_image_is_what_its_bytes_tell(data, kind, path):
         pytest.param(HEIC, "image/heic", id="heic"),
         pytest.param(b"\0\0\0\x18ftypavif", "image/avif", id="avif"),
         pytest.param(b"II*\0\x08\0", "image/tiff", id="tiff"),
-        pytest.param(b"MM\0*\0\0", "image/tiff", id="tiff-of-the-other-order"),
+        pytest.param(b"MM\0*\0\0", "image/tiff", id="tiff-big-endian"),
         pytest.param(b"BM\x46\0\0\0\0\0\0\0", "image/bmp", id="bmp"),
         pytest.param(PDF, "application/pdf", id="pdf"),
         pytest.param(WAV, "audio/wav", id="wav"),
@@ -172,13 +172,13 @@ def test_the_kind_of_an_image_is_what_its_bytes_tell(data, kind, path):
     ],
 )
 @pytest.mark.parametrize("name", ["photo.jpg", "photo.PNG", "photo.webp"])
-def test_what_is_no_image_is_refused_whatever_its_name(name, data, found, path):
+def test_data_that_is_not_an_image_is_rejected_whatever_its_name(name, data, found, path):
     words = f"its first bytes are those of {found}"
     for given in (path(name, data), data, f"data:image/png;base64,{base64(data)}"):
-        text = refusal(images=given)
+        text = error_text(images=given)
         assert "the API takes PNG, JPEG, GIF and WebP" in text
         assert text.endswith(words)
-    assert name in refusal(images=path(name, data))
+    assert name in error_text(images=path(name, data))
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_what_is_no_image_is_refused_whatever_its_name(name, data, found, path):
         (f"data:image/png,{base64(PNG)}", "its first bytes are those of another type"),
     ],
 )
-def test_a_data_url_that_holds_no_image_is_refused_without_its_data(url, words):
-    assert words in refusal(images=url)
+def test_a_data_url_without_a_valid_image_is_rejected_with_the_reason(url, words):
+    assert words in error_text(images=url)
 
 
 def test_a_data_url_without_a_comma_is_shortened_in_the_error():
-    assert len(refusal(images="data:" + "A" * 100_000)) < 2000
+    assert len(error_text(images="data:" + "A" * 100_000)) < 2000
 
 
 def test_a_path_may_begin_with_the_home_folder(path, monkeypatch):
@@ -222,7 +222,7 @@ def test_an_open_binary_file_is_read(path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
-def test_an_image_of_pillows_is_sent_as_png(mode):
+def test_a_pillow_image_is_sent_as_png(mode):
     pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     url = image_of([pillow.new(mode, (3, 2))])
     kind, _, data = url.partition(",")
@@ -231,27 +231,27 @@ def test_an_image_of_pillows_is_sent_as_png(mode):
     assert (read.size, read.mode) == ((3, 2), mode)
 
 
-def test_an_image_of_pillows_that_is_no_png_is_refused_with_the_reason():
+def test_a_pillow_image_that_png_cannot_hold_is_rejected_with_the_reason():
     pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
-    assert refusal(images=pillow.new("F", (1, 1))).endswith("cannot write mode F as PNG")
+    assert error_text(images=pillow.new("F", (1, 1))).endswith("cannot write mode F as PNG")
 
 
-def test_an_array_is_refused_with_the_way_to_make_an_image_of_it():
+def test_an_array_is_rejected_with_a_hint_how_to_convert_it():
     numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
     pixels = numpy.zeros((2, 3, 3), "uint8")
-    assert refusal(images=pixels).endswith("(of an array: Image.fromarray(array))")
+    assert error_text(images=pixels).endswith("(of an array: Image.fromarray(array))")
     pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     assert image_of(pillow.fromarray(pixels)).startswith("data:image/png;base64,")
     encoded = numpy.frombuffer(PNG, "uint8")
     assert image_of(encoded.tobytes()) == image_of(PNG)
 
 
-def test_detail_is_told_for_every_image(path):
+def test_detail_is_sent_with_every_image(path):
     parts = sent("", images=["https://host/a", PNG], detail="low")
     assert [part["image_url"]["detail"] for part in parts] == ["low", "low"]
 
 
-def test_detail_is_any_text_and_nothing_to_audio_and_files():
+def test_detail_may_be_any_text_and_is_not_sent_with_audio_and_files():
     parts = sent("", images="https://host/a", audio=WAV, files=PDF, detail="enormous")
     assert parts[0] == {
         "type": "image_url",
@@ -281,7 +281,7 @@ def test_a_part_in_the_apis_own_form_is_sent_as_it_is(argument):
         (b"\xff\xe2\x40", "mp3"),
     ],
 )
-def test_the_format_of_audio_is_what_its_bytes_tell(data, form, path):
+def test_the_format_of_audio_is_detected_from_its_bytes(data, form, path):
     expected = [{"type": "input_audio", "input_audio": {"data": base64(data), "format": form}}]
     assert sent("", audio=data) == sent("", audio=path("a.bin", data)) == expected
 
@@ -306,8 +306,8 @@ def test_audio_in_a_data_url_is_unpacked(url, data, form):
      ("a.aac", b"\xff\xf1\x50"), ("a.mp2", b"\xff\xfd\x90"), ("a.png", PNG), ("a.wav", PDF),
      ("a.mp3", HTML), ("a.wav", b"?")],
 )  # fmt: skip
-def test_audio_of_another_kind_is_refused_with_the_kinds_there_are(name, data, path):
-    text = refusal(audio=path(name, data))
+def test_audio_in_an_unsupported_format_is_rejected_with_the_supported_ones(name, data, path):
+    text = error_text(audio=path(name, data))
     assert "wav and mp3" in text
     assert name in text
     assert "data:" not in text
@@ -355,10 +355,10 @@ def test_a_file_without_a_name_is_named_by_its_kind(given, name):
     ("name", "kind"),
     [("a.pdf", "application/pdf"), ("a.png", "image/png"), ("a.mp3", "audio/mpeg")],
 )
-def test_a_file_whose_name_promises_another_content_is_refused(name, kind, path):
-    text = refusal(files=path(name, HTML))
+def test_a_file_whose_content_contradicts_its_name_is_rejected(name, kind, path):
+    text = error_text(files=path(name, HTML))
     assert text.endswith(f"{name}: its first bytes are not those of {kind}")
-    assert refusal(files=f"data:{kind};base64,{base64(HTML)}").endswith(f"not those of {kind}")
+    assert error_text(files=f"data:{kind};base64,{base64(HTML)}").endswith(f"not those of {kind}")
 
 
 def test_a_file_in_a_data_url_is_sent_in_base64():
@@ -366,12 +366,12 @@ def test_a_file_in_a_data_url_is_sent_in_base64():
     assert part["file"]["file_data"] == "data:text/plain;base64,aGk="
 
 
-def test_the_id_of_an_uploaded_file_is_told_from_the_name_of_one(path, monkeypatch):
+def test_a_file_id_is_distinguished_from_a_file_name(path, monkeypatch):
     monkeypatch.chdir(path("file-abc", PDF).parent)
     assert sent("", files="file-xyz") == [{"type": "file", "file": {"file_id": "file-xyz"}}]
     assert sent("", files="file-abc")[0]["file"]["filename"] == "file-abc"
-    assert "file-report.pdf: No such file" in refusal(files="file-report.pdf")
-    assert "file-xyz: No such file" in refusal(files=Path("file-xyz"))
+    assert "file-report.pdf: No such file" in error_text(files="file-report.pdf")
+    assert "file-xyz: No such file" in error_text(files=Path("file-xyz"))
 
 
 # What can't be sent
@@ -380,7 +380,7 @@ ARGUMENTS = pytest.mark.parametrize("argument", ["images", "audio", "files"])
 
 
 @ARGUMENTS
-def test_what_cannot_be_read_is_refused_with_its_path(argument, path, tmp_path):
+def test_an_unreadable_file_is_rejected_with_its_path(argument, path, tmp_path):
     empty, folder = path("empty.png", b""), tmp_path / "folder"
     folder.mkdir()
     for given, words in [
@@ -395,27 +395,27 @@ def test_what_cannot_be_read_is_refused_with_its_path(argument, path, tmp_path):
         ("a\0b", "null"),
         ("A" * 100_000, "File name too long"),
     ]:
-        assert words in refusal(**{argument: given})
-        assert words in refusal(**{argument: [given]})
+        assert words in error_text(**{argument: given})
+        assert words in error_text(**{argument: [given]})
 
 
-def test_a_failure_to_read_is_chained(tmp_path):
+def test_the_os_error_of_a_failed_read_is_the_cause(tmp_path):
     with pytest.raises(lib.ConfigError) as caught:
         USER("", images=tmp_path / "none.png")
     assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
 @pytest.mark.parametrize("name", ["a", "a.unheard-of", "a.bin", "a.txt.gz", ".png"])
-def test_a_file_of_no_known_kind_is_refused_with_its_path(name, path):
-    text = refusal(files=path(name, b"?"))
+def test_a_file_of_unknown_type_is_rejected_with_its_path(name, path):
+    text = error_text(files=path(name, b"?"))
     assert f"{name}: its type is known neither by its first bytes nor by its name" in text
-    assert "1 bytes: its type is known" in refusal(files=b"?")
+    assert "1 bytes: its type is known" in error_text(files=b"?")
 
 
 @pytest.mark.parametrize("argument", ["audio", "files"])
 @pytest.mark.parametrize("url", ["http://host/a.wav", "https://host/a.pdf"])
-def test_audio_and_files_have_no_url(argument, url):
-    assert f"{url}: the API does not accept a URL here" in refusal(**{argument: url})
+def test_a_url_is_rejected_for_audio_and_files(argument, url):
+    assert f"{url}: the API does not accept a URL here" in error_text(**{argument: url})
 
 
 @pytest.mark.parametrize("argument", ["audio", "files"])
@@ -430,29 +430,29 @@ def test_audio_and_files_have_no_url(argument, url):
         ("data:application/octet-stream,?", "its first bytes"),
     ],
 )
-def test_a_broken_data_url_is_refused_without_its_data(argument, url, words):
-    assert words in refusal(**{argument: url})
+def test_a_broken_data_url_is_rejected_with_the_reason(argument, url, words):
+    assert words in error_text(**{argument: url})
 
 
 @ARGUMENTS
 @pytest.mark.parametrize("given", [5, None, True, [5], [None], [[PNG]], object()], ids=repr)
-def test_another_type_is_refused(argument, given):
-    text = refusal(**{argument: given})
+def test_an_argument_of_an_unsupported_type_is_rejected(argument, given):
+    text = error_text(**{argument: given})
     assert "give a URL, a path, bytes, an open binary file or a Pillow image" in text
     assert "of type " in text
 
 
 @ARGUMENTS
-def test_an_open_file_that_gives_no_bytes_is_refused(argument, path):
+def test_an_open_file_without_readable_bytes_is_rejected(argument, path):
     file = path("a.txt", b"text").open()
     with file:
-        text = refusal(**{argument: file})
+        text = error_text(**{argument: file})
         assert text.endswith("of type TextIOWrapper: open the file in binary mode")
-    assert "closed file" in refusal(**{argument: [file]})
+    assert "closed file" in error_text(**{argument: [file]})
     with path("a.txt", b"text").open("wb") as file:
-        assert refusal(**{argument: file}).endswith("read")
+        assert error_text(**{argument: file}).endswith("read")
 
 
-def test_an_image_of_any_size_comes_whole(path):
+def test_a_large_image_is_sent_completely(path):
     data = PNG + bytes(range(256)) * 1000
     assert b64decode(image_of(path("a.png", data)).partition(",")[2]) == data

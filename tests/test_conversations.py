@@ -1,4 +1,4 @@
-"""Conversations: a turn is kept whole, with its answer, or not at all."""
+"""Conversations: a turn is stored completely, with its response, or not at all."""
 
 import functools
 import json
@@ -59,7 +59,7 @@ def kept(chats, conversation_id="a"):
 
 
 def echo(body):
-    """Answers `echo of` what was asked last."""
+    """A reply of the offline server: `echo of` the last message."""
     return f"echo of {body['messages'][-1]['content']}"
 
 
@@ -71,7 +71,7 @@ def store(request, tmp_path):
 # Turns
 
 
-def test_a_conversation_remembers_what_was_said(offline, store):
+def test_a_conversation_sends_and_stores_its_earlier_turns(offline, store):
     client = offline("Hello Ann.", "Ann.")
     chats = lib.Conversations(client, store)
     first = chats.chat_completion("a", "I am Ann.")
@@ -93,7 +93,7 @@ def test_conversations_know_nothing_of_each_other(offline, store):
     assert chats.ids() == ["a", "b"]
 
 
-def test_a_deleted_conversation_is_a_new_one(offline, store):
+def test_an_id_starts_a_new_conversation_after_it_was_deleted(offline, store):
     chats = lib.Conversations(offline("1", "2"), store)
     chats.chat_completion("a", "A")
     assert chats.delete("a") is True
@@ -140,7 +140,7 @@ def test_a_turn_that_fails_leaves_no_trace(offline, store):
     assert kept(chats) == [user("A"), assistant("1")]
 
 
-def test_an_answer_without_choices_is_no_turn(offline, store):
+def test_a_response_without_choices_is_an_error_and_not_stored(offline, store):
     chats = lib.Conversations(offline({"choices": [], "id": "c"}), store)
     with pytest.raises(lib.DeserializeError) as caught:
         chats.chat_completion("a", "A")
@@ -148,7 +148,7 @@ def test_an_answer_without_choices_is_no_turn(offline, store):
     assert chats.ids() == []
 
 
-def test_the_system_prompt_stands_first_until_another_is_given(offline, store):
+def test_the_system_prompt_is_sent_first_until_it_is_replaced(offline, store):
     client = offline(*"12345")
     chats = lib.Conversations(client, store)
     prompts = ["One.", None, "Two.", None, ""]
@@ -160,7 +160,7 @@ def test_the_system_prompt_stands_first_until_another_is_given(offline, store):
     assert all(message["role"] != "system" for message in kept(chats))
 
 
-def test_the_prompts_around_a_sentence_are_sent_and_not_kept(offline, store):
+def test_pre_and_post_prompts_are_sent_and_not_stored(offline, store):
     client = offline("1", "2", "3")
     chats = lib.Conversations(client, store)
     chats.chat_completion("a", "text", options(pre_prompt="Sum up:", post_prompt="In French."))
@@ -206,7 +206,7 @@ def test_messages_are_kept_with_all_that_is_in_them(offline, store):
     ]  # fmt: skip
 
 
-def test_what_history_gives_is_the_callers_own(offline, store):
+def test_history_returns_copies_of_the_messages(offline, store):
     chats = lib.Conversations(offline({"content": "1", "thought": [1]}), store)
     chats.chat_completion("a", "A")
     message = chats.history("a")[1]
@@ -215,7 +215,7 @@ def test_what_history_gives_is_the_callers_own(offline, store):
 
 
 @pytest.mark.parametrize("bad", ["", None, 1, b"a", "\ud800"], ids=repr)
-def test_an_id_is_text(offline, bad):
+def test_an_id_that_is_not_valid_text_is_rejected(offline, bad):
     client = offline("1")
     chats = lib.Conversations(client)
     for call in (
@@ -236,7 +236,7 @@ def test_any_text_is_an_id(offline, store):
         assert len(chats.history(name)) == 2
 
 
-def test_an_id_without_a_character_is_called_empty(offline):
+def test_the_error_for_an_empty_id_says_that_it_is_empty(offline):
     with pytest.raises(lib.ConfigError, match="must be text that is not empty, not ''"):
         lib.Conversations(offline()).history("")
 
@@ -258,7 +258,7 @@ def test_a_turn_without_content_is_not_sent(offline, sentence, words):
 
 
 @pytest.mark.parametrize("client", ["x", None, {"base_url": "x"}])
-def test_what_is_no_client_is_refused_at_once(client):
+def test_an_argument_that_is_not_a_client_is_rejected_at_construction(client):
     with pytest.raises(
         lib.ConfigError, match=f"needs an OpenAIClient, not {type(client).__name__}"
     ):
@@ -266,14 +266,14 @@ def test_what_is_no_client_is_refused_at_once(client):
 
 
 @pytest.mark.parametrize("bad", [None, 1, ["a"], [lib.ChatMessage.user("a"), {}]], ids=repr)
-def test_what_is_said_is_text_or_messages(offline, bad):
+def test_a_turn_that_is_neither_text_nor_messages_is_rejected(offline, bad):
     with pytest.raises(lib.ConfigError, match="give text, a ChatMessage or a list"):
         lib.Conversations(offline("1")).chat_completion("a", bad)
 
 
 @pytest.mark.parametrize("bad", [-1, True, 1.5, "2"], ids=repr)
 @pytest.mark.parametrize("name", ["history_messages", "history_tokens"])
-def test_a_limit_is_a_number(offline, name, bad):
+def test_an_invalid_history_limit_is_rejected(offline, name, bad):
     with pytest.raises(lib.ConfigError, match=name):
         lib.Conversations(offline("1")).chat_completion("a", "Hi", options(**{name: bad}))
 
@@ -289,7 +289,7 @@ MIXED = [user("u0"), calling(CALLS[0]), user("u2"), assistant("a3"), TOOL_X, ass
 
 
 def sent_before(client, history, said, **limits):
-    """What is sent of a history before what is said."""
+    """The part of a history that is sent before the new message."""
     store = lib.MemoryStore()
     store.append("a", history, system_prompt=None, restart=False)
     message = lib.ChatMessage.from_dict(said)
@@ -303,26 +303,26 @@ def sent_before(client, history, said, **limits):
     [
         pytest.param(TALK, user("?"), None, 0, id="all"),
         pytest.param(TALK, user("?"), 6, 0, id="all-that-fit"),
-        pytest.param(TALK, user("?"), 5, 2, id="whole-exchanges"),
+        pytest.param(TALK, user("?"), 5, 2, id="complete-exchanges"),
         pytest.param(TALK, user("?"), 2, 4, id="the-newest"),
         pytest.param(TALK, user("?"), 1, 6, id="no-answer-without-its-question"),
-        pytest.param(TALK, user("?"), 0, 6, id="none"),
-        pytest.param([], user("?"), 5, 0, id="new"),
-        pytest.param(TOOLS, user("?"), 6, 5, id="calls-and-answers-together"),
-        pytest.param(TOOLS, user("?"), 7, 0, id="calls-and-answers-whole"),
+        pytest.param(TALK, user("?"), 0, 6, id="no-history"),
+        pytest.param([], user("?"), 5, 0, id="empty-history"),
+        pytest.param(TOOLS, user("?"), 6, 5, id="calls-and-results-together"),
+        pytest.param(TOOLS, user("?"), 7, 0, id="calls-and-results-completely"),
         pytest.param(TOOLS[1:], user("?"), 6, 4, id="loaded-from-within-an-exchange"),
-        pytest.param(TOOLS[2:], user("?"), 6, 3, id="loaded-from-an-answer-on"),
-        pytest.param(TOOLS[:2], TOOL_X, 0, 1, id="the-call-whatever-the-limit"),
-        pytest.param(TOOLS[:2], TOOL_X, 2, 0, id="the-call-with-its-exchange"),
-        pytest.param(TOOLS[:3], TOOL_Y, 0, 1, id="the-other-answer-of-one-call"),
-        pytest.param(TOOLS[:3], TOOL_Y, 2, 1, id="and-not-from-its-first-answer-on"),
+        pytest.param(TOOLS[2:], user("?"), 6, 3, id="loaded-from-a-tool-result-on"),
+        pytest.param(TOOLS[:2], TOOL_X, 0, 1, id="the-call-of-a-result-whatever-the-limit"),
+        pytest.param(TOOLS[:2], TOOL_X, 2, 0, id="the-call-of-a-result-with-its-exchange"),
+        pytest.param(TOOLS[:3], TOOL_Y, 0, 1, id="the-second-result-of-one-message"),
+        pytest.param(TOOLS[:3], TOOL_Y, 2, 1, id="not-from-the-first-result-on"),
         pytest.param(LONG, TOOL_Y, 3, 1, id="a-long-exchange-from-a-call-on"),
         pytest.param(LONG, TOOL_Y, 2, 3, id="a-long-exchange-from-its-last-call-on"),
-        pytest.param([user("u"), OLD_CALL], OLD_ANSWER, 0, 1, id="a-call-of-the-old-kind"),
-        pytest.param(MIXED, user("?"), 2, 6, id="no-answer-from-before-its-call"),
-        pytest.param([user("u")], TOOL_X, 5, 0, id="an-answer-to-no-call"),
-        pytest.param([{"role": "assistant", "tool_calls": "?"}], TOOL_X, 5, 1, id="odd-calls"),
-        pytest.param([{"role": "assistant", "tool_calls": [1]}], TOOL_X, 5, 1, id="odd-call"),
+        pytest.param([user("u"), OLD_CALL], OLD_ANSWER, 0, 1, id="a-legacy-function-call"),
+        pytest.param(MIXED, user("?"), 2, 6, id="no-late-result-without-its-call"),
+        pytest.param([user("u")], TOOL_X, 5, 0, id="a-result-without-a-call"),
+        pytest.param([{"role": "assistant", "tool_calls": "?"}], TOOL_X, 5, 1, id="text-as-calls"),
+        pytest.param([{"role": "assistant", "tool_calls": [1]}], TOOL_X, 5, 1, id="number-as-call"),
     ],
 )
 def test_of_the_history_the_newest_exchanges_are_sent(offline, history, said, limit, begin):
@@ -330,7 +330,7 @@ def test_of_the_history_the_newest_exchanges_are_sent(offline, history, said, li
     assert found == history[begin:]
 
 
-def test_every_limit_sends_what_stands_alone(offline):
+def test_every_limit_sends_only_complete_exchanges(offline):
     client = offline(*["Fine."] * 200)
     for limit in (0, 1, 2, 3, 5, 7):
         for history in (TALK, TOOLS, LONG, MIXED):
@@ -368,7 +368,7 @@ def test_tokens_are_estimated_from_the_bytes(offline, content, least, enough):
     assert sent_before(offline("Fine."), said, user("?"), history_tokens=enough) == said
 
 
-def test_half_a_character_is_counted_too(offline):
+def test_lone_surrogates_are_counted_too(offline):
     said = [user("\ud800" * 12)]
     assert sent_before(offline("Fine."), said, user("?"), history_tokens=9) == []
 
@@ -378,12 +378,12 @@ def test_half_a_character_is_counted_too(offline):
 )
 def test_tokens_bound_the_history(offline, limit, begin):
     talk = [{**message, "content": "x" * 7} for message in TALK]
-    # They take 8 and 10 tokens in turn.
+    # The messages take 8 and 10 tokens alternately.
     found = sent_before(offline("Fine."), talk, user("?"), history_tokens=limit)
     assert found == talk[begin:]
 
 
-def test_an_answer_that_came_late_counts_with_its_call(offline):
+def test_a_late_tool_result_is_counted_and_sent_with_its_call(offline):
     u0, call, u2, a3, answer, a5 = MIXED
     client = offline("1", "2", "3")
     assert sent_before(client, MIXED, user("?")) == [u0, call, answer, u2, a3, a5]
@@ -410,7 +410,7 @@ def test_a_conversation_that_begins_with_an_assistant_message_keeps_it(offline):
     assert sent_before(client, history, user("?"), history_tokens=20) == history[1:]
 
 
-def test_the_choice_of_an_answer_is_its_text(offline, store):
+def test_the_choice_attribute_of_a_response_is_its_text(offline, store):
     chats = lib.Conversations(offline("Hi.", {"content": None, "tool_calls": CALLS}), store)
     said = chats.chat_completion("a", "Hello.")
     assert said.choice == said.text == said.response.text == "Hi."
@@ -445,13 +445,13 @@ def test_text_read_to_its_end_is_kept(offline, store):
     assert kept(chats) == [user("Count."), assistant("one two")]
 
 
-def test_streamed_calls_are_kept_as_whole_ones(offline, store):
+def test_streamed_tool_calls_are_stored_as_complete_calls(offline, store):
     chats = lib.Conversations(offline({"content": None, "tool_calls": CALLS}), store)
     chats.chat_completion_stream("a", "Look.").response()
     assert [call.to_dict() for call in chats.history("a")[1].tool_calls] == CALLS
 
 
-def test_a_stream_can_be_left_and_taken_up(offline, store):
+def test_a_stream_can_be_left_and_continued(offline, store):
     chats = lib.Conversations(offline("one two three"), store)
     stream = chats.chat_completion_stream("a", "Count.")
     next(stream)
@@ -500,7 +500,7 @@ def test_a_restart_by_a_stream_waits_for_its_end(offline, store):
 
 
 class Broken:
-    """A store of somebody's, with its disk pulled out; it needs no class of ours."""
+    """A store of the caller, which derives from no class of ours; it can't write until `works`."""
 
     works = False
 
@@ -516,7 +516,7 @@ class Broken:
         self.turns.append(list(messages))
 
 
-def test_an_answer_that_cannot_be_kept_is_not_lost(offline):
+def test_a_response_that_cannot_be_stored_is_on_the_error(offline):
     chats = lib.Conversations(offline("precious", "gem"), Broken())
     with pytest.raises(lib.OpenAIError, match="could not be stored: no disk") as caught:
         chats.chat_completion("a", "Hi")
@@ -627,7 +627,7 @@ def test_eight_processes_on_three_conversations_lose_no_turn_and_mix_none(offlin
             assert own == sorted(own, key=lambda text: int(text.split("-")[1]))
 
 
-# A process that is forked for each life, so that fifty deaths do not take fifty imports.
+# Forks a process for each life, so that fifty kills do not take fifty imports.
 KEEPER = f"""
 import os, sys, time, random, signal
 {IMPORTS}
@@ -675,7 +675,7 @@ print("survived")
 
 @pytest.mark.gate
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_fifty_deaths_leave_no_half_turn(tmp_path):
+def test_fifty_killed_writers_leave_no_partial_turn(tmp_path):
     assert finished(run(KEEPER, tmp_path / "killed.db", 50)) == "survived\n"
 
 
@@ -688,7 +688,7 @@ def test_the_path_of_a_store_may_begin_with_the_home_folder(tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_store_made_before_a_fork_serves_parent_and_child(tmp_path):
+def test_a_store_made_before_a_fork_works_in_the_children(tmp_path):
     store = lib.SQLiteStore(tmp_path / "s.db")
     script = f"""
 import os, sys
@@ -796,8 +796,8 @@ def foreign(path, *statements):
     db.close()
 
 
-def spilled(path, *statements):
-    """A database whose writer was killed in the middle: there is a journal to undo it."""
+def killed_while_writing(path, *statements):
+    """Make a database whose writer was killed in a transaction: it has a rollback journal."""
     workshop = path.parent / "workshop"
     workshop.mkdir()
     db = sqlite3.connect(workshop / "w.db", isolation_level=None)
@@ -824,7 +824,7 @@ OURS = f"PRAGMA application_id = {0x63687473}"
             lambda p: foreign(p, "CREATE TABLE t (x)"), "another program's", id="other-tables"
         ),
         pytest.param(
-            lambda p: foreign(p, "PRAGMA application_id = 7"), "another program's", id="other-mark"
+            lambda p: foreign(p, "PRAGMA application_id = 7"), "another program's", id="other-id"
         ),
         pytest.param(
             lambda p: foreign(p, "PRAGMA user_version = 1"), "another program's", id="other-version"
@@ -840,11 +840,13 @@ OURS = f"PRAGMA application_id = {0x63687473}"
             id="newer",
         ),
         pytest.param(
-            lambda p: spilled(p, "CREATE TABLE t (x)"), "another program's", id="other-in-repair"
+            lambda p: killed_while_writing(p, "CREATE TABLE t (x)"),
+            "another program's",
+            id="other-journal",
         ),
     ],
 )
-def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path, make, words):
+def test_a_file_of_another_program_or_version_is_rejected_and_left_unchanged(tmp_path, make, words):
     path = tmp_path / "s.db"
     make(path)
     before = path.read_bytes()
@@ -858,14 +860,14 @@ def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path, make, wo
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(lambda p: None, id="none"),
+        pytest.param(lambda p: None, id="missing"),
         pytest.param(lambda p: p.touch(), id="empty"),
         pytest.param(lambda p: foreign(p, "VACUUM"), id="no-tables"),
         pytest.param(lambda p: foreign(p, "CREATE TABLE t (x)", "DROP TABLE t"), id="emptied"),
         pytest.param(lib.SQLiteStore, id="ours"),
     ],
 )
-def test_a_file_is_made_where_there_is_nothing_yet(tmp_path, make):
+def test_a_store_works_in_a_missing_empty_or_existing_file(tmp_path, make):
     path = tmp_path / "s.db"
     make(path)
     store = lib.SQLiteStore(path)
@@ -879,7 +881,7 @@ def test_a_store_whose_writer_was_killed_is_repaired(tmp_path):
     with closing(sqlite3.connect(tmp_path / "new.db")) as db:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         tables = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql > ''")]
-    spilled(path, *tables, OURS, f"PRAGMA user_version = {version}")
+    killed_while_writing(path, *tables, OURS, f"PRAGMA user_version = {version}")
     assert lib.SQLiteStore(path).ids() == []
     db = sqlite3.connect(path)
     assert db.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall() == []
@@ -914,14 +916,14 @@ DAMAGED = {
     "empty": "''",
     "text": "'Dear diary'",
     "cut": """'{"role": "user", "con'""",
-    "followed": """'{"role": "user"}}'""",
+    "trailing-data": """'{"role": "user"}}'""",
     "number": "1",
     "fraction": "1.5",
-    "word": "'true'",
+    "boolean": "'true'",
     "list": """'[{"role": "user"}]'""",
     "deep": "'" + '{"a":' * 5000 + "'",
-    "deep-and-whole": "'" + "[" * 5000 + "]" * 5000 + "'",
-    "no-utf-8": """CAST(x'7b2261223a22ff227d' AS TEXT)""",
+    "deep-and-complete": "'" + "[" * 5000 + "]" * 5000 + "'",
+    "not-utf-8": """CAST(x'7b2261223a22ff227d' AS TEXT)""",
     "zero-byte": """'{"role": "user"' || char(0) || '}'""",
     "blob": "x'00ff10'",
     "utf-16": "x'7b00'",
@@ -930,7 +932,7 @@ DAMAGED = {
 
 
 def damaged(path, statement):
-    """A store of one conversation, `ann`, damaged by an SQL statement."""
+    """A store whose conversation `ann` an SQL statement damages; `bob` stays intact."""
     store = lib.SQLiteStore(path)
     store.append("ann", [user("Hi"), assistant("Hi")], system_prompt="S", restart=False)
     store.append("bob", [user("Hi"), assistant("Hi")], system_prompt=None, restart=False)
@@ -939,7 +941,9 @@ def damaged(path, statement):
 
 
 @pytest.mark.parametrize("value", [*DAMAGED.values(), "'null'"], ids=[*DAMAGED, "null"])
-def test_a_row_that_is_damaged_is_named(offline, tmp_path, value):
+def test_the_error_for_a_damaged_message_names_its_row_and_other_conversations_work(
+    offline, tmp_path, value
+):
     store = damaged(tmp_path / "s.db", f"UPDATE message SET body = {value} WHERE number = 2")
     client = offline("1", "2")
     chats = lib.Conversations(client, store)
@@ -963,7 +967,7 @@ def test_a_row_that_is_damaged_is_named(offline, tmp_path, value):
 
 
 @pytest.mark.parametrize("value", [*DAMAGED.values(), "'{}'"], ids=[*DAMAGED, "object"])
-def test_a_system_prompt_that_is_damaged_is_named(tmp_path, value):
+def test_the_error_for_a_damaged_system_prompt_names_its_row(tmp_path, value):
     store = damaged(
         tmp_path / "s.db", f"UPDATE conversation SET system_prompt = {value} WHERE id = 'ann'"
     )
@@ -976,7 +980,7 @@ def test_a_system_prompt_that_is_damaged_is_named(tmp_path, value):
     "statement",
     ["DROP TABLE message", "DROP TABLE conversation", "ALTER TABLE message RENAME body TO x"],
 )
-def test_a_table_that_is_damaged_is_named(tmp_path, statement):
+def test_the_error_for_a_missing_table_or_column_names_the_file(tmp_path, statement):
     store = damaged(tmp_path / "s.db", statement)
     with pytest.raises(lib.ConfigError, match=r"s\.db: no such (table|column)"):
         store.load("ann")
@@ -998,7 +1002,7 @@ def umask(request):
 
 @needs_modes
 @pytest.mark.parametrize("name", ["s.db", "a?b#c%20&.db"])
-def test_a_file_is_its_owners_alone_with_all_that_belongs_to_it(tmp_path, umask, monkeypatch, name):
+def test_only_the_owner_can_access_the_store_and_its_wal_files(tmp_path, umask, monkeypatch, name):
     connect, modes = sqlite3.connect, []
     path = tmp_path / name
 
@@ -1020,7 +1024,7 @@ def test_a_file_is_its_owners_alone_with_all_that_belongs_to_it(tmp_path, umask,
 
 
 @needs_modes
-def test_the_mode_of_a_file_that_was_there_is_left(tmp_path):
+def test_the_mode_of_an_existing_file_is_kept(tmp_path):
     path = tmp_path / "s.db"
     path.touch()
     path.chmod(0o640)
@@ -1031,7 +1035,7 @@ def test_the_mode_of_a_file_that_was_there_is_left(tmp_path):
 
 
 @needs_modes
-def test_a_link_to_nothing_yet_gets_a_file_of_its_owners_alone(tmp_path):
+def test_a_dangling_link_gets_a_file_that_only_its_owner_can_access(tmp_path):
     (tmp_path / "link.db").symlink_to(tmp_path / "s.db")
     lib.SQLiteStore(tmp_path / "link.db")
     assert mode_of(tmp_path / "s.db") == 0o600
@@ -1047,19 +1051,19 @@ def test_a_file_that_cannot_be_made_is_an_error_with_the_reason(tmp_path, monkey
 
 
 @pytest.mark.parametrize("path", ["", ":memory:"])
-def test_nothing_to_keep_in_is_told_of_the_other_store(path):
+def test_an_empty_or_memory_path_is_rejected_with_a_hint_at_memory_store(path):
     with pytest.raises(lib.ConfigError, match=r"use MemoryStore\(\)"):
         lib.SQLiteStore(path)
 
 
-def test_a_folder_that_is_missing_is_named(tmp_path):
+def test_a_path_in_a_missing_folder_or_of_a_folder_is_an_error(tmp_path):
     with pytest.raises(lib.ConfigError, match=r"no folder .*nowhere"):
         lib.SQLiteStore(tmp_path / "nowhere" / "s.db")
     with pytest.raises(lib.ConfigError, match="cannot keep conversations in"):
         lib.SQLiteStore(tmp_path)
 
 
-def test_a_file_that_is_taken_away_is_an_error_and_not_a_new_one(tmp_path):
+def test_a_removed_file_is_an_error_and_is_not_created_again(tmp_path):
     store = lib.SQLiteStore(tmp_path / "s.db")
     Path(store.path).unlink()
     with pytest.raises(lib.ConfigError, match="unable to open"):
@@ -1130,7 +1134,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, before)  # for those who measure this 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 @pytest.mark.gate
 @pytest.mark.versions
-def test_a_full_disk_costs_the_turn_at_work_and_not_its_answer(offline, tmp_path):
+def test_a_full_disk_loses_the_turn_but_not_its_response(offline, tmp_path):
     client = offline("one", "two", "three")
     told = finished(run(FULL, client.server.url, tmp_path / "s.db"))
     assert told == "OpenAIError ConfigError two\n2\n4\n"
@@ -1138,11 +1142,11 @@ def test_a_full_disk_costs_the_turn_at_work_and_not_its_answer(offline, tmp_path
 
 
 @pytest.mark.parametrize("closed", ["s.db", "."], ids=["file", "folder"])
-def test_what_cannot_be_written_is_refused_before_anything_is_asked(tmp_path, monkeypatch, closed):
+def test_a_read_only_store_is_rejected_at_construction(tmp_path, monkeypatch, closed):
     path = tmp_path / "s.db"
     lib.SQLiteStore(path)
     closed = str(tmp_path / closed)
-    # Rights are not taken away in earnest: they do not bind the superuser, who may run this.
+    # Permissions are mocked, because they do not bind the superuser, who may run this.
     monkeypatch.setattr(os, "access", lambda place, mode: str(place) != closed)
     with pytest.raises(lib.ConfigError, match=r"s\.db: .* is read-only"):
         lib.SQLiteStore(path)
@@ -1154,7 +1158,7 @@ def test_sqlite_is_imported_when_a_store_is_made(tmp_path):
     assert "sqlite3" in loaded_by(f"{code}; module.SQLiteStore({str(tmp_path / 's.db')!r})")
 
 
-def test_what_is_kept_is_plain_json(tmp_path):
+def test_messages_are_stored_as_plain_json(tmp_path):
     store = lib.SQLiteStore(tmp_path / "s.db")
     store.append("a", [user("é")], system_prompt="S", restart=False)
     db = sqlite3.connect(store.path)
@@ -1173,16 +1177,16 @@ def sent_roles(client, number):
     return [message["role"] for message in client.server.requests[number].body["messages"]]
 
 
-def test_a_call_that_nobody_answered_is_not_sent_again(offline):
+def test_a_tool_call_without_a_result_is_stored_but_not_sent_again(offline):
     client = offline(made_call("x"), "Fine.", "Sure.")
     chats = lib.Conversations(client)
     chats.chat_completion("a", "Look it up.")
     chats.chat_completion("a", "Never mind.")
     assert sent_roles(client, 1) == ["user", "user"]
-    assert len(chats.history("a")) == 4, "but it is kept"
+    assert len(chats.history("a")) == 4, "but it is stored"
 
 
-def test_an_answer_that_came_between_other_turns_is_sent_behind_its_call(offline):
+def test_a_late_tool_result_is_sent_directly_after_its_call(offline):
     client = offline(made_call("x"), "Wait.", "Found.", "Bye.")
     chats = lib.Conversations(client)
     chats.chat_completion("a", "Look it up.")
@@ -1195,7 +1199,7 @@ def test_an_answer_that_came_between_other_turns_is_sent_behind_its_call(offline
     ]  # fmt: skip
 
 
-def test_calls_with_the_same_id_each_have_their_own_answer(offline):
+def test_tool_calls_with_the_same_id_keep_their_own_results(offline):
     client = offline(made_call("x"), "One.", made_call("x"), "Two.", "Bye.")
     chats = lib.Conversations(client)
     for sentence in ("a", lib.ChatMessage.tool("x", "1"), "b", lib.ChatMessage.tool("x", "2")):
@@ -1210,13 +1214,13 @@ def test_calls_with_the_same_id_each_have_their_own_answer(offline):
     [5, True, "x", [5], {"id": "1"}, [{"id": ["x"]}], [{"id": {}, "function": {"name": "f"}}]],
     ids=repr,
 )
-def test_whatever_stands_for_tool_calls_the_conversation_goes_on(ask, calls):
+def test_a_conversation_continues_after_invalid_tool_calls(ask, calls):
     odd = completion(None, tool_calls=calls)
     chats = lib.Conversations(ask(http(odd), http(completion("Fine."))))
     try:
         chats.chat_completion("a", "Hi")
     except lib.OpenAIError:
-        pass  # it may be no answer; but then it is not kept
+        pass  # it may be an error; but then it is not stored
     assert chats.chat_completion("a", "And now?").text == "Fine."
 
 

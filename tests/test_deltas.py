@@ -81,12 +81,12 @@ SUMS = [
                                 [{"type": "reference", "ids": [0]}]],
                  [{"type": "reference", "ids": [n]} for n in (0, 1, 0)], id="an-item-like-an-earlier-one"),
     pytest.param("meta", [{"input": "high", "text": "q"}] * 2, {"input": "high", "text": "q"},
-                 id="the-names-of-text-in-another-place"),
+                 id="names-of-text-keys-inside-an-object"),
     pytest.param("steps", [[{"id": "s", "type": "search", "status": x}] for x in ("begun", "done")],
                  [{"id": "s", "type": "search", "status": "done"}], id="an-update-by-id"),
-    pytest.param("reasoning", ["Let ", {"text": "?"}, ["?"], False, "me"], "Let me", id="no-text-after-text"),
-    pytest.param("meta", [{"a": 1}, "?", [1], 0], {"a": 1}, id="no-object-after-an-object"),
-    pytest.param("tags", [["a"], "?", {"b": 1}, False], ["a"], id="no-list-after-a-list"),
+    pytest.param("reasoning", ["Let ", {"text": "?"}, ["?"], False, "me"], "Let me", id="another-type-after-text"),
+    pytest.param("meta", [{"a": 1}, "?", [1], 0], {"a": 1}, id="another-type-after-an-object"),
+    pytest.param("tags", [["a"], "?", {"b": 1}, False], ["a"], id="another-type-after-a-list"),
     pytest.param("executed_tools",
                  [[{"index": 0, "type": "search", "arguments": '{"q":1}', **more}] for more in ({}, {"output": "o"})],
                  [{"index": 0, "type": "search", "arguments": '{"q":1}', "output": "o"}],
@@ -106,7 +106,7 @@ def test_each_key_adds_up_by_its_rule(key, values, expected):
     assert message["content"] == "x" * len(values)
 
 
-def test_content_that_is_no_text_does_not_replace_the_text():
+def test_content_that_is_not_text_does_not_replace_the_text():
     message = message_of({"content": "a"}, {"content": None}, {"content": {}}, {"content": []})
     assert message["content"] == "a"
 
@@ -138,16 +138,16 @@ WHOLE = {"role": "assistant", "content": "The sky is blue.", "reasoning_content"
 PARTS = [choice({"role": "assistant", "reasoning_content": "Easy."}), choice({"content": "The sky "}),
          choice({"content": "is blue."})]  # fmt: skip
 FORMS = [
-    pytest.param([*PARTS, choice(message=WHOLE, finish_reason="stop")], id="after-its-parts"),
-    pytest.param([*PARTS[:2], choice(message=WHOLE, finish_reason="stop")], id="after-some-of-them"),
+    pytest.param([*PARTS, choice(message=WHOLE, finish_reason="stop")], id="after-all-its-deltas"),
+    pytest.param([*PARTS[:2], choice(message=WHOLE, finish_reason="stop")], id="after-some-of-its-deltas"),
     pytest.param([*PARTS, choice({}, message=WHOLE, finish_reason="stop")], id="with-an-empty-delta"),
-    pytest.param([choice(part["choices"][0]["delta"], message=None) for part in PARTS], id="null-beside"),
+    pytest.param([choice(part["choices"][0]["delta"], message=None) for part in PARTS], id="null-beside-each-delta"),
     pytest.param([choice(part["choices"][0]["delta"], message={"content": "The"}) for part in PARTS],
-                 id="sum-so-far-beside"),
+                 id="cumulative-beside-each-delta"),
     pytest.param([choice(message=WHOLE)], id="alone"),
     pytest.param([choice(message={**WHOLE, "content": WHOLE["content"][:n]}) for n in (3, 9, 16)],
-                 id="sum-so-far-alone"),
-    pytest.param([choice(message=part["choices"][0]["delta"]) for part in PARTS], id="a-delta-by-its-name"),
+                 id="cumulative-without-deltas"),
+    pytest.param([choice(message=part["choices"][0]["delta"]) for part in PARTS], id="deltas-under-the-name-message"),
     pytest.param([PARTS[0], choice(text="The sky "), choice(text="is blue.")], id="text"),
 ]  # fmt: skip
 
@@ -189,32 +189,32 @@ def test_a_complete_message_continues_where_its_deltas_ended():
         assert response.choices[0].message.to_dict() == complete
 
 
-def made(id_, name, arguments):
-    """A call as a complete message has it."""
+def complete_call(id_, name, arguments):
+    """A tool call in the form that a complete message has."""
     found = {"type": "function", "function": {"name": name, "arguments": arguments}}
     return {"id": id_, **found} if id_ else found
 
 
-X, Y = made("x", "f", '{"a":1}'), made("y", "f", '{"a":2}')
+X, Y = complete_call("x", "f", '{"a":1}'), complete_call("y", "f", '{"a":2}')
 NO_TYPE = {"function": {"name": "f", "arguments": '{"a":1}'}}
 AGAIN = [
     pytest.param([{**X, "index": 1}], [X], [X], id="an-index-from-1-and-then-no-index"),
     pytest.param([{**X, "index": 0}, {**Y, "index": 0}], [X, Y], [X, Y], id="all-indexes-0"),
     pytest.param([{**X, "index": 0}, {**Y, "index": 0}],
-                 [{**X, "index": 0}, {**Y, "index": 1}], [X, Y], id="all-indexes-0-and-then-better-ones"),
-    pytest.param([NO_TYPE, NO_TYPE], [made(None, "f", '{"a":1}')] * 2, [made(None, "f", '{"a":1}')] * 2,
+                 [{**X, "index": 0}, {**Y, "index": 1}], [X, Y], id="all-indexes-0-and-then-correct-ones"),
+    pytest.param([NO_TYPE, NO_TYPE], [complete_call(None, "f", '{"a":1}')] * 2, [complete_call(None, "f", '{"a":1}')] * 2,
                  id="no-ids-no-indexes-no-types"),
-    pytest.param([NO_TYPE, NO_TYPE], [X, Y], [made("x", "f", '{"a":1}'), made("y", "f", '{"a":1}')],
-                 id="ids-only-in-the-end"),
-    pytest.param([X], [made("x", "f", '{"a": 1}')], [X], id="arguments-with-other-white-space"),
-    pytest.param([X], [made("x", "f", {"a": 1})], [X], id="arguments-as-an-object"),
-    pytest.param([X, Y], [made("p", "f", '{"a":1}'), made("q", "f", '{"a":2}')], [X, Y], id="other-ids"),
+    pytest.param([NO_TYPE, NO_TYPE], [X, Y], [complete_call("x", "f", '{"a":1}'), complete_call("y", "f", '{"a":1}')],
+                 id="ids-only-at-the-end"),
+    pytest.param([X], [complete_call("x", "f", '{"a": 1}')], [X], id="arguments-with-other-white-space"),
+    pytest.param([X], [complete_call("x", "f", {"a": 1})], [X], id="arguments-as-an-object"),
+    pytest.param([X, Y], [complete_call("p", "f", '{"a":1}'), complete_call("q", "f", '{"a":2}')], [X, Y], id="other-ids"),
     pytest.param([X, Y], [Y], [X, Y], id="only-one-of-them"),
     pytest.param([Y, X], [X, Y], [Y, X], id="another-order"),
-    pytest.param([X], [X, Y], [X, Y], id="one-more"),
-    pytest.param([{**X, "index": 1}], [X, Y], [X, Y], id="one-more-after-an-index-from-1"),
-    pytest.param([made("x", "f", "{}")], [X], [X], id="arguments-after-an-empty-object"),
-    pytest.param([made("x", "f", '{"a"'), made("y", "f", '{"a"')], [X, Y], [X, Y], id="arguments-cut"),
+    pytest.param([X], [X, Y], [X, Y], id="one-more-call"),
+    pytest.param([{**X, "index": 1}], [X, Y], [X, Y], id="one-more-call-after-an-index-from-1"),
+    pytest.param([complete_call("x", "f", "{}")], [X], [X], id="arguments-after-an-empty-object"),
+    pytest.param([complete_call("x", "f", '{"a"'), complete_call("y", "f", '{"a"')], [X, Y], [X, Y], id="arguments-truncated"),
 ]  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def test_a_complete_message_that_brings_nothing_new_is_shown_as_an_empty_delta(a
     message = {
         "role": "assistant",
         "content": "a",
-        "tool_calls": [made("x", "f", arguments)],
+        "tool_calls": [complete_call("x", "f", arguments)],
         "annotations": [{"type": "url_citation"}],
     }
     total = lib.ResponseAccumulator()
@@ -264,7 +264,7 @@ CONTENTS = [
     pytest.param([[THOUGHT], "Hel"], "Hello", [THOUGHT, text_part("Hello")], id="text-after-a-thought"),
     pytest.param([[THOUGHT], "Hel"], [text_part("Hello")], [THOUGHT, text_part("Hello")],
                  id="parts-without-the-thought"),
-    pytest.param(["Hel"], [THOUGHT, text_part("Hel")], ["Hel", THOUGHT], id="a-thought-late"),
+    pytest.param(["Hel"], [THOUGHT, text_part("Hel")], ["Hel", THOUGHT], id="a-late-thought"),
     pytest.param(["Hel", [IMAGE], "lo"], "Hello", [text_part("Hel"), IMAGE, text_part("lo")],
                  id="text-around-an-image"),
     pytest.param([" Hello"], [text_part("Hello")], " Hello", id="trimmed"),
@@ -284,7 +284,7 @@ def test_content_of_a_complete_message_is_that_of_its_deltas(deltas, complete, e
 
 @pytest.mark.parametrize("key", ["logprobs", "token_ids"])
 @pytest.mark.parametrize("again", ["abc", "b", "xbc"])
-def test_what_a_complete_message_repeats_beside_it_is_added_once(key, again):
+def test_logprobs_and_token_ids_repeated_with_a_complete_message_are_added_once(key, again):
     def chunk(form, letters):
         tokens = [{"token": letter} for letter in letters]
         value = {"content": tokens} if key == "logprobs" else [*map(ord, letters)]
@@ -315,7 +315,7 @@ USAGE = [
 
 @pytest.mark.parametrize(("usages", "expected"), USAGE)
 @pytest.mark.parametrize("place", ["beside", "in-the-choice", "x_groq"])
-def test_usage_adds_up_wherever_it_stands(usages, expected, place):
+def test_usage_is_merged_wherever_it_appears(usages, expected, place):
     chunks = []
     for usage in usages:
         if place == "beside":
@@ -327,7 +327,7 @@ def test_usage_adds_up_wherever_it_stands(usages, expected, place):
     assert added(*chunks).usage.to_dict() == expected
 
 
-def test_ids_come_from_chunks_that_bring_a_choice():
+def test_id_and_model_are_the_first_non_empty_ones_of_a_chunk_with_a_choice():
     response = added(
         {"id": "tool-1", "model": "other", "choices": []},
         {"id": "", "model": "", **choice({"content": "a"})},
@@ -338,7 +338,7 @@ def test_ids_come_from_chunks_that_bring_a_choice():
 
 
 @pytest.mark.parametrize("null", ["null", "None"])
-def test_a_finish_reason_that_is_the_text_null_is_none(null):
+def test_a_finish_reason_of_null_as_text_counts_as_none(null):
     total = lib.ResponseAccumulator()
     total.add(choice({"content": "a"}, finish_reason=null))
     assert total.unfinished == {0}
@@ -347,7 +347,7 @@ def test_a_finish_reason_that_is_the_text_null_is_none(null):
     assert total.response().choices[0].finish_reason == "length"
 
 
-# Tool calls: a row for each line of what decides
+# Tool calls: a case for each rule that assigns a piece to its call
 
 CALLS = [
     pytest.param([call(0, "1", "f", ""), call(0, "2", "", '{"a"'), call(0, "2", "", ":1}")],
@@ -359,7 +359,7 @@ CALLS = [
     pytest.param([call(0, "1", "get_", ""), call(0, None, "weather", "{}"), call(0, None, "get_weather")],
                  [("get_weather", "{}")], id="the-name-in-pieces"),
     pytest.param([call(0, "1", "get", ""), call(0, "1", "get_weather", ""), call(0, "1", "get_weather", "{}")],
-                 [("get_weather", "{}")], id="the-name-so-far-each-time"),
+                 [("get_weather", "{}")], id="the-name-cumulative"),
     pytest.param([call(0, "1", "get_", ""), call(0, "1", "weather", "{}"), call(0, "1", "other")],
                  [("get_weather", "{}")], id="the-name-in-pieces-with-the-id"),
     pytest.param([call(0, None, "f", '{"a":1}'), call(0, None, "g", '{"b":'), call(0, None, None, "2}")],
@@ -378,7 +378,7 @@ CALLS = [
     pytest.param([call(0, "1", "f", '{"a":1}'), call(0, "1", "f", '{"a":1}')],
                  [("f", '{"a":1}')], id="the-arguments-twice"),
     pytest.param([call(0, "1", "f", {"a": 1}), call(0, "1", "f", {"a": 1, "b": 2})],
-                 [("f", '{"a": 1, "b": 2}')], id="the-arguments-so-far-as-an-object-each-time"),
+                 [("f", '{"a": 1, "b": 2}')], id="the-arguments-cumulative-as-an-object"),
     pytest.param([call(0, "1", "f", '{"a":'), call(0, None, None, '{"a":'), call(0, None, None, "1}}")],
                  [("f", '{"a":{"a":1}}')], id="an-object-that-begins-like-its-outer-one"),
     pytest.param([call(0.0, "1", "f", "{"), call("1", "2", "g", "{"), call("0", None, None, "}"),
@@ -397,7 +397,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("pieces", "expected"), CALLS)
-def test_the_pieces_of_tool_calls_find_each_other(pieces, expected):
+def test_pieces_of_tool_calls_are_assigned_to_the_right_call(pieces, expected):
     calls = message_of(*({"tool_calls": [piece]} for piece in pieces))["tool_calls"]
     found = [(one["function"].get("name"), one["function"]["arguments"]) for one in calls]
     assert found == expected
@@ -410,7 +410,7 @@ def test_a_message_without_a_role_is_the_assistants(role):
 
 @pytest.mark.parametrize("type_", [None, ""])
 @pytest.mark.parametrize("kind", ["function", "custom"])
-def test_a_call_without_a_type_gets_that_of_its_function(type_, kind):
+def test_the_type_of_a_call_is_inferred_from_its_function_or_custom_key(type_, kind):
     delta = {"tool_calls": [{"index": 0, "id": "x", "type": type_, kind: {"name": "f"}}]}
     assert message_of(delta)["tool_calls"][0]["type"] == kind
 
@@ -473,7 +473,7 @@ def pieces(draw, text):
 
 @st.composite
 def streams(draw):
-    """Whole messages, and the deltas of each, merged into one order of chunks."""
+    """Complete messages, and the deltas of each, interleaved as the chunks of one stream."""
     wholes = draw(st.lists(messages, min_size=1, max_size=3))
     queues = []
     for index, message in enumerate(wholes):
@@ -501,7 +501,7 @@ def streams(draw):
 
 
 def without_empty(value):
-    """A message as it is compared: what is empty is as what is not there."""
+    """A message without its empty values, so that an empty one equals a missing one."""
     if isinstance(value, dict):
         found = {key: without_empty(item) for key, item in value.items()}
         return {key: item for key, item in found.items() if item not in (None, "", [], {})}
@@ -520,7 +520,7 @@ def test_the_sum_of_any_cuts_of_a_message_is_that_message(stream):
 
 
 @given(st.lists(st.dictionaries(st.sampled_from([*RUNNING, "tool_calls", "audio", "x"]), values)))
-def test_the_sum_of_anything_is_a_message_that_shares_nothing_with_it(deltas):
+def test_the_sum_of_arbitrary_deltas_shares_no_objects_with_them(deltas):
     total = lib.ResponseAccumulator()
     for delta in deltas:
         total.add(choice(delta))
@@ -540,7 +540,7 @@ odd_messages = st.fixed_dictionaries(
 
 
 @given(odd_messages, odd_messages)
-def test_any_messages_in_place_of_deltas_add_up(first, second):
+def test_arbitrary_messages_in_place_of_deltas_are_accepted(first, second):
     for form in ({"message": first}, {"delta": first}, {"delta": {"meta": first}}):
         total = lib.ResponseAccumulator()
         total.add({"choices": [form]})

@@ -1,4 +1,4 @@
-"""Errors: the right class, the server's own words, and whole when pickled."""
+"""Errors have the right class and the server's message, and survive pickling."""
 
 import pickle
 
@@ -39,7 +39,7 @@ def test_the_tree_of_errors_is_the_documented_one(name):
     assert getattr(lib, name).__doc__
 
 
-def test_a_timeout_is_also_pythons():
+def test_a_request_timeout_error_is_a_builtin_timeout_error():
     assert issubclass(lib.RequestTimeoutError, TimeoutError)
 
 
@@ -90,7 +90,7 @@ def test_inside_a_200_the_code_decides_the_class(told, name):
     ["insufficient_quota", "insufficient_user_quota", "insufficient_balance_error",
      "InsufficientBalance", "insufficient_credits", "billing_hard_limit_reached"],
 )  # fmt: skip
-def test_an_account_without_money_is_told_from_a_rate_limit_and_a_forbidden_key(word, key):
+def test_an_exhausted_quota_is_distinguished_from_a_rate_limit_and_a_forbidden_key(word, key):
     for status in (403, 429):
         error = lib.api_error({"error": {key: word}}, status_code=status)
         assert type(error) is lib.QuotaExceededError
@@ -120,7 +120,7 @@ def test_an_account_without_money_is_told_from_a_rate_limit_and_a_forbidden_key(
     ],
     ids=str,
 )
-def test_the_code_and_the_words_are_read_whatever_they_are_called(body, code):
+def test_code_and_message_are_found_under_any_known_name(body, code):
     error = lib.api_error(body, status_code=400)
     assert (error.code, error.message) == (code, WORDS)
 
@@ -156,7 +156,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize("body", BODIES, ids=str)
-def test_the_servers_words_are_in_the_text_whatever_the_shape(body):
+def test_the_servers_message_is_in_the_text_whatever_the_shape_of_the_body(body):
     error = lib.api_error(body, status_code=500, where="POST http://host/v1", request_id="req_1")
     assert WORDS in str(error)
     assert WORDS in error.message
@@ -173,7 +173,7 @@ def test_the_servers_words_are_in_the_text_whatever_the_shape(body):
      {"error": {"metadata": 5, "message": 7}}, "<", "<<<<", "<script>"],
     ids=repr,
 )  # fmt: skip
-def test_no_body_is_too_odd(body):
+def test_any_body_gives_an_error_with_a_message(body):
     error = lib.api_error(body, status_code=500)
     assert type(error) is lib.InternalServerError
     assert str(error).startswith("500: ")
@@ -188,7 +188,7 @@ def deeply(key, depth=5000):
 
 
 @pytest.mark.parametrize("key", ["error", "message", "detail", "x"])
-def test_deep_nesting_is_no_trouble(key):
+def test_a_deeply_nested_body_gives_an_error(key):
     assert lib.api_error(deeply(key), status_code=500).status_code == 500
 
 

@@ -1,4 +1,4 @@
-"""The programs in tests/examples: what each promises to who takes it over."""
+"""The programs in tests/examples do what they promise to those who copy them."""
 
 import csv
 import json
@@ -54,8 +54,8 @@ def run(*words, stdin=""):
     return subprocess.run(words, input=stdin, capture_output=True, encoding="utf-8", timeout=60)
 
 
-def said(server):
-    """What each request says last."""
+def last_messages(server):
+    """The content of the last message of each request."""
     return [request.body["messages"][-1]["content"] for request in server.requests]
 
 
@@ -65,7 +65,7 @@ LABEL = {"sentiment": "good", "topic": "vanilla"}
 
 
 def completion(content, tokens_in=1000, tokens_out=100, **message):
-    """An answer that is paid for: by default $0.00015 and $0.00006."""
+    """A completion that costs, by default, $0.00015 for the prompt and $0.00006 for the answer."""
     message = {"role": "assistant", "content": content, **message}
     return {
         "id": "chatcmpl-1",
@@ -100,13 +100,16 @@ def test_each_row_gets_the_fields_of_its_label(serve):
     server = serve(repeat(labelled))
     done = label()
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(said(server)) == ["Creamy ✓", 'Icy, and\n"hard"']  # a text is asked about once
+    assert sorted(last_messages(server)) == [
+        "Creamy ✓",
+        'Icy, and\n"hard"',
+    ]  # each text is sent once
     row = {"id": "1", "review": "Creamy ✓", "sentiment": "good", "topic": "vanilla", "problem": ""}
     assert labels() == [row, {**row, "id": "2", "review": 'Icy, and\n"hard"'}, {**row, "id": "3"}]
 
 
 @pytest.mark.gate
-def test_the_end_tells_the_tokens_and_the_cost_of_all_runs(serve):
+def test_the_summary_reports_the_tokens_and_the_cost_of_all_runs(serve):
     reviews("One.", "Two.")
     serve(repeat(labelled))
     cost = "2000 tokens in, 200 out, in all runs: $0.000420"
@@ -115,7 +118,7 @@ def test_the_end_tells_the_tokens_and_the_cost_of_all_runs(serve):
 
 
 @pytest.mark.gate
-def test_a_row_that_goes_wrong_is_told_and_the_others_go_on(serve):
+def test_a_failed_row_is_reported_and_the_others_continue(serve):
     def answer(body):
         return {
             "Refused.": completion(None, refusal="I won't."),
@@ -134,11 +137,11 @@ def test_a_row_that_goes_wrong_is_told_and_the_others_go_on(serve):
     ]  # fmt: skip
     assert done.stdout.splitlines() == [
         "2 of 4 rows have a label.",
-        "3000 tokens in, 300 out, in all runs: $0.000630",  # a refusal is paid for
+        "3000 tokens in, 300 out, in all runs: $0.000630",  # a refusal is charged for
     ]
     server.requests.clear()
     label()
-    assert said(server) == ["Too long."]  # which was not
+    assert last_messages(server) == ["Too long."]  # the refusal is not tried again
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_a_row_that_goes_wrong_is_told_and_the_others_go_on(serve):
     ],
 )
 @pytest.mark.gate
-def test_a_csv_that_can_not_be_used_is_told_in_a_line_before_anything_is_asked(serve, text):
+def test_an_unusable_csv_is_reported_in_one_line_before_anything_is_sent(serve, text):
     Path("reviews.csv").write_text(text)
     server = serve([])
     done = label()
@@ -161,7 +164,7 @@ def test_a_csv_that_can_not_be_used_is_told_in_a_line_before_anything_is_asked(s
 
 
 @pytest.mark.gate
-def test_a_csv_that_is_not_there_is_told_in_a_line(serve):
+def test_a_missing_csv_is_reported_in_one_line(serve):
     serve([])
     assert label().stderr == "error: [Errno 2] No such file or directory: 'reviews.csv'\n"
 
@@ -185,7 +188,7 @@ def start_labelling():
 
 
 @pytest.mark.gate
-def test_what_was_kept_before_a_kill_is_not_asked_again(serve):
+def test_labels_saved_before_a_kill_are_not_requested_again(serve):
     texts = [*map(str, range(20))]
     reviews(*texts)
     answer = Held(["7", "19"])
@@ -200,9 +203,9 @@ def test_what_was_kept_before_a_kill_is_not_asked_again(serve):
     answer.release.set()
     first = len(server.requests)
     assert label().returncode == 0
-    asked_again = said(server)[first:]
+    asked_again = last_messages(server)[first:]
     assert {"7", "19"} <= {*asked_again}
-    assert len(asked_again) <= 3  # the last line may have been on its way to the file
+    assert len(asked_again) <= 3  # the last line may not have reached the file
 
 
 @pytest.mark.gate
@@ -235,7 +238,7 @@ def test_ctrl_c_keeps_the_answers_that_are_on_their_way(serve):
         assert process.wait(60) == 1
     assert len([row for row in labels() if row["sentiment"]]) >= 8
     assert label().returncode == 0
-    assert sorted(said(server)) == sorted(texts)  # each once
+    assert sorted(last_messages(server)) == sorted(texts)  # each once
 
 
 @pytest.mark.gate
@@ -273,7 +276,7 @@ def test_the_bot_remembers_what_was_said_before_it_was_started_again(serve):
         "I am Ann.", "Hello Ann ✓.", "Who am I?",
     ]  # fmt: skip
     chat("Who am I?", name="Bob")
-    assert len(server.requests[2].body["messages"]) == 2  # of Ann nothing
+    assert len(server.requests[2].body["messages"]) == 2  # nothing of Ann's
 
 
 @pytest.mark.gate
@@ -295,7 +298,7 @@ def test_the_model_calls_the_tools_of_the_bot(serve):
 
 
 @pytest.mark.gate
-def test_an_error_is_a_line_and_the_chat_goes_on_without_that_turn(serve):
+def test_an_error_is_one_line_and_the_chat_continues_without_that_turn(serve):
     cut = lib.Cut(after=3, answer="Once upon a time there was")
     server = serve([400, cut, "Hello."])
     first, second, third, _ = chat("One", "Two", "Three").stdout.splitlines()
@@ -303,7 +306,7 @@ def test_an_error_is_a_line_and_the_chat_goes_on_without_that_turn(serve):
     assert second.startswith("> Once")
     assert "[error: " in second
     assert third == "> Hello."
-    assert said(server) == ["One", "Two", "Three"]
+    assert last_messages(server) == ["One", "Two", "Three"]
     assert len(server.requests[2].body["messages"]) == 2  # the prompt, and the third
 
 
@@ -339,9 +342,9 @@ def test_the_package_with_the_file_passes_its_own_test(vendored):
 
 
 @pytest.mark.gate
-def test_the_package_with_the_file_needs_no_library(vendored, serve):
+def test_the_package_with_the_vendored_file_does_not_import_chatgptlib(vendored, serve):
     server = serve(["It rains."])
     code = "import summaries, sys; print(summaries.summary('Rain, rain.'), 'chatgptlib' in sys.modules)"
     done = run(sys.executable, "-W", "error", "-c", code)
     assert (done.stdout, done.stderr) == ("It rains. False\n", "")
-    assert said(server) == ["Rain, rain."]
+    assert last_messages(server) == ["Rain, rain."]

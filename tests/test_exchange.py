@@ -1,7 +1,7 @@
-"""An exchange: every call gets its own answer, all of it, within its limits, and only one.
+"""An exchange: every call gets its own response, complete, within its limits, and only once.
 
-What interrupts it, whatever the server, a proxy, another thread or a signal does, ends that
-exchange alone.
+Whatever the server, a proxy, another thread or a signal does, an interruption ends only the
+exchange that it hits.
 """
 
 import functools
@@ -148,7 +148,7 @@ def run_script(script, *args):
     )  # fmt: skip
 
 
-# Another call's answer
+# No call gets the response of another
 
 
 @pytest.fixture
@@ -239,7 +239,9 @@ FRAMINGS = {
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("size", [300, 4000, 8192])
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_bytes_behind_a_response_are_no_answer_to_the_next_call(client_of, framing, size, tls):
+def test_extra_bytes_after_a_response_are_not_taken_for_the_next_response(
+    client_of, framing, size, tls
+):
     text_of, response = FRAMINGS[framing]
     padding = size - len(response("X-Pad: "))
     first = response("X-Pad: " + "p" * padding)
@@ -254,7 +256,7 @@ def test_bytes_behind_a_response_are_no_answer_to_the_next_call(client_of, frami
 @pytest.mark.parametrize("missing", [1, 500, 6000])
 @BOTH
 def test_a_content_length_that_is_too_short_spoils_no_other_call(client_of, text_of, missing, tls):
-    # As servers send it that count characters in place of bytes.
+    # Some servers count characters in place of bytes.
     if text_of is text_of_call:
         body = json.dumps(completion("é" * 6000), ensure_ascii=False).encode()
     else:
@@ -269,11 +271,11 @@ def test_a_content_length_that_is_too_short_spoils_no_other_call(client_of, text
     assert (client.wire.connections, len(client.wire.requests)) == (2, 2)
 
 
-# Whole, or an error
+# A response is complete, or an error is raised
 
 
 @pytest.mark.parametrize("chunks_read", [0, 1, 2])
-def test_an_iterator_closed_before_the_end_leaves_no_whole_response(client_of, chunks_read):
+def test_a_stream_whose_iterator_was_closed_early_has_no_response(client_of, chunks_read):
     client = client_of(STREAM, ANSWER)
     stream = open_stream(client, QUESTION)
     iterator = iter(stream)
@@ -321,7 +323,7 @@ def ring():
 
 
 @pytest.mark.parametrize("chunks_read", [0, 1])
-def test_after_a_signal_handler_raised_in_the_reading_the_response_is_whole_or_an_error(
+def test_after_a_signal_handler_raises_in_a_read_the_response_is_complete_or_an_error(
     client_of, ring, chunks_read
 ):
     hold, waiting = threading.Event(), threading.Event()
@@ -421,13 +423,13 @@ assert rung > 50, rung
 @pytest.mark.gate
 @pytest.mark.versions
 @needs_signals
-def test_a_stream_interrupted_at_any_instant_is_whole_or_an_error():
+def test_a_stream_interrupted_at_any_instant_is_complete_or_an_error():
     with lib.OfflineServer(itertools.repeat(echo)) as server:
         done = run_script(INTERRUPTED_STREAMS, server.url)
     assert done.returncode == 0, done.stderr
 
 
-# Compressed
+# Compressed bodies
 
 
 def raw_deflate(data):
@@ -462,7 +464,7 @@ FRAMED = pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 @FRAMED
 @pytest.mark.parametrize("missing", ["half", "checksum", "last-byte"])
 @pytest.mark.parametrize(("coding", "pack"), PACKERS)
-def test_a_truncated_compressed_body_is_never_an_answer(client_of, coding, pack, missing, framing):
+def test_a_truncated_compressed_body_is_an_error(client_of, coding, pack, missing, framing):
     packed = pack(BODIES[text_of_call])
     cut = {"half": len(packed) // 2, "checksum": len(packed) - 4, "last-byte": len(packed) - 1}
     client = client_of(framed(packed[: cut[missing]], coding, framing), max_retries=0)
@@ -472,7 +474,9 @@ def test_a_truncated_compressed_body_is_never_an_answer(client_of, coding, pack,
 
 @FRAMED
 @pytest.mark.parametrize(("coding", "pack"), PACKERS)
-def test_of_a_truncated_compressed_file_no_part_is_returned(client_of, coding, pack, framing):
+def test_a_truncated_compressed_file_is_an_error_and_the_next_call_works(
+    client_of, coding, pack, framing
+):
     packed = pack(TEXT.encode())
     client = client_of(
         framed(packed[: len(packed) // 2], coding, framing, "application/octet-stream"),
@@ -486,7 +490,9 @@ def test_of_a_truncated_compressed_file_no_part_is_returned(client_of, coding, p
 
 @FRAMED
 @pytest.mark.parametrize(("coding", "pack"), PACKERS)
-def test_a_truncated_compressed_stream_is_interrupted(client_of, coding, pack, framing):
+def test_a_truncated_compressed_stream_is_an_error_with_its_partial(
+    client_of, coding, pack, framing
+):
     packed = pack(STREAM_BODY)
     client = client_of(
         framed(packed[: len(packed) // 2], coding, framing, "text/event-stream"), max_retries=0
@@ -506,7 +512,7 @@ def test_all_members_of_a_gzip_body_are_read(client_of, text_of, framing):
 
 
 @pytest.mark.parametrize("missing", [1, 20])
-def test_a_gzip_body_cut_in_its_last_member_is_never_an_answer(client_of, missing):
+def test_a_gzip_body_truncated_in_its_last_member_is_an_error(client_of, missing):
     # All of the JSON is in the first member; the second holds the line end behind it.
     packed = gzip.compress(BODIES[text_of_call]) + gzip.compress(b"\n")
     client = client_of(framed(packed[:-missing], "gzip", "length"), max_retries=0)
@@ -558,7 +564,7 @@ SESSIONS = pytest.mark.parametrize("own_session", [False, True], ids=["adapter",
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, list) else value.__name__,
 )
-def test_framing_and_codings_are_read_alike_whoever_sends(
+def test_framing_and_codings_are_read_alike_with_and_without_a_session(
     client_of, opened, text_of, pack, headers, own_session
 ):
     head = "\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode()
@@ -573,7 +579,7 @@ def test_framing_and_codings_are_read_alike_whoever_sends(
 @BOTH
 @pytest.mark.parametrize("status", ["200 OK", "401 Unauthorized"])
 @pytest.mark.parametrize("coding", ["br", "zstd"])
-def test_an_error_names_a_coding_that_nobody_asked_for(
+def test_the_error_names_an_unrequested_content_coding(
     client_of, opened, text_of, coding, status, own_session
 ):
     session = requests.Session() if own_session else None
@@ -587,7 +593,7 @@ def test_an_error_names_a_coding_that_nobody_asked_for(
 
 @SESSIONS
 @pytest.mark.parametrize("end", [CLOSE, RESET])
-def test_a_stream_that_nobody_asked_for_keeps_its_beginning_when_it_is_cut(
+def test_an_unrequested_stream_that_is_interrupted_keeps_its_partial(
     client_of, opened, end, own_session
 ):
     session = requests.Session() if own_session else None
@@ -599,7 +605,7 @@ def test_a_stream_that_nobody_asked_for_keeps_its_beginning_when_it_is_cut(
     assert caught.value.partial.text == "a"
 
 
-def test_a_stream_that_nobody_asked_for_may_lack_its_last_chunk(client_of):
+def test_an_unrequested_stream_may_lack_its_last_http_chunk(client_of):
     client = client_of(Reply(STREAM[:-5], CLOSE))
     assert text_of_call(client) == "ab"
 
@@ -696,7 +702,7 @@ print(sent - caught)
 @pytest.mark.gate
 @pytest.mark.versions
 @needs_signals
-def test_ctrl_c_at_any_instant_locks_no_later_call():
+def test_ctrl_c_at_any_instant_leaves_later_calls_working():
     with lib.OfflineServer(itertools.repeat(echo)) as server:
         done = run_script(INTERRUPTED_CALLS, server.url, "calls", "2000", "300e-6")
     assert done.returncode == 0, done.stderr
@@ -735,7 +741,7 @@ def dripping_handshake(conn, incoming, stop):
 
 
 def tunnel(conn, incoming, stop):
-    """Be a proxy that connects as it is asked to."""
+    """Be a proxy that opens the tunnel it is asked for."""
     host, _, port = read_request(incoming, 0).line.split()[1].rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as far:
         conn.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -771,7 +777,7 @@ def assert_the_deadline_ends(client, drip):
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("drip", ["status-line", *in_the_gate("header", "header-lines")])
-def test_a_deadline_bounds_the_wait_for_a_proxys_answer(opened, client_of, drip, scheme):
+def test_a_deadline_bounds_the_wait_for_a_proxys_reply(opened, client_of, drip, scheme):
     proxy = Server(DRIPS[drip], tls=tls_context() if scheme == "https" else None)
     opened.append(proxy)
     client = client_of(
@@ -834,7 +840,7 @@ def test_a_deadline_bounds_a_tls_handshake(opened, client_of):
     assert_the_deadline_ends(client, "handshake")
 
 
-def test_an_event_of_many_parts_is_read_in_time_that_grows_with_their_number_alone(client_of):
+def test_an_event_with_many_list_items_is_read_without_quadratic_work(client_of):
     details = [{"index": n} for n in range(20_000)]
     body = streamed(chunk("a", reasoning_details=details), chunk("b", finish_reason="stop"))
     assert outcome(text_of_stream, client_of(body), seconds=30) == "ab"
@@ -875,7 +881,7 @@ def reading_slowly(wait, times):
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_the_connect_limit_does_not_bound_the_sending_of_a_body(opened, client_of):
+def test_the_connect_timeout_does_not_bound_the_sending_of_a_body(opened, client_of):
     server = Server(reading_slowly(0.5, 1))
     opened.append(server)
     client = client_of(server, timeout=(0.2, 10), max_retries=0)
@@ -884,7 +890,7 @@ def test_the_connect_limit_does_not_bound_the_sending_of_a_body(opened, client_o
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_the_read_limit_is_for_the_time_between_two_writes(opened, client_of):
+def test_the_read_timeout_applies_to_each_write_and_not_to_their_sum(opened, client_of):
     server = Server(reading_slowly(0.15, 10))
     opened.append(server)
     client = client_of(server, timeout=(10, 1), max_retries=0)
@@ -893,7 +899,7 @@ def test_the_read_limit_is_for_the_time_between_two_writes(opened, client_of):
     assert time.monotonic() - begun > 1, "the server was not slow enough to show anything"
 
 
-def test_a_server_that_reads_nothing_runs_into_the_read_limit(opened, client_of):
+def test_a_server_that_reads_nothing_causes_a_read_timeout(opened, client_of):
     server = Server(lambda conn, incoming, stop: stop.wait(20))
     opened.append(server)
     client = client_of(server, timeout=(0.15, 0.3), max_retries=0)
@@ -918,7 +924,7 @@ def answering_early(response):
 
 
 @pytest.mark.parametrize("size", [1_000, 12_000_000])
-def test_an_early_answer_is_what_the_caller_gets(opened, client_of, size):
+def test_an_early_error_response_reaches_the_caller(opened, client_of, size):
     refusal = http({"error": {"message": "too much"}}, "413 Too Large", "Connection: close")
     server = Server(answering_early(refusal))
     opened.append(server)
@@ -928,7 +934,7 @@ def test_an_early_answer_is_what_the_caller_gets(opened, client_of, size):
     assert caught.value.status_code == 413
 
 
-def test_an_early_answer_may_be_a_good_one(opened, client_of):
+def test_an_early_success_response_reaches_the_caller(opened, client_of):
     server = Server(answering_early(http(completion(), "200 OK", "Connection: close")))
     opened.append(server)
     assert call(client_of(server, max_retries=0), BIG).text == "Hi!"
@@ -941,7 +947,7 @@ WITHOUT_END = Reply(STREAM[: -len(b"0\r\n\r\n")], SILENCE)  # the last event, no
 
 
 @pytest.mark.parametrize("deadline", [None, 60])
-@pytest.mark.parametrize("reply", [STREAM, WITHOUT_END], ids=["whole", "end-withheld"])
+@pytest.mark.parametrize("reply", [STREAM, WITHOUT_END], ids=["complete", "end-withheld"])
 def test_finishing_a_stream_starts_no_thread(client_of, monkeypatch, reply, deadline):
     client = client_of(reply, deadline=deadline)
     stream = open_stream(client, QUESTION)
@@ -963,7 +969,7 @@ class Holder:
 
 client = lib.OpenAIClient(base_url=sys.argv[1], timeout=20)
 question = {"model": "m", "messages": []}
-lib.create_chat_completion_stream(client, question).response()  # what is made once is made now
+lib.create_chat_completion_stream(client, question).response()  # what is imported or made only once
 stream = lib.create_chat_completion_stream(client, question)
 next(stream)
 if sys.argv[2] == "atexit":
@@ -978,7 +984,7 @@ elif sys.argv[2] == "del":
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(STREAM, id="whole", marks=pytest.mark.gate),
+        pytest.param(STREAM, id="complete", marks=pytest.mark.gate),
         pytest.param(WITHOUT_END, id="end-withheld"),
     ],
 )
@@ -999,7 +1005,9 @@ BEGUN = [b"H", HEAD, HEAD + b"Content-Length: 99\r\n", b"HTTP/1.1 100 Continue\r
 @pytest.mark.parametrize("max_retries", [0, 2])
 @pytest.mark.parametrize("end", [CLOSE, RESET])
 @pytest.mark.parametrize("begun", BEGUN, ids=["byte", "status", "header", "interim"])
-def test_once_an_answer_has_begun_the_request_is_not_sent_again(client_of, begun, end, max_retries):
+def test_a_request_is_not_sent_again_once_its_response_has_begun(
+    client_of, begun, end, max_retries
+):
     client = client_of(ANSWER, Reply(begun, end), ANSWER, max_retries=max_retries)
     text_of_call(client)
     with pytest.raises(lib.OpenAIError):
@@ -1019,7 +1027,7 @@ def test_a_replaced_connection_counts_as_a_retry(client_of, max_retries, sent, e
 
 @BOTH
 @pytest.mark.parametrize("end", [CLOSE, RESET])
-def test_a_dead_connection_is_replaced_once_without_retries_too(client_of, end, text_of):
+def test_a_dead_connection_is_replaced_once_even_without_retries(client_of, end, text_of):
     reply = ANSWER if text_of is text_of_call else STREAM
     client = client_of(ANSWER, Reply(b"", end), reply, max_retries=0)
     text_of_call(client)
@@ -1029,7 +1037,9 @@ def test_a_dead_connection_is_replaced_once_without_retries_too(client_of, end, 
 
 @pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
 @pytest.mark.parametrize("asked", ["connect", "forward"])
-def test_a_proxy_that_wants_a_password_is_asked_once(opened, client_of, asked, own_session):
+def test_a_request_that_a_proxy_answers_with_407_is_not_retried(
+    opened, client_of, asked, own_session
+):
     refusal = Reply(http(b"", "407 Proxy Authentication Required"), CLOSE)
     proxy = Wire(refusal)
     opened.append(proxy)
@@ -1048,7 +1058,7 @@ def test_a_proxy_that_wants_a_password_is_asked_once(opened, client_of, asked, o
 
 
 @BOTH
-def test_what_a_server_cannot_do_is_asked_once(client_of, text_of):
+def test_a_501_is_not_retried(client_of, text_of):
     client = client_of(http({"error": "no such thing"}, "501 Not Implemented"), max_retries=2)
     with pytest.raises(lib.APIError, match="no such thing") as caught:
         text_of(client)
@@ -1072,7 +1082,7 @@ def test_a_http_url_is_forwarded_by_an_https_proxy(question):
         assert proxy.requests[0].line == "POST http://some.example/v1/chat/completions HTTP/1.1"
 
 
-def test_a_session_whose_server_closes_holds_nobody_up_after_done(ask, question):
+def test_a_stream_over_a_session_ends_at_done_without_waiting_for_the_close(ask, question):
     body = streamed(chunk("a"))[:-5].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
     with requests.Session() as session:
         client = ask(Reply(body, SILENCE), timeout=60).with_options(session=session)
@@ -1083,7 +1093,7 @@ def test_a_session_whose_server_closes_holds_nobody_up_after_done(ask, question)
         assert not reader.is_alive()
 
 
-def test_close_wakes_the_reader_of_a_session_whose_server_closes(ask, question):
+def test_close_wakes_the_reader_of_a_connection_close_reply_over_a_session(ask, question):
     body = streamed(chunk("a"), done=False)[:-5]
     body = body.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
     with requests.Session() as session:
@@ -1097,7 +1107,7 @@ def test_close_wakes_the_reader_of_a_session_whose_server_closes(ask, question):
         closer.join()
 
 
-def test_a_deadline_ends_a_stream_of_events_that_are_all_here(ask):
+def test_a_deadline_ends_a_stream_whose_events_have_all_arrived(ask):
     events = b"".join(b"data: {}\n\n" for _ in range(10_000))
     client = ask(http(events), deadline=0.2)
     stream = client.stream("responses", {})
@@ -1108,7 +1118,7 @@ def test_a_deadline_ends_a_stream_of_events_that_are_all_here(ask):
 @pytest.mark.parametrize(
     "interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"]
 )
-def test_interim_answers_without_end_are_an_error(ask, question, interim):
+def test_endless_interim_responses_are_an_error(ask, question, interim):
     client = ask(Reply([interim * 1000] * 1000, CLOSE), max_retries=0)
     with pytest.raises(lib.HTTPError, match="head of the reply"):
         lib.create_chat_completion(client, question)
@@ -1128,7 +1138,7 @@ def test_who_patches_requests_or_urllib3_sees_the_request(ask, question, monkeyp
     assert seen
 
 
-def test_transfer_encoding_identity_is_none(ask, question):
+def test_transfer_encoding_identity_is_ignored(ask, question):
     client = ask(http(completion("Hi."), "200 OK", "Transfer-Encoding: identity"))
     for _ in range(2):
         assert lib.create_chat_completion(client, question).text == "Hi."

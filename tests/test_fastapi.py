@@ -1,4 +1,4 @@
-"""A web service can answer with a response, and passes on nothing of the HTTP it came by."""
+"""A web service can return a response, and then sends nothing of the HTTP reply it came in."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
-"""Foreign exceptions: what the user's own code raises passes as it is, what the stack below
-raises becomes an error of ours, and the connection is closed either way."""
+"""Foreign exceptions: those of the caller's code pass unchanged, those of the HTTP stack become
+errors of the library, and the connection is closed either way."""
 
 import contextlib
 import copy
@@ -63,7 +63,7 @@ both = pytest.mark.parametrize("function", [call, call_stream], ids=["call", "st
 
 @pytest.fixture(params=["adapter", "session", "tls"])
 def served(request):
-    """Ask a server that gives these replies, in each of the ways that a request can go."""
+    """A client of a server that gives these replies, over each kind of connection."""
     with contextlib.ExitStack() as stack:
 
         def client_for(*replies, **settings):
@@ -89,7 +89,7 @@ def session():
 
 
 def innermost_function(error):
-    """The name of the function that raised, as its traceback tells."""
+    """The name of the function that raised, according to the traceback."""
     step = error.__traceback__
     while step.tb_next:
         step = step.tb_next
@@ -100,7 +100,7 @@ def innermost_function(error):
 
 
 class Before:
-    """Stands for the event of a Reply, and does something before the last write."""
+    """Takes the place of a Reply's `hold`, and runs an action before the last write."""
 
     def __init__(self, action):
         self.action = action
@@ -177,7 +177,7 @@ def raising(error):
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 @MOMENTS
-def test_what_a_signal_handler_raises_passes_as_it_is(
+def test_an_exception_of_a_signal_handler_passes_unchanged(
     served, question, signals, moment, function, name, error
 ):
     if not hasattr(signal, name):
@@ -195,9 +195,7 @@ def test_what_a_signal_handler_raises_passes_as_it_is(
 
 
 @MOMENTS
-def test_an_exception_that_a_job_runner_puts_into_a_thread_passes_as_it_is(
-    served, question, moment, function
-):
+def test_an_exception_injected_into_a_thread_passes_unchanged(served, question, moment, function):
     if not hasattr(ctypes, "pythonapi"):
         pytest.skip("only CPython puts exceptions into threads")
     caught, worker = [], []
@@ -240,7 +238,7 @@ OWN_ERRORS = pytest.mark.parametrize(
 
 @OWN_ERRORS
 @both
-def test_what_a_session_hook_raises_passes_as_it_is(ask, question, session, kind, function):
+def test_an_exception_of_a_session_hook_passes_unchanged(ask, question, session, kind, function):
     error = kind("mine")
 
     def hook(response, **_):
@@ -277,7 +275,7 @@ def test_a_hook_that_reads_the_body_and_raises_spoils_no_later_call(ask, questio
     assert call(one, question).text == "Hi!"
 
 
-def test_what_the_auth_of_a_session_raises_passes_as_it_is(ask, question, session):
+def test_an_exception_of_session_auth_passes_unchanged(ask, question, session):
     error = Trouble("mine")
 
     def auth(request):
@@ -320,7 +318,7 @@ def test_a_hook_that_raises_for_the_status_changes_no_retry(ask, question, sessi
     "kind", [Trouble, LoudTrouble, KeyError, TimeoutError, requests.ConnectionError]
 )  # fmt: skip
 @both
-def test_what_the_function_for_the_key_raises_passes_as_it_is(ask, question, kind, function):
+def test_an_exception_of_the_key_function_passes_unchanged(ask, question, kind, function):
     error = kind("mine")
     keys = [error, KEY]
 
@@ -343,7 +341,7 @@ def test_what_the_function_for_the_key_raises_passes_as_it_is(ask, question, kin
 @pytest.mark.parametrize(
     "kind", [Trouble, LoudTrouble, TimeoutError, OSError, requests.ConnectionError, KeyboardInterrupt]
 )  # fmt: skip
-def test_what_on_chunk_raises_passes_as_it_is(served, question, kind):
+def test_an_exception_of_on_chunk_passes_unchanged(served, question, kind):
     error = kind("mine")
 
     def on_chunk(chunk):
@@ -403,7 +401,7 @@ HANDLERS = [
 @pytest.mark.parametrize("raise_errors", [False, True])
 @pytest.mark.parametrize("kind", [SoftTimeLimitExceeded, TimeoutError])
 @pytest.mark.parametrize("form", HANDLERS)
-def test_what_a_signal_handler_raises_in_a_tool_is_not_told_to_the_model(
+def test_an_exception_of_a_signal_handler_in_a_tool_is_not_sent_to_the_model(
     offline, question, signals, form, kind, raise_errors
 ):
     error = kind("enough")
@@ -423,7 +421,7 @@ def test_what_a_signal_handler_raises_in_a_tool_is_not_told_to_the_model(
 
 @pytest.mark.parametrize("raise_errors", [False, True])
 @pytest.mark.parametrize("kind", [LoudTrouble, KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_a_base_exception_of_a_tool_is_not_told_to_the_model(offline, question, kind, raise_errors):
+def test_a_base_exception_of_a_tool_is_not_sent_to_the_model(offline, question, kind, raise_errors):
     error = kind("enough")
 
     def work() -> str:
@@ -437,7 +435,7 @@ def test_a_base_exception_of_a_tool_is_not_told_to_the_model(offline, question, 
     assert len(client.server.requests) == 1
 
 
-def test_an_exception_of_a_tool_itself_is_still_told_where_handlers_are_installed(
+def test_an_exception_of_a_tool_is_sent_to_the_model_with_signal_handlers_installed(
     offline, question, signals
 ):
     signals(signal.SIGUSR1, raising(Trouble("not raised")))
@@ -452,7 +450,7 @@ def test_an_exception_of_a_tool_itself_is_still_told_where_handlers_are_installe
     assert "the pump is slow" in told
 
 
-# Errors of the stack below
+# Errors of the HTTP stack
 
 
 BELOW = [
@@ -492,7 +490,7 @@ def name_with_module(error):
 
 @pytest.mark.parametrize("error", BELOW, ids=name_with_module)
 @both
-def test_an_error_of_the_stack_below_becomes_ours(question, error, function):
+def test_an_error_of_the_http_stack_becomes_an_openai_error(question, error, function):
     error = error.with_traceback(None)  # without that of another test
     with responses.RequestsMock() as mock, lib.OpenAIClient(KEY, max_retries=0) as client:
         mock.post(URL, body=error)
@@ -502,7 +500,9 @@ def test_an_error_of_the_stack_below_becomes_ours(question, error, function):
 
 
 @pytest.mark.parametrize("kind", [requests.ReadTimeout, requests.ConnectTimeout])
-def test_a_timeout_of_an_adapter_is_ours_though_the_client_has_none(question, kind):
+def test_an_adapters_timeout_is_a_request_timeout_error_even_without_a_client_timeout(
+    question, kind
+):
     client = lib.OpenAIClient(KEY, timeout=float("inf"), max_retries=0)
     with responses.RequestsMock() as mock:
         mock.post(URL, body=kind("x"))
@@ -514,7 +514,7 @@ def test_a_timeout_of_an_adapter_is_ours_though_the_client_has_none(question, ki
     "kind", [Trouble, RuntimeError, ZeroDivisionError, AttributeError, AssertionError]
 )
 @both
-def test_any_other_error_of_a_mock_passes_as_it_is(question, kind, function):
+def test_any_other_exception_of_a_mock_passes_unchanged(question, kind, function):
     error = kind("mine")
     with responses.RequestsMock() as mock, lib.OpenAIClient(KEY) as client:
         mock.post(URL, body=error)
@@ -568,7 +568,7 @@ class Raising:
 
 
 class Canned(requests.adapters.BaseAdapter):
-    """Answers with bodies made by a user."""
+    """An adapter that returns prepared responses."""
 
     def __init__(self, *answers):
         super().__init__()
@@ -630,7 +630,7 @@ def test_the_body_of_an_adapter_may_be_any_file(canned, question, file):
 
 @pytest.mark.parametrize("kind", [Trouble, LoudTrouble, RuntimeError])
 @both
-def test_what_such_a_file_raises_passes_as_it_is(canned, question, kind, function):
+def test_an_exception_of_a_body_file_passes_unchanged(canned, question, kind, function):
     error = kind("mine")
     data, media = (EVENTS[:-20], "text/event-stream")
     if function is call:
@@ -653,7 +653,7 @@ def test_what_such_a_file_raises_passes_as_it_is(canned, question, kind, functio
     ids=name_with_module,
 )  # fmt: skip
 @both
-def test_a_loss_that_such_a_file_tells_of_is_an_error_of_ours(canned, question, error, function):
+def test_a_network_error_of_a_body_file_becomes_an_http_error(canned, question, error, function):
     error = copy.copy(error)
     data, media = (sse(chunk("a"), done=False), "text/event-stream")
     if function is call:
@@ -670,7 +670,7 @@ def test_a_loss_that_such_a_file_tells_of_is_an_error_of_ours(canned, question, 
 
 
 def outcomes(client):
-    """What comes of a call, a stream and a refusal, one after the other."""
+    """The results of a call, of a stream and of two that fail, one after the other."""
     yield call(client, QUESTION).text
     yield list(open_stream(client, QUESTION).text_deltas())
     for function in (call, call_stream):
@@ -680,7 +680,7 @@ def outcomes(client):
 
 
 @pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
-def test_what_vcr_recorded_it_plays_again(tmp_path, own_session):
+def test_vcr_replays_calls_streams_and_errors(tmp_path, own_session):
     vcr = pytest.importorskip("vcr", reason="vcrpy is not installed")
     cassette = str(tmp_path / "cassette.yaml")
 
@@ -700,7 +700,7 @@ def test_what_vcr_recorded_it_plays_again(tmp_path, own_session):
 
 
 @pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
-def test_requests_mock_works_for_calls_streams_refusals_and_errors(own_session):
+def test_requests_mock_works_for_calls_streams_and_errors(own_session):
     requests_mock = pytest.importorskip("requests_mock", reason="requests_mock is not installed")
     answers = [
         {"content": COMPLETION},

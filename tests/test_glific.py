@@ -1,4 +1,4 @@
-"""parse_via_chat_gpt: whatever a flow sends, an answer or a reason, as JSON."""
+"""parse_via_chat_gpt: whatever a flow sends, it gets an answer or a reason, as JSON."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def test_a_question_alone_is_asked_with_the_defaults(offline):
     }
 
 
-def test_all_that_a_flow_may_say_is_sent(offline):
+def test_all_supported_fields_are_sent(offline):
     client = offline("Hier.")
     fields = {
         **QUESTION,
@@ -67,13 +67,13 @@ def test_all_that_a_flow_may_say_is_sent(offline):
         pytest.param({"response_format": None}, "response_format", None, id="null-object"),
     ],
 )
-def test_fields_are_taken_as_flows_write_them(offline, fields, key, value):
+def test_fields_are_accepted_in_the_forms_that_flows_send(offline, fields, key, value):
     client = offline("Hi")
     assert lib.parse_via_chat_gpt(client, {**QUESTION, **fields})["success"] is True
     assert sent(client).get(key) == value
 
 
-def test_a_number_is_a_question(offline):
+def test_a_number_is_accepted_as_a_question(offline):
     client = offline("The answer.")
     assert lib.parse_via_chat_gpt(client, {"question_text": 42})["success"] is True
     assert sent(client)["messages"] == [{"role": "user", "content": "42"}]
@@ -108,7 +108,7 @@ def test_a_number_is_a_question(offline):
         ),
     ],
 )
-def test_what_cannot_be_used_is_told_and_nothing_is_sent(offline, fields, reason):
+def test_invalid_fields_are_reported_and_nothing_is_sent(offline, fields, reason):
     client = offline("Hi")
     assert lib.parse_via_chat_gpt(client, fields) == {"success": False, "parsed_msg": reason}
     assert client.server.requests == []
@@ -120,7 +120,7 @@ def test_what_cannot_be_used_is_told_and_nothing_is_sent(offline, fields, reason
      {"type": {}}, '{"type": "xml"}', {"schema": {"type": "object"}}],
     ids=str,
 )  # fmt: skip
-def test_a_format_of_a_type_that_the_api_lacks_is_told_by_the_name_of_its_field(offline, value):
+def test_an_unknown_response_format_type_is_reported_with_its_field(offline, value):
     client = offline("Hi")
     found = lib.parse_via_chat_gpt(client, {**QUESTION, "response_format": value})
     assert found == {
@@ -133,7 +133,7 @@ def test_a_format_of_a_type_that_the_api_lacks_is_told_by_the_name_of_its_field(
 @pytest.mark.parametrize(
     "value", [{"x": math.nan}, {1: b""}, {"x": object()}], ids=["nan", "bytes", "object"]
 )
-def test_a_format_that_is_no_json_is_told(offline, value):
+def test_a_response_format_without_a_json_form_is_reported(offline, value):
     fields = {**QUESTION, "response_format": {"type": "text", **value}}
     found = lib.parse_via_chat_gpt(offline("Hi"), fields)
     assert found["success"] is False
@@ -172,20 +172,20 @@ REFUSED = {"error": {"message": "Invalid schema", "type": "invalid_request_error
         ({"content": None, "refusal": "I can't help."}, "I can't help."),
         ({"content": None}, "the model gave no answer"),
     ],
-    ids=["refused", "down", "refusal", "no-text"],
+    ids=["client-error", "server-error", "refusal", "no-text"],
 )
-def test_where_there_is_no_answer_there_is_a_reason(offline, reply, reason):
+def test_without_an_answer_the_reason_is_returned(offline, reply, reason):
     found = lib.parse_via_chat_gpt(offline(reply), QUESTION)
     assert found == {"success": False, "parsed_msg": reason}
 
 
-def test_a_reply_that_holds_nothing_is_quoted(offline):
+def test_a_reply_without_choices_is_quoted(offline):
     found = lib.parse_via_chat_gpt(offline({"choices": []}), QUESTION)
     assert found["success"] is False
     assert found["parsed_msg"].startswith("$.choices: empty: the reply holds no answer")
 
 
-def test_a_server_that_is_not_there_is_a_reason(offline):
+def test_an_unreachable_server_is_reported_as_a_reason(offline):
     client = offline()
     client.server.close()
     found = lib.parse_via_chat_gpt(client, QUESTION)
@@ -203,6 +203,6 @@ def test_no_reason_shows_the_key(ask):
     assert "sk-secret-key" not in found["parsed_msg"]
 
 
-def test_a_mistake_of_the_program_is_no_reason():
+def test_a_programming_error_is_raised_and_not_returned():
     with pytest.raises(AttributeError):
         lib.parse_via_chat_gpt(None, QUESTION)

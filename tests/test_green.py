@@ -149,7 +149,7 @@ class TestPatched:
             pytest.skip(found)
         return lambda task: found[f"{task} {scheme}"]
 
-    def test_of_300_streams_at_once_each_has_its_own_answer(self, failed):
+    def test_each_of_300_concurrent_streams_gets_its_own_response(self, failed):
         failure = failed("streams")
         assert failure is None, failure
 

@@ -1,4 +1,4 @@
-"""What came in an answer goes back in the next request as the schema of requests has it."""
+"""A received message is sent back in the next request in the form of the request schema."""
 
 import pytest
 
@@ -18,17 +18,17 @@ def assistant(**members):
 
 CAME = {
     "text": (assistant(content="Hi", refusal=None), assistant(content="Hi")),
-    "spoken": (
+    "audio": (
         assistant(content=None, audio=SPOKEN, refusal=None),
         assistant(audio={"id": "audio_1"}),
     ),
-    "notes-of-a-search": (
+    "annotations-of-a-search": (
         assistant(content="Hi", annotations=[NOTE]),
         assistant(content="Hi"),
     ),
-    "no-notes": (assistant(content="Hi", annotations=[]), assistant(content="Hi")),
+    "no-annotations": (assistant(content="Hi", annotations=[]), assistant(content="Hi")),
     "refusal": (assistant(content=None, refusal="No."), assistant(refusal="No.")),
-    "nothing": (assistant(content=None), assistant(content="")),
+    "no-content": (assistant(content=None), assistant(content="")),
     "no-role": ({"content": "Hi"}, assistant(content="Hi")),
     "no-parts": (assistant(content=[]), assistant(content="")),
     "no-calls": (
@@ -47,11 +47,11 @@ CAME = {
         assistant(tool_calls=[{"id": "x", "function": FUNCTION}, {**CUSTOM, "type": None}]),
         assistant(content=None, tool_calls=[CALL, CUSTOM]),
     ),
-    "a-call-of-the-old-kind": (
+    "a-legacy-function-call": (
         assistant(content=None, function_call=FUNCTION),
         assistant(content=None, function_call=FUNCTION),
     ),
-    "what-the-provider-added": (
+    "fields-of-the-provider": (
         assistant(
             content="Hi",
             reasoning_content="Hm.",
@@ -74,7 +74,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("request_of", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize(("came", "goes"), CAME.values(), ids=CAME)
-def test_a_message_that_came_goes_out_as_the_schema_of_requests_has_it(
+def test_a_received_message_is_sent_in_the_form_of_the_request_schema(
     offline, came, goes, request_of
 ):
     client = offline(came, "Fine.")
@@ -84,14 +84,14 @@ def test_a_message_that_came_goes_out_as_the_schema_of_requests_has_it(
     assert client.server.requests[1].body["messages"] == [goes]
 
 
-def test_a_message_that_came_is_written_down_as_it_came():
+def test_to_dict_returns_a_received_message_unchanged():
     came = assistant(audio=SPOKEN, annotations=[NOTE], tool_calls=[{"index": 0, **CALL}])
     came["content"] = None
     assert lib.ChatMessage.from_dict(came).to_dict() == came
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_a_conversation_sends_a_spoken_answer_as_its_id_and_keeps_all_of_it(offline, streamed):
+@pytest.mark.parametrize("streamed", [False, True], ids=["call", "stream"])
+def test_a_conversation_sends_audio_as_its_id_and_stores_all_of_it(offline, streamed):
     client = offline({"content": None, "audio": SPOKEN}, "Fine.")
     chats = lib.Conversations(client)
     if streamed:
@@ -108,7 +108,7 @@ def test_a_conversation_sends_a_spoken_answer_as_its_id_and_keeps_all_of_it(offl
     [{**SPOKEN, "expires_at": 1}, {**SPOKEN, "id": None}],
     ids=["expired", "without-an-id"],
 )
-def test_a_conversation_sends_the_words_of_a_spoken_answer_that_the_server_has_no_more(
+def test_a_conversation_sends_the_transcript_of_audio_that_has_expired_or_lacks_an_id(
     offline, spoken
 ):
     client = offline({"content": None, "audio": spoken}, "Fine.")

@@ -33,7 +33,7 @@ class Terminal:
         self.shown = ""
 
     def until(self, words):
-        """Read until the words are shown; what was shown before them, and they."""
+        """Read until the words are shown. Returns them, with all that was shown before them."""
         while words not in self.shown:
             ready, _, _ = select.select([self._ours], [], [], PATIENCE)
             assert ready, f"{words!r} did not come: {self.shown!r}"
@@ -53,8 +53,8 @@ class Terminal:
         self.type(line + "\r")
 
     def interrupt(self, words):
-        """Press Ctrl-C, and again where nothing comes of it: Python does not notice one that
-        is pressed in the moment before it waits for a key."""
+        """Press Ctrl-C, and again if nothing happens: Python misses one that is pressed in the
+        moment before it waits for a key."""
         self.type("\x03")
         while words not in self.shown:
             ready, _, _ = select.select([self._ours], [], [], 5)
@@ -80,7 +80,7 @@ def answer(text):
     return streamed(chunk(text), chunk("", finish_reason="stop"))
 
 
-def said(wire):
+def sent_contents(wire):
     """The contents of the messages of each request."""
     return [[m["content"] for m in request.json["messages"]] for request in wire.requests]
 
@@ -101,7 +101,7 @@ def test_a_chat_streams_remembers_restarts_and_ends_with_ctrl_d():
         terminal.until("> ")
         terminal.type("\x04")
         assert terminal.ended() == 0
-    assert said(wire) == [
+    assert sent_contents(wire) == [
         ["Be brief.", "I am Ann."],
         ["Be brief.", "I am Ann.", "Hello Ann.", "Who am I?"],
         ["Be brief.", "And now?"],
@@ -123,7 +123,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat():
         terminal.until("Ann.")
         terminal.say("/quit")
         assert terminal.ended() == 0
-    assert said(wire)[2] == ["I am Ann.", "Hello Ann.", "Who am I?"]
+    assert sent_contents(wire)[2] == ["I am Ann.", "Hello Ann.", "Who am I?"]
 
 
 @pytest.mark.gate  # most of the time it takes the second Ctrl-C of `interrupt`
@@ -137,7 +137,7 @@ def test_ctrl_c_at_the_prompt_gives_up_the_line():
         terminal.until("Hi.")
         terminal.say("/quit")
         assert terminal.ended() == 0
-    assert said(wire) == [["Hi"]]
+    assert sent_contents(wire) == [["Hi"]]
 
 
 def test_commands_change_the_chat(tmp_path):
@@ -170,7 +170,7 @@ def test_commands_change_the_chat(tmp_path):
         assert terminal.ended() == 0
     assert wire.requests[0].json["model"] == "other-model"
     assert wire.requests[0].json["stream_options"] == {"include_usage": True}
-    assert said(wire) == [["Be kind.", "Hi"]]
+    assert sent_contents(wire) == [["Be kind.", "Hi"]]
     assert json.loads((tmp_path / "chat.json").read_text()) == [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "One."},
@@ -196,7 +196,7 @@ def test_images_are_sent_with_the_next_question_alone(tmp_path):
         terminal.until("Two.")
         terminal.say("/quit")
         assert terminal.ended() == 0
-    (text, image), _, second = said(wire)[1]
+    (text, image), _, second = sent_contents(wire)[1]
     assert text["text"] == "What is it?"
     assert image["image_url"]["url"].startswith("data:image/gif;base64,")
     assert second == "And?"
@@ -213,7 +213,7 @@ def test_an_error_leaves_the_chat_going():
         terminal.until("Fine.")
         terminal.say("/quit")
         assert terminal.ended() == 0
-    assert said(wire)[1] == ["Hi"]
+    assert sent_contents(wire)[1] == ["Hi"]
 
 
 @pytest.mark.gate
@@ -230,7 +230,7 @@ def test_a_named_conversation_goes_on_in_the_next_chat(tmp_path):
                 terminal.until("> ")
                 terminal.type("\x04")
                 assert terminal.ended() == 0
-    assert said(wire)[1] == ["I am Ann.", "Hello Ann.", "Who am I?"]
+    assert sent_contents(wire)[1] == ["I am Ann.", "Hello Ann.", "Who am I?"]
 
 
 def test_an_error_on_a_terminal_begins_its_own_line():
@@ -241,7 +241,7 @@ def test_an_error_on_a_terminal_begins_its_own_line():
 
 
 @pytest.mark.gate
-def test_what_came_of_a_batch_is_told_below_its_progress(tmp_path):
+def test_the_summary_of_a_batch_is_shown_below_its_progress(tmp_path):
     (tmp_path / "in.jsonl").write_text("a\n")
     with Terminal(
         "batch", "--offline", str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")
@@ -250,7 +250,7 @@ def test_what_came_of_a_batch_is_told_below_its_progress(tmp_path):
         assert terminal.ended() == 0
 
 
-def test_an_answer_does_not_steer_the_terminal():
+def test_control_characters_in_an_answer_are_escaped():
     with (
         Wire(answer("a\x1b]0;owned\x07b\x9b2Jc\td")) as wire,
         Terminal("--base-url", wire.url) as terminal,
@@ -274,11 +274,11 @@ def test_pasted_lines_are_one_question():
         terminal.until("Four.")
         terminal.say("quit")
         assert terminal.ended() == 0
-    assert said(wire) == [["def f():\n    return 1\n\n/quit"]]
+    assert sent_contents(wire) == [["def f():\n    return 1\n\n/quit"]]
 
 
 @pytest.mark.gate
-def test_a_terminal_without_sequences_gets_none():
+def test_a_dumb_terminal_gets_no_escape_sequences():
     with Wire(answer("Hi.")) as wire, Terminal("--base-url", wire.url, TERM="dumb") as terminal:
         terminal.say("Hi")
         terminal.until("Hi.")
@@ -298,7 +298,7 @@ def test_three_quotes_begin_and_end_a_question_of_several_lines():
             terminal.until("Yes.")
         terminal.say("/quit")
         assert terminal.ended() == 0
-    assert said(wire) == [["one\n\n/two"], ["one\n\n/two", "Yes.", "three"]]
+    assert sent_contents(wire) == [["one\n\n/two"], ["one\n\n/two", "Yes.", "three"]]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_reasoning_is_shown_as_it_comes(environment, shown):
 
 
 @pytest.mark.gate
-def test_usage_is_told_from_the_next_turn_on():
+def test_usage_is_requested_and_shown_from_the_next_turn_on():
     usage = {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13}
     told = streamed(chunk("b", finish_reason="stop"), {"choices": [], "usage": usage})
     with Wire(answer("a"), told) as wire, Terminal("--base-url", wire.url) as terminal:
@@ -338,7 +338,7 @@ def test_usage_is_told_from_the_next_turn_on():
 
 
 @pytest.mark.gate
-def test_a_cut_answer_in_a_chat_names_the_option():
+def test_a_truncated_answer_in_a_chat_names_the_max_tokens_option():
     cut = streamed(chunk("Once", finish_reason="length"))
     with Wire(cut) as wire, Terminal("chat", "--base-url", wire.url) as terminal:
         terminal.say("A tale")
@@ -348,7 +348,7 @@ def test_a_cut_answer_in_a_chat_names_the_option():
 
 
 @pytest.mark.gate
-def test_what_is_kept_and_told_does_not_steer_the_terminal(tmp_path):
+def test_control_characters_in_stored_messages_and_usage_are_escaped(tmp_path):
     evil, store = "a\x1b]0;owned\x07\u202eb", str(tmp_path / "chats.db")
     lib.SQLiteStore(store).append(
         "ann", [{"role": "user", "content": evil}], system_prompt=evil, restart=False
@@ -369,12 +369,12 @@ def test_what_is_kept_and_told_does_not_steer_the_terminal(tmp_path):
     assert not {"\x1b", "\x07", "\u202e"} & set(shown)
 
 
-# In this process, where a line may be whatever `input` gives or raises
+# In this process, where a test decides what `input` returns or raises
 
 
 @pytest.fixture
 def chat(monkeypatch, offline):
-    """A chat in which a person types these lines, and then leaves; what was asked."""
+    """Run a chat in which a person types these lines and leaves. Returns the questions sent."""
 
     def chat_with(*lines, replies=()):
         typed = iter([*lines, EOFError()])
@@ -399,7 +399,7 @@ def test_a_blank_line_asks_nothing(chat):
     assert chat("", "  \t", "Hi") == ["Hi"]
 
 
-def test_a_line_that_is_no_text_is_told_and_the_chat_goes_on(chat, capsys):
+def test_a_line_that_is_not_utf_8_is_reported_and_the_chat_continues(chat, capsys):
     no_text = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     assert chat(no_text, "Hi") == ["Hi"]
     assert capsys.readouterr().err == "chatgptlib: the line is not utf-8 text\n"
@@ -451,7 +451,7 @@ def called(function):
     ("message", "shown"),
     [
         pytest.param({"content": "Hi"}, "Hi", id="text"),
-        pytest.param({"content": None}, "", id="nothing"),
+        pytest.param({"content": None}, "", id="no-content"),
         pytest.param(
             {"content": [{"type": "text", "text": "Look:"}, {"type": "image_url"}, {"type": "file"}]},
             "Look: [image_url] [file]", id="parts",
@@ -461,22 +461,22 @@ def called(function):
                                               called({"name": "g", "arguments": '{"a": 1}'})]},
             'So: [calls f({})] [calls g({"a": 1})]', id="calls",
         ),
-        pytest.param({"content": "So:", "tool_calls": [called(None)]}, "So:", id="a-call-of-nothing"),
+        pytest.param({"content": "So:", "tool_calls": [called(None)]}, "So:", id="a-call-without-a-function"),
         pytest.param({"content": None, "tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}]},
                      "[calls sql(SELECT 1)]", id="a-custom-call"),
         pytest.param({"content": None, "function_call": {"name": "f", "arguments": "{}"}},
-                     "[calls f({})]", id="a-call-of-old"),
+                     "[calls f({})]", id="a-legacy-function-call"),
         pytest.param({"content": None, "audio": {"id": "a", "transcript": "Hello."}},
-                     "[says: Hello.]", id="speech"),
-        pytest.param({"content": None, "audio": {"id": "a"}}, "[audio]", id="speech-not-written-down"),
+                     "[says: Hello.]", id="audio-with-a-transcript"),
+        pytest.param({"content": None, "audio": {"id": "a"}}, "[audio]", id="audio-without-a-transcript"),
         pytest.param({"content": None, "refusal": "I won't"}, "[refuses: I won't]", id="refusal"),
     ],
 )  # fmt: skip
-def test_a_message_is_shown_with_what_it_holds_beside_text(message, shown):
+def test_a_message_is_shown_with_its_files_calls_audio_and_refusal(message, shown):
     assert lib.shown_message(lib.ChatMessage.from_dict(message)) == shown
 
 
-def test_parts_that_are_no_objects_of_ours_are_shown_as_well():
+def test_content_parts_given_as_objects_or_dicts_are_shown():
     parts = [{"type": "text", "text": "Look:"}, lib.ContentPart("input_audio"), {"type": "file"}]
     message = lib.ChatMessage("user", parts)
     assert lib.shown_message(message) == "Look: [input_audio] [file]"

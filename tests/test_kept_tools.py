@@ -1,4 +1,4 @@
-"""Tools in kept conversations: a turn is the whole exchange, kept all or not at all."""
+"""Tools in conversations: a turn is the complete exchange, stored completely or not at all."""
 
 import json
 
@@ -54,22 +54,22 @@ MESSAGES = [
 ]
 
 
-def whole(chats, conversation_id="a"):
+def stored_messages(chats, conversation_id="a"):
     return [message.to_dict() for message in chats.history(conversation_id)]
 
 
-def said(chats, *arguments, **more):
+def turn_by_call(chats, *arguments, **more):
     return chats.chat_completion(*arguments, **more)
 
 
-def streamed_whole(chats, *arguments, **more):
+def turn_by_stream(chats, *arguments, **more):
     with chats.chat_completion_stream(*arguments, **more) as stream:
         list(stream)
         response = stream.response()
     return lib.ChatResponse(response.text, stream.restarted, response)
 
 
-WAYS = pytest.mark.parametrize("ask", [said, streamed_whole], ids=["whole", "streamed"])
+WAYS = pytest.mark.parametrize("ask", [turn_by_call, turn_by_stream], ids=["call", "stream"])
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -78,13 +78,13 @@ def store(request, tmp_path):
 
 
 @WAYS
-def test_a_turn_with_tools_is_the_whole_exchange(offline, store, ask):
+def test_a_turn_with_tools_is_stored_as_the_complete_exchange(offline, store, ask):
     client, hotel = offline(*EXCHANGE, "You have two."), Hotel()
     chats = lib.Conversations(client, store)
     answer = ask(chats, "a", MESSAGES[0]["content"], tools=hotel.tools)
     assert (answer.choice, answer.restarted) == ("Done: 2 rooms.", True)
     assert hotel.booked == ["monday", "sunday"]
-    assert whole(chats) == MESSAGES
+    assert stored_messages(chats) == MESSAGES
     names = [tool["function"]["name"] for tool in client.server.requests[0].body["tools"]]
     assert names == ["price", "book"]
     assert not ask(chats, "a", "What have I?", tools=hotel.tools).restarted
@@ -114,12 +114,14 @@ def test_a_turn_with_tools_has_the_options_of_any_other(offline, store, ask):
         {"role": "system", "content": "S"},
         user("Please:\n" + MESSAGES[0]["content"]),
     ]
-    assert whole(chats) == [user("Hello."), assistant("1"), *MESSAGES]
+    assert stored_messages(chats) == [user("Hello."), assistant("1"), *MESSAGES]
 
 
 @WAYS
 @pytest.mark.parametrize("fault", range(3))
-def test_a_turn_with_tools_that_fails_is_kept_not_at_all(offline, store, ask, fault):
+def test_a_failed_turn_with_tools_is_not_stored_and_its_messages_are_on_the_error(
+    offline, store, ask, fault
+):
     replies = [*EXCHANGE[:fault], 400, "Hello."]
     chats = lib.Conversations(offline("1", *replies), store)
     ask(chats, "a", "Hello.")
@@ -131,7 +133,7 @@ def test_a_turn_with_tools_that_fails_is_kept_not_at_all(offline, store, ask, fa
 
 
 @WAYS
-def test_ctrl_c_inside_a_tool_keeps_the_exchange_so_far_with_the_interruption(offline, store, ask):
+def test_ctrl_c_inside_a_tool_carries_the_exchange_and_the_turn_is_not_stored(offline, store, ask):
     def book(night: str) -> str:
         raise KeyboardInterrupt
 
@@ -139,12 +141,14 @@ def test_ctrl_c_inside_a_tool_keeps_the_exchange_so_far_with_the_interruption(of
     with pytest.raises(KeyboardInterrupt) as caught:
         ask(chats, "a", MESSAGES[0]["content"], tools=[Hotel().price, book])
     assert [m.to_dict() for m in caught.value.messages] == MESSAGES[:4]
-    assert chats.ids() == [], "and the turn is not kept"
+    assert chats.ids() == [], "the turn is not stored"
     assert ask(chats, "a", "Hello?").restarted
 
 
 @WAYS
-def test_what_was_so_far_can_be_said_again_with_what_was_missing(offline, store, ask):
+def test_messages_of_an_interrupted_turn_can_be_sent_again_with_the_missing_results(
+    offline, store, ask
+):
     class TooLong(BaseException):
         pass
 
@@ -158,11 +162,11 @@ def test_what_was_so_far_can_be_said_again_with_what_was_missing(offline, store,
     missing = [lib.ChatMessage.tool(one, "no") for one in ("y", "z")]
     assert ask(chats, "a", [*caught.value.messages, *missing]).choice == "Done: 2 rooms."
     assert sent(client) == [*MESSAGES[:4], *(message.to_dict() for message in missing)]
-    assert whole(chats) == [*sent(client), MESSAGES[-1]]
+    assert stored_messages(chats) == [*sent(client), MESSAGES[-1]]
 
 
 @WAYS
-def test_a_call_of_the_requests_own_tools_ends_the_turn_and_is_answered_in_the_next(
+def test_a_call_of_a_tool_in_the_request_ends_the_turn_and_is_answered_in_the_next(
     offline, store, ask
 ):
     own = {"type": "function", "function": {"name": "look", "parameters": {}}}
@@ -178,7 +182,7 @@ def test_a_call_of_the_requests_own_tools_ends_the_turn_and_is_answered_in_the_n
     ]  # fmt: skip
 
 
-def test_the_usage_of_a_turn_is_that_of_all_its_answers(offline):
+def test_the_usage_of_a_turn_includes_all_its_responses(offline):
     chats = lib.Conversations(offline(*EXCHANGE, "Bye."))
     found = chats.chat_completion("a", "Book.", tools=Hotel().tools)
     assert found.usage.total_tokens > found.response.usage.total_tokens
@@ -187,7 +191,7 @@ def test_the_usage_of_a_turn_is_that_of_all_its_answers(offline):
     assert plain.usage == plain.response.usage
 
 
-def test_a_stream_has_the_usage_of_all_answers_of_its_turn(offline):
+def test_a_stream_has_the_summed_usage_of_all_responses_of_its_turn(offline):
     def usage(tokens):
         return {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
 
@@ -216,7 +220,7 @@ def test_the_settings_of_a_tool_run_apply_to_a_turn(offline, ask):
 
 
 @WAYS
-def test_what_no_tool_run_takes_is_refused_with_and_without_tools(offline, ask):
+def test_an_unknown_argument_is_rejected_with_and_without_tools(offline, ask):
     client = offline("1", "2")
     for tools in ([], Hotel().tools):
         with pytest.raises(TypeError, match="'temperature'"):
@@ -224,7 +228,7 @@ def test_what_no_tool_run_takes_is_refused_with_and_without_tools(offline, ask):
     assert client.server.requests == []
 
 
-def test_the_stream_of_a_turn_with_tools_is_of_the_chunks_of_all_its_answers(offline, store):
+def test_the_stream_of_a_turn_with_tools_yields_the_chunks_of_all_responses(offline, store):
     first = {**calling(call("price", night="x")), "content": "Let me see. "}
     client = offline(first, "It is 120.")
     chats = lib.Conversations(client, store)
@@ -243,15 +247,15 @@ def test_the_stream_of_a_turn_with_tools_is_of_the_chunks_of_all_its_answers(off
     assert len(chats.history("a")) == 4, "kept once"
 
 
-def test_a_stream_with_tools_is_a_generator_of_text_for_a_web_handler(offline, store):
+def test_text_deltas_of_a_stream_with_tools_yield_the_text_and_store_the_turn(offline, store):
     chats = lib.Conversations(offline(*EXCHANGE), store)
     stream = chats.chat_completion_stream("a", MESSAGES[0]["content"], tools=Hotel().tools)
     assert "".join(stream.text_deltas()) == "Done: 2 rooms."
-    assert whole(chats) == MESSAGES
+    assert stored_messages(chats) == MESSAGES
 
 
 @pytest.mark.parametrize("tools", [(), Hotel().tools], ids=["without-tools", "with-tools"])
-def test_a_character_that_two_chunks_share_comes_whole(ask, tools):
+def test_a_surrogate_pair_split_over_two_chunks_is_joined(ask, tools):
     body = streamed(
         chunk("a\ud83d"), chunk("\ude00b"), chunk("c\ud83d"), chunk(finish_reason="stop")
     )
@@ -260,7 +264,7 @@ def test_a_character_that_two_chunks_share_comes_whole(ask, tools):
     assert list(stream.text_deltas()) == ["a", "\U0001f600b", "c", "\ud83d"]
 
 
-def test_a_stream_with_tools_that_is_left_early_asks_and_keeps_nothing_more(offline, store):
+def test_a_stream_with_tools_that_is_left_early_sends_and_stores_nothing_more(offline, store):
     client, hotel = offline(*EXCHANGE, "Hello."), Hotel()
     chats = lib.Conversations(client, store)
     with chats.chat_completion_stream("a", "Book.", tools=hotel.tools) as stream:
@@ -273,7 +277,7 @@ def test_a_stream_with_tools_that_is_left_early_asks_and_keeps_nothing_more(offl
     assert chats.ids() == []
 
 
-def test_a_stream_with_tools_that_is_cut_is_kept_not_at_all(ask, store):
+def test_an_interrupted_stream_with_tools_is_not_stored(ask, store):
     first = http(completion(None, tool_calls=[call("price", night="x")]))
     cut = Reply(streamed(chunk("Hel"), done=False, framing="close"), CLOSE)
     chats = lib.Conversations(ask(first, cut), store)
@@ -285,7 +289,7 @@ def test_a_stream_with_tools_that_is_cut_is_kept_not_at_all(ask, store):
 
 
 @WAYS
-def test_tools_that_cannot_be_described_are_refused_before_anything_is_asked(offline, ask):
+def test_a_tool_without_type_hints_is_rejected_before_sending(offline, ask):
     def nameless(x):
         """Its parameter has no type."""
 
@@ -295,7 +299,7 @@ def test_tools_that_cannot_be_described_are_refused_before_anything_is_asked(off
     assert client.server.requests == []
 
 
-def test_a_stream_of_tools_that_was_left_does_not_end_as_a_whole_one_does(offline):
+def test_a_stream_of_tools_that_was_left_early_raises_when_read_again(offline):
     client, hotel = offline(*EXCHANGE, *EXCHANGE), Hotel()
     request = {"model": "m", "messages": [user("Book.")]}
     with lib.stream_tools(client, request, hotel.tools) as stream:

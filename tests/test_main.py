@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the packa
 
 @pytest.fixture
 def command_line():
-    """The module itself, for what no process of its own can be given."""
+    """The module itself, for tests that replace its streams or functions."""
     return importlib.import_module("chatgptlib.apps.ask")
 
 
@@ -98,7 +98,7 @@ def test_usage_goes_to_stderr(how):
     ],
     ids=["no-prompt", "no-total", "total-alone", "empty"],
 )
-def test_only_the_tokens_that_were_told_are_shown(usage, shown):
+def test_only_the_tokens_that_were_reported_are_shown(usage, shown):
     with Wire(http({**completion("Hi"), "usage": usage})) as wire:
         done = run("--no-stream", "--usage", "--base-url", wire.url, "Hi")
     assert done.stderr == f"chatgptlib: {shown}\n"
@@ -113,7 +113,7 @@ def test_a_program_may_call_it_with_streams_of_its_own(command_line, monkeypatch
     assert wire.requests[0].json["messages"] == [{"role": "user", "content": "from a pipe"}]
 
 
-def test_the_version_is_told():
+def test_the_version_option_prints_the_version():
     assert run("--version").stdout == f"chatgptlib {lib.__version__}\n"
 
 
@@ -144,7 +144,7 @@ def test_wrong_usage_is_exit_code_2(arguments):
         (Reply(http(completion("Hi"))[:-5], CLOSE), "lost"),
         (http({"choices": []}), "no answer"),
     ],
-    ids=["refused", "page", "hung-up", "no-choice"],
+    ids=["client-error", "html-page", "lost-connection", "no-choice"],
 )
 def test_an_error_is_one_line_and_exit_code_1(reply, words):
     with Wire(reply) as wire:
@@ -155,7 +155,7 @@ def test_an_error_is_one_line_and_exit_code_1(reply, words):
     assert words in done.stderr
 
 
-def test_what_came_of_a_cut_answer_is_printed_before_the_error():
+def test_the_text_of_an_interrupted_stream_is_printed_before_the_error():
     with Wire(streamed(chunk("Once upon "), done=False)) as wire:
         done = run("--base-url", wire.url, "Hi")
     assert (done.returncode, done.stdout) == (1, "Once upon ")
@@ -164,7 +164,7 @@ def test_what_came_of_a_cut_answer_is_printed_before_the_error():
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_text_that_is_no_text_is_an_error():
+def test_piped_input_that_is_not_utf_8_is_an_error():
     done = run_fresh("--offline", stdin=b"\xff\xfe\xff", text=False)
     assert done.returncode == 1
     assert done.stderr.startswith(b"chatgptlib: the piped text is not utf-8")
@@ -174,14 +174,14 @@ def test_text_that_is_no_text_is_an_error():
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-def test_json_without_a_text_is_an_answer():
+def test_the_json_option_prints_a_response_without_text():
     with Wire(http(completion(None, tool_calls=[CALL]))) as wire:
         done = run("--json", "--base-url", wire.url, "Hi")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == completion(None, tool_calls=[CALL])
 
 
-def test_what_the_text_does_not_show_is_told():
+def test_refusals_truncation_and_missing_text_are_reported_with_their_exit_codes():
     for message, reason, words, code in (
         ({"content": None, "refusal": "I won't"}, "stop", "the model refused: I won't", 1),
         ({"content": "Once"}, "length", "(finish_reason 'length'): raise --max-tokens", 3),
@@ -201,7 +201,7 @@ def test_what_the_text_does_not_show_is_told():
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_a_full_disk_is_no_traceback():
+def test_a_full_disk_is_an_error_without_a_traceback():
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
     with open("/dev/full", "w") as full:
@@ -226,7 +226,7 @@ def test_a_stdin_that_cannot_be_read_is_not_blamed_on_the_answer(stdin):
     assert "answer" not in done.stderr
 
 
-def test_a_stdout_without_a_file_may_fail_too(command_line, monkeypatch, capsys):
+def test_a_failing_stdout_without_a_descriptor_is_an_error(command_line, monkeypatch, capsys):
     class Full(io.StringIO):
         def write(self, text):
             raise OSError(28, "No space left on device")
@@ -239,13 +239,13 @@ def test_a_stdout_without_a_file_may_fail_too(command_line, monkeypatch, capsys)
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_a_terminal_that_lacks_a_character_is_no_error():
+def test_characters_missing_in_the_output_encoding_are_replaced():
     with Wire(streamed(chunk("Grüße 👋"))) as wire:
         done = run_fresh("--base-url", wire.url, "Hi", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, "Gr??e ?\n")
 
 
-def test_a_closed_pipe_is_no_traceback():
+def test_a_closed_stdout_pipe_ends_the_command_quietly():
     first = streamed(*(chunk("many words " * 1000) for _ in range(200)))
     with Wire(first) as wire:
         process = subprocess.Popen(
@@ -260,7 +260,7 @@ def test_a_closed_pipe_is_no_traceback():
     assert errors == b""
 
 
-def test_ctrl_c_is_quiet_and_130():
+def test_ctrl_c_exits_quietly_with_code_130():
     with Wire(Reply(streamed(chunk("Once "), done=False)[:-5], SILENCE)) as wire:
         process = subprocess.Popen(
             [*COMMAND, "--base-url", wire.url, "Hi"],
@@ -272,7 +272,7 @@ def test_ctrl_c_is_quiet_and_130():
         assert (process.returncode, errors) == (130, b"")
 
 
-# Conversations that are kept
+# Stored conversations
 
 
 def test_a_conversation_goes_on_in_the_next_run_and_can_be_shown_and_forgotten(tmp_path):
@@ -313,7 +313,7 @@ def test_conversations_are_kept_in_the_users_data_folder(tmp_path):
 @pytest.mark.parametrize(
     ("environment", "folder"),
     [
-        pytest.param({"XDG_DATA_HOME": "/data"}, "/data", id="named"),
+        pytest.param({"XDG_DATA_HOME": "/data"}, "/data", id="xdg"),
         pytest.param({"LOCALAPPDATA": "/data"}, "/data", id="windows"),
         pytest.param({}, "/home/ann/.local/share", id="neither"),
     ],
@@ -341,7 +341,7 @@ def test_without_a_home_folder_it_says_what_to_give(command_line, monkeypatch, c
     assert told.err == "chatgptlib: there is no home folder: name a file with --store\n"
 
 
-def test_asking_about_a_store_that_is_not_there_makes_none(tmp_path):
+def test_listing_a_missing_store_does_not_create_it(tmp_path):
     done = run("--list", "--store", str(tmp_path / "none.db"))
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (0, "", [])
 
@@ -374,7 +374,7 @@ def test_the_help_lists_the_exit_codes(command):
     assert "130 Ctrl-C" in shown
 
 
-def test_a_store_that_is_another_file_is_one_line(tmp_path):
+def test_an_unusable_store_file_is_an_error_in_one_line(tmp_path):
     (tmp_path / "notes.txt").write_text("Dear diary, " * 100)
     for path in (tmp_path / "notes.txt", tmp_path, tmp_path / "no" / "x.db"):
         done = run("--offline", "-c", "a", "--store", str(path), "Hi")
@@ -442,12 +442,12 @@ NAMED = {"name": "dish", "schema": SCHEMA, "strict": True}
     [
         pytest.param(SCHEMA, {"name": "a", "schema": SCHEMA, "strict": False}, id="alone"),
         pytest.param(NAMED, NAMED, id="with-its-name"),
-        pytest.param({"type": "json_schema", "json_schema": NAMED}, NAMED, id="all-of-it"),
+        pytest.param({"type": "json_schema", "json_schema": NAMED}, NAMED, id="complete"),
         pytest.param({"json_schema": SCHEMA}, {"name": "a", "schema": SCHEMA, "strict": False},
-                     id="wrapped-without-a-name"),
+                     id="complete-but-for-the-name"),
     ],
 )  # fmt: skip
-def test_a_schema_may_stand_alone_or_in_what_is_sent_around_it(tmp_path, content, sent):
+def test_a_schema_may_be_given_alone_or_inside_a_response_format(tmp_path, content, sent):
     (tmp_path / "a.json").write_text(json.dumps(content))
     with Wire(streamed(chunk("{}"))) as wire:
         run("--schema", str(tmp_path / "a.json"), "--base-url", wire.url, "What?")
@@ -455,7 +455,7 @@ def test_a_schema_may_stand_alone_or_in_what_is_sent_around_it(tmp_path, content
 
 
 @pytest.mark.parametrize("content", ["[1]", '"text"', "null"])
-def test_a_schema_that_is_no_object_is_exit_code_2(tmp_path, content):
+def test_a_schema_that_is_not_an_object_is_exit_code_2(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     done = run("--offline", "--schema", str(tmp_path / "a.json"), "What?")
     assert (done.returncode, done.stdout) == (2, "")
@@ -470,7 +470,7 @@ def test_a_schema_may_be_given_as_json_in_place_of_a_file():
     assert wire.requests[0].json["response_format"]["json_schema"] == sent
 
 
-def test_a_schema_file_that_is_not_there_is_said_not_to_be_readable(tmp_path):
+def test_a_missing_schema_file_is_reported_as_unreadable(tmp_path):
     done = run("--offline", "--schema", str(tmp_path / "a.json"), "What?")
     assert done.returncode == 2
     assert f"cannot read '{tmp_path / 'a.json'}': No such file or directory" in done.stderr
@@ -480,9 +480,9 @@ def test_a_schema_file_that_is_not_there_is_said_not_to_be_readable(tmp_path):
     "arguments",
     [["--param", "seed"], ["--param", "user=ann"], ["--param", "a=" + "[" * 100_000],
      ["--schema", "nowhere.json"]],
-    ids=["no-value", "no-json", "deep", "no-file"],
+    ids=["no-value", "not-json", "deep", "no-file"],
 )  # fmt: skip
-def test_what_is_no_json_is_exit_code_2(arguments):
+def test_invalid_params_and_missing_schema_files_are_exit_code_2(arguments):
     done = run("--offline", *arguments, "Hi")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -490,7 +490,7 @@ def test_what_is_no_json_is_exit_code_2(arguments):
 
 @pytest.mark.parametrize("name", ["model", "messages", "stream"])
 @pytest.mark.parametrize("command", [["Hi"], ["batch", "in", "out"]], ids=["question", "batch"])
-def test_what_each_request_has_is_not_a_parameter(command, name):
+def test_model_messages_and_stream_cannot_be_set_as_params(command, name):
     done = run(*command, "--offline", "--param", f"{name}=1")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{name} can't be a --param: " in done.stderr
@@ -499,7 +499,7 @@ def test_what_each_request_has_is_not_a_parameter(command, name):
 @pytest.mark.parametrize(
     "command", [["--no-stream", "Hi"], ["batch", "in.txt", "-"]], ids=["question", "batch"]
 )
-def test_an_option_goes_before_a_parameter(tmp_path, monkeypatch, command):
+def test_an_option_overrides_a_param(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     Path("in.txt").write_text("Hi\n")
     settings = ["--param", "temperature=0.5", "--param", 'response_format={"type": "json_object"}']
@@ -511,7 +511,7 @@ def test_an_option_goes_before_a_parameter(tmp_path, monkeypatch, command):
     assert [body["response_format"]["type"] for body in sent] == ["json_object", "json_schema"]
 
 
-def test_an_image_that_cannot_be_sent_is_one_line(tmp_path):
+def test_an_unusable_image_is_an_error_in_one_line(tmp_path):
     (tmp_path / "x.png").write_bytes(b"%PDF-1.7")
     for name in ("x.png", "nowhere.png"):
         done = run("--offline", "-i", str(tmp_path / name), "Hi")
@@ -522,7 +522,7 @@ def test_an_image_that_cannot_be_sent_is_one_line(tmp_path):
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_requests_are_logged_where_that_is_wished():
+def test_the_verbose_option_logs_requests():
     done = run_fresh("--offline", "--no-stream", "-v", "Hi")
     assert "/v1/chat/completions -> 200 in " in done.stderr
 
@@ -530,7 +530,7 @@ def test_requests_are_logged_where_that_is_wished():
 @pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="there is no shell here")
 @pytest.mark.gate
 @pytest.mark.versions
-def test_closed_streams_are_no_traceback():
+def test_closed_output_streams_cause_no_traceback():
     command = 'exec "$0" -m chatgptlib --offline --no-stream Hi '
     running = [
         subprocess.Popen(["sh", "-c", command + closed, sys.executable], stdin=subprocess.DEVNULL,
@@ -576,7 +576,7 @@ DISH = {
         ('{"title": "Pi", "size": "tall"}', "$.size is not of type number"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("how", [[], ["--no-stream"]], ids=["streamed", "whole"])
+@pytest.mark.parametrize("how", [[], ["--no-stream"]], ids=["streamed", "not-streamed"])
 def test_an_answer_that_does_not_fit_its_schema_is_exit_code_4(tmp_path, answer, misfit, how):
     (tmp_path / "dish.json").write_text(json.dumps(DISH))
     with Wire(http(completion(answer)) if how else streamed(chunk(answer))) as wire:
@@ -588,7 +588,7 @@ def test_an_answer_that_does_not_fit_its_schema_is_exit_code_4(tmp_path, answer,
 
 
 @pytest.mark.parametrize("wrong", [{"type": 3}, {"properties": []}, {"required": 3}], ids=str)
-def test_a_schema_that_is_none_is_told_as_that(tmp_path, wrong):
+def test_an_unusable_schema_is_reported_as_unusable(tmp_path, wrong):
     (tmp_path / "dish.json").write_text(json.dumps(wrong))
     with Wire(streamed(chunk('{"title": "Pi"}'))) as wire:
         done = run("--schema", str(tmp_path / "dish.json"), "--base-url", wire.url, "What?")
@@ -596,7 +596,7 @@ def test_a_schema_that_is_none_is_told_as_that(tmp_path, wrong):
     assert "--schema: the schema can't be used: " in done.stderr
 
 
-def test_a_cut_answer_is_told_before_that_it_does_not_fit(tmp_path):
+def test_a_truncated_answer_is_exit_code_3_and_not_a_schema_mismatch(tmp_path):
     (tmp_path / "dish.json").write_text(json.dumps(DISH))
     with Wire(streamed(chunk('{"tit', finish_reason="length"))) as wire:
         done = run("--schema", str(tmp_path / "dish.json"), "--base-url", wire.url, "What?")
@@ -610,7 +610,7 @@ def test_a_cut_answer_is_told_before_that_it_does_not_fit(tmp_path):
         ("404 Not Found", ["-m", "CHATGPTLIB_MODEL", "--base-url"]),
     ],
 )
-def test_a_refusal_names_what_helps_and_the_address(status, names):
+def test_an_http_error_names_the_url_and_the_options_that_may_help(status, names):
     with Wire(http({"error": {"message": "no"}}, status)) as wire:
         done = run("--base-url", wire.url, "Hi", OPENAI_API_KEY="sk-secret-key")
     assert done.returncode == 1
@@ -618,7 +618,7 @@ def test_a_refusal_names_what_helps_and_the_address(status, names):
     assert "sk-secret-key" not in done.stderr
 
 
-def test_a_missing_key_speaks_of_the_command_line():
+def test_the_error_for_a_missing_key_names_command_line_options():
     done = run("Hi")
     assert "--base-url" in done.stderr
     assert "api_key=" not in done.stderr
@@ -633,7 +633,7 @@ def test_a_variable_names_the_model_unless_an_option_does():
     assert [request.json["model"] for request in wire.requests] == ["mine", "other", "gpt-4o-mini"]
 
 
-def test_words_of_the_command_line_are_a_prompt_behind_two_hyphens():
+def test_a_command_word_is_a_prompt_after_two_hyphens_or_within_a_longer_argument():
     with Wire(streamed(chunk("ok"))) as wire:
         for words in (["--", "batch", "up"], ["chat about tea"], ["chat", "Hi"]):
             assert run(*words[:1], *words[1:], CHATGPTLIB_MODEL="m",
@@ -686,7 +686,7 @@ def test_the_conversation_used_last_goes_on_without_its_id(tmp_path):
     assert run(*store, "--list").stdout == "bob\nann\n"
 
 
-def test_a_text_file_stands_in_the_prompt_under_its_name_and_others_beside_it(tmp_path):
+def test_a_text_file_is_put_into_the_prompt_and_other_files_are_attached(tmp_path):
     (tmp_path / "notes.md").write_bytes("\ufeffTea, \u00a320.\n".encode())
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7\n")
     files = ["-f", str(tmp_path / "notes.md"), "-f", str(tmp_path / "a.pdf")]
@@ -700,7 +700,7 @@ def test_a_text_file_stands_in_the_prompt_under_its_name_and_others_beside_it(tm
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00", b"a\0b"])
-def test_a_file_that_is_neither_is_one_line(tmp_path, content):
+def test_an_unusable_file_is_an_error_in_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "notes").write_bytes(content)
     done = run("--offline", "-f", str(tmp_path / "notes"), "Sum:")
@@ -772,7 +772,7 @@ def test_an_answer_without_a_block_is_shown_in_the_error_and_not_printed():
     assert "no code block and no JSON: I can't do that." in done.stderr
 
 
-def test_the_json_in_a_block_is_what_has_to_fit_the_schema(tmp_path):
+def test_with_extract_the_json_in_a_code_block_is_checked_against_the_schema(tmp_path):
     (tmp_path / "dish.json").write_text(json.dumps(DISH))
     asked = ["--schema", str(tmp_path / "dish.json"), "What?"]
     with Wire(http(completion('```json\n{"title": "Pi"}\n```'))) as wire:
@@ -793,7 +793,7 @@ def test_the_models_of_the_server_are_listed():
 @pytest.mark.parametrize(
     "content",
     [b"<html>Welcome, sk-secret-key</html>", ["sk-secret-key"], {"data": "sk-secret-key"}],
-    ids=["page", "list", "no-list"],
+    ids=["html-page", "list", "data-not-a-list"],
 )
 def test_a_reply_without_a_list_of_models_is_an_error_that_names_the_server_alone(content):
     with Wire(http(content)) as wire:
@@ -803,14 +803,14 @@ def test_a_reply_without_a_list_of_models_is_an_error_that_names_the_server_alon
     assert "secret" not in done.stderr
 
 
-# Characters that steer a terminal
+# Control characters
 
 
 EVIL = "a\x1b]0;owned\x07b\x9b2Jc\u202ed\u200be\x7ff\U000e0041"
 SHOWN = r"a\u001b]0;owned\u0007b\u009b2Jc\u202ed\u200be\u007ff\udb40\udc41"
 
 
-def test_json_holds_no_character_that_steers_and_means_the_same():
+def test_json_output_escapes_control_characters_and_keeps_its_value():
     with Wire(http(completion(EVIL))) as wire:
         done = run("--json", "--base-url", wire.url, "Hi")
     assert SHOWN in done.stdout
@@ -830,7 +830,7 @@ def test_reasoning_is_not_printed_for_a_program():
     assert (done.stdout, done.stderr) == ("Yes.\n", "")
 
 
-def test_the_halves_of_a_character_are_printed_as_one():
+def test_surrogate_pairs_split_over_chunks_are_printed_as_one_character():
     texts = ["a\ud83d", "\udc4bb", "\ud83d", "c\ud83d"]
     with Wire(streamed(*map(chunk, texts))) as wire:
         done = run("--base-url", wire.url, "Hi")
@@ -848,7 +848,9 @@ def test_the_halves_of_a_character_are_printed_as_one():
     ],
     ids=["line-end", "return", "return-at-the-end", "half-at-the-end", "halves"],
 )
-def test_a_terminal_gets_what_two_chunks_share_as_one(command_line, monkeypatch, texts, shown):
+def test_line_ends_and_characters_split_over_chunks_reach_a_terminal_joined(
+    command_line, monkeypatch, texts, shown
+):
     class Screen(io.StringIO):
         def isatty(self):
             return True
@@ -862,7 +864,7 @@ def test_a_terminal_gets_what_two_chunks_share_as_one(command_line, monkeypatch,
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_no_message_steers_the_terminal():
+def test_control_characters_in_messages_on_stderr_are_escaped():
     answer = completion("Hi")
     answer["choices"][0]["finish_reason"] = EVIL
     answer["usage"] = {"prompt_tokens": EVIL, "completion_tokens": 1, "total_tokens": 1}

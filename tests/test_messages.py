@@ -1,4 +1,4 @@
-"""The objects of the API: what is set is sent, what came is kept, and properties never raise."""
+"""The objects of the API: what is set is sent, what comes in is kept, properties never raise."""
 
 import copy
 import inspect
@@ -54,7 +54,7 @@ def test_every_parameter_of_the_api_is_a_field():
     }  # fmt: skip
 
 
-def test_help_tells_the_meaning_of_every_parameter_in_the_order_of_the_fields():
+def test_help_describes_every_parameter_in_the_order_of_the_fields():
     told = inspect.getdoc(lib.CreateChatCompletionRequest)
     meanings = dict(re.findall(r"(?m)^(\w+): (.+)$", told))
     assert list(meanings) == [field.name for field in fields(lib.CreateChatCompletionRequest)]
@@ -115,7 +115,7 @@ CALLS = [lib.ToolCall(id="1", type="function", function=lib.FunctionCall("f", "{
         (lib.ChatMessage("assistant", None), "assistant"),
     ],
 )
-def test_a_message_is_built_of_a_role_and_what_it_says(message, role):
+def test_a_message_is_built_from_any_role_and_its_fields(message, role):
     assert message.role == role
     assert replace(message) == message
 
@@ -200,7 +200,7 @@ def test_a_received_message_goes_back_with_what_the_provider_added():
         ([{"type": "thinking", "thinking": [1]}, {"text": None}, {"text": {}}], ""),
     ],
 )
-def test_text_is_the_text_there_is_and_never_raises(content, text):
+def test_text_joins_the_text_parts_and_never_raises(content, text):
     message = lib.ChatMessage.from_dict({"role": "assistant", "content": content})
     response = lib.CreateChatCompletionResponse([lib.ChatCompletionChoice(message=message)])
     assert (message.text, response.text) == (text, text)
@@ -215,14 +215,14 @@ SAID = {"role": "assistant", "content": "Yes."}
 @pytest.mark.parametrize(
     "other", [None, {}, {"role": "assistant", "content": ""}, SAID, "odd", [5]]
 )
-def test_the_other_form_of_a_choice_is_no_extra(other):
+def test_a_delta_beside_a_message_or_the_reverse_is_not_kept_in_extra(other):
     choice = lib.ChatCompletionChoice.from_dict({"message": SAID, "delta": other, "new": 1})
     assert choice.to_dict() == {"message": SAID, "new": 1}
     choice = lib.ChatCompletionChunkChoice.from_dict({"delta": SAID, "message": other, "new": 1})
     assert choice.to_dict() == {"delta": SAID, "new": 1}
 
 
-def test_a_key_that_a_user_puts_into_extra_does_not_overwrite_what_the_object_says():
+def test_a_key_in_extra_does_not_override_a_field():
     message = lib.ChatMessage.assistant("Yes.")
     message.extra = {"content": "No.", "name": "ann"}
     choice = lib.ChatCompletionChoice(0, message, extra={"message": None, "delta": {}, "index": 7})
@@ -245,7 +245,7 @@ def test_a_key_that_a_user_puts_into_extra_does_not_overwrite_what_the_object_sa
     ],
     ids=str,
 )
-def test_a_choice_says_the_same_in_whichever_form_it_comes(came):
+def test_a_choice_is_read_alike_from_message_delta_and_text(came):
     for read in (lib.ChatCompletionChoice.from_dict(came).message,
                  lib.ChatCompletionChunkChoice.from_dict(came).delta):  # fmt: skip
         assert read.text == "Yes."
@@ -255,13 +255,13 @@ def test_a_choice_says_the_same_in_whichever_form_it_comes(came):
     assert (whole.text, chunk.text) == ("Yes.", "Yes.")
 
 
-def test_a_text_beside_a_message_is_an_extra():
+def test_a_text_beside_a_message_is_kept_in_extra():
     came = {"message": SAID, "text": "Aside."}
     assert lib.ChatCompletionChoice.from_dict(came).extra == {"text": "Aside."}
     assert lib.ChatCompletionChunkChoice.from_dict({"delta": {}, "text": 5}).extra == {"text": 5}
 
 
-def test_text_of_nothing_is_empty():
+def test_text_of_a_response_without_choices_is_empty():
     assert lib.CreateChatCompletionResponse([]).text == ""
     assert lib.CreateChatCompletionChunk().text == ""
 
@@ -347,7 +347,7 @@ def test_reasoning_of_any_depth_raises_nothing():
      {"reasoning": {"effort": "low"}, "reasoning_details": [{"data": "x"}] * 10}],
     ids=str,
 )  # fmt: skip
-def test_reasoning_is_looked_for_only_in_what_is_there(said):
+def test_looking_for_reasoning_takes_a_bounded_number_of_steps(said):
     message = lib.ChatMessage.from_dict({"role": "assistant", **said})
     calls = []
     before = sys.getprofile()
@@ -387,7 +387,7 @@ def test_usage_is_read_wherever_it_stands(ask, question, came):
 @pytest.mark.parametrize(
     "came", [{}, {"usage": None}, {"choices": None}, {"x_groq": {"error": "no"}}, {"x_groq": "odd"}]
 )
-def test_usage_that_nobody_told_is_none(came):
+def test_usage_that_was_not_reported_is_none(came):
     assert lib.CreateChatCompletionChunk.from_dict({"choices": [], **came}).usage is None
 
 
@@ -427,14 +427,14 @@ def test_dataclasses_replace_works():
 
 
 def received():
-    """A response with what came beside its JSON."""
+    """A response with the request id and headers of its HTTP reply."""
     response = lib.CreateChatCompletionResponse.from_dict({"choices": [{}], "request_id": "stored"})
     assert (response.request_id, response.headers) == (None, {})
     response.request_id, response.headers = "req_1", {"set-cookie": "a"}
     return response
 
 
-def test_request_id_and_headers_are_no_part_of_the_json():
+def test_request_id_and_headers_are_not_part_of_the_json():
     response = received()
     assert response.to_dict() == {
         "choices": [{"message": {"role": "assistant"}}],
@@ -454,7 +454,7 @@ def test_a_copied_response_has_its_request_id_and_headers(copied):
     assert (other.request_id, other.headers) == ("req_1", {"set-cookie": "a"})
 
 
-def test_the_headers_of_one_response_are_not_those_of_another():
+def test_the_default_headers_of_a_response_are_read_only():
     with pytest.raises(TypeError):
         lib.CreateChatCompletionResponse([]).headers["a"] = "b"
 

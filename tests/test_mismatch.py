@@ -51,7 +51,7 @@ TREE = {"type": "object", "properties": {"kids": {"type": "array", "items": {"$r
         ({"a/b": 1}, {"properties": {"a/b": {"$ref": "#/$defs/a~1b"}}, "$defs": {"a/b": {}}}),
     ],
 )
-def test_a_value_fits(value, schema):
+def test_a_matching_value_has_no_mismatch(value, schema):
     assert lib.schema_mismatch(value, schema) == ""
 
 
@@ -87,7 +87,7 @@ def test_a_value_fits(value, schema):
         ({"kids": [{"kids": 3}]}, TREE, "$.kids[0].kids is not of type array"),
     ],
 )
-def test_a_value_that_does_not_fit_is_named_with_its_place(value, schema, words):
+def test_a_mismatch_is_reported_with_its_path_and_keyword(value, schema, words):
     assert words in lib.schema_mismatch(value, schema)
 
 
@@ -105,7 +105,7 @@ def test_a_value_that_does_not_fit_is_named_with_its_place(value, schema, words)
     ],
     ids=str,
 )
-def test_what_is_not_a_schema_is_refused_as_such(schema):
+def test_an_invalid_schema_is_reported_as_unusable(schema):
     assert "the schema can't be used: " in lib.schema_mismatch({"a": 1, "b": "x"}, schema)
 
 

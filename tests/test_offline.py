@@ -1,4 +1,4 @@
-"""OfflineServer: what the API would send, from a script, and nothing is left of it after."""
+"""OfflineServer sends what the API would send, from a script, and leaves nothing behind."""
 
 import gc
 import http.client
@@ -38,7 +38,7 @@ def token(text, logprob=-0.5):
     return {**told, "top_logprobs": [dict(told)]}
 
 
-def whole(*choices, **more):
+def full_response(*choices, **more):
     return {
         "id": "chatcmpl-mine",
         "object": "chat.completion",
@@ -55,7 +55,7 @@ def whole(*choices, **more):
     }
 
 
-def said(content, reason="stop", **more):
+def choice_with(content, reason="stop", **more):
     message = {"role": "assistant", "content": content, "refusal": None}
     return {"message": message, "logprobs": None, "finish_reason": reason, **more}
 
@@ -73,7 +73,7 @@ def text_of_answer(server, **more):
 
 
 def chunks(answer):
-    """The chunks in the body of a stream that is as the API's are."""
+    """The chunks in the body of a stream, which must have the form of the API's streams."""
     *events, done, rest = answer.content.split(b"\n\n")
     assert (done, rest) == (b"data: [DONE]", b"")
     assert all(event.startswith(b"data: {") and b"\n" not in event for event in events)
@@ -85,7 +85,7 @@ def comparable(response):
 
 
 def both_ways(client, **more):
-    """The answer as a whole, and the answer added up from a stream."""
+    """The response to a call, and the response added up from a stream."""
     request = {**QUESTION, **more}
     response = lib.create_chat_completion(client, request)
     with lib.create_chat_completion_stream(client, {**request, **WITH_USAGE}) as stream:
@@ -94,7 +94,7 @@ def both_ways(client, **more):
 
 @pytest.fixture(scope="module")
 def scripted():
-    """A server and client that serve many tests; `script` is what it answers next."""
+    """A client of a server that serves many tests; `client.script` has its next replies."""
     script = deque()
     server = lib.OfflineServer(iter(script.popleft, None))
     with server, lib.OpenAIClient(base_url=server.url, max_retries=0) as client:
@@ -104,7 +104,7 @@ def scripted():
 
 @pytest.fixture
 def quiet(capfd):
-    """Nothing may be said on stderr, by a thread that died for example."""
+    """Fails a test that writes to stderr, for example from a thread that died."""
     yield
     assert capfd.readouterr().err == ""
 
@@ -125,21 +125,21 @@ PICTURE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"
     ("messages", "question"),
     [
         pytest.param([("system", "Be brief."), ("user", "Hi, 世界!")], "Hi, 世界!", id="text"),
-        pytest.param([("user", "a"), ("assistant", "b"), ("user", " c\n")], "c", id="the-last"),
+        pytest.param([("user", "a"), ("assistant", "b"), ("user", " c\n")], "c", id="last-user"),
         pytest.param(
             [("user", [{"type": "text", "text": "What is it?"}, PICTURE])],
             "What is it?",
             id="parts",
         ),
-        pytest.param([("system", "Be brief.")], "(no text)", id="nobody-asked"),
+        pytest.param([("system", "Be brief.")], "(no text)", id="no-user-message"),
     ],
 )
-def test_the_stand_in_never_passes_for_a_model(messages, question):
+def test_the_stand_in_says_that_it_is_not_a_model(messages, question):
     with lib.OfflineServer() as server:
         asked = [{"role": role, "content": content} for role, content in messages]
         answer = ask(server, messages=asked).json()
     text = f"This is the offline stand-in of chatgptlib, not a model. You asked: {question}"
-    assert answer["choices"] == [{"index": 0, **said(text)}]
+    assert answer["choices"] == [{"index": 0, **choice_with(text)}]
     assert (answer["model"], answer["system_fingerprint"]) == ("m", "offline")
 
 
@@ -153,15 +153,15 @@ def test_the_stand_in_never_passes_for_a_model(messages, question):
         pytest.param(lambda body: body["model"], {"content": "m"}, "stop", id="a-function"),
     ],
 )
-def test_a_reply_is_the_message_of_the_answer(reply, message, reason):
+def test_a_reply_becomes_the_message_of_the_response(reply, message, reason):
     with lib.OfflineServer([reply]) as server:
         (choice,) = ask(server).json()["choices"]
     assert choice["message"] == {"role": "assistant", "content": None, "refusal": None, **message}
     assert choice["finish_reason"] == reason
 
 
-def test_a_whole_answer_is_sent_as_it_is():
-    answer = whole(said("Hi!"), provider={"region": "eu"})
+def test_a_complete_response_is_sent_unchanged():
+    answer = full_response(choice_with("Hi!"), provider={"region": "eu"})
     with lib.OfflineServer([answer]) as server:
         assert ask(server).json() == answer
 
@@ -179,7 +179,7 @@ def test_usage_counts_words():
 
 
 @pytest.mark.parametrize("limits", [{"max_tokens": 3}, {"max_completion_tokens": 3}])
-def test_a_limit_on_tokens_cuts_the_stand_ins_words(limits):
+def test_max_tokens_truncates_only_the_text_of_the_stand_in(limits):
     with lib.OfflineServer(["A text of the script is never cut."]) as server:
         assert text_of_answer(server, **limits) == "A text of the script is never cut."
         (choice,) = ask(server, **limits).json()["choices"]
@@ -195,33 +195,33 @@ def test_a_limit_on_tokens_cuts_the_stand_ins_words(limits):
         pytest.param([None], TypeError, id="none"),
         pytest.param([b"Hi!"], TypeError, id="bytes"),
         pytest.param([1.5], TypeError, id="a-float"),
-        pytest.param([(429, {}, {}, {})], TypeError, id="four-of-three"),
+        pytest.param([(429, {}, {}, {})], TypeError, id="a-tuple-of-four"),
         pytest.param([(429, {}, "Retry-After: 1")], TypeError, id="headers-as-text"),
-        pytest.param([lib.Cut(answer=None)], TypeError, id="no-reply-to-spoil"),
-        pytest.param([lib.Cut(after="3")], TypeError, id="a-place-in-words"),
-        pytest.param([lib.Inject({1, 2})], TypeError, id="an-event-that-is-no-json"),
-        pytest.param([lib.Pieces([0])], ValueError, id="pieces-of-nothing"),
-        pytest.param([lib.Stall("long")], ValueError, id="a-time-in-words"),
-        pytest.param([("429", {})], TypeError, id="a-status-in-words"),
-        pytest.param([{"content": {1, 2}}], TypeError, id="no-json"),
-        pytest.param([(500, object())], TypeError, id="no-json-in-a-refusal"),
-        pytest.param([{"tool_calls": ["f"]}], TypeError, id="calls-that-are-none"),
-        pytest.param([{"choices": "Hi!"}], TypeError, id="choices-that-are-none"),
+        pytest.param([lib.Cut(answer=None)], TypeError, id="a-fault-without-a-reply"),
+        pytest.param([lib.Cut(after="3")], TypeError, id="a-position-as-text"),
+        pytest.param([lib.Inject({1, 2})], TypeError, id="an-event-without-a-json-form"),
+        pytest.param([lib.Pieces([0])], ValueError, id="pieces-of-size-0"),
+        pytest.param([lib.Stall("long")], ValueError, id="a-time-as-text"),
+        pytest.param([("429", {})], TypeError, id="a-status-as-text"),
+        pytest.param([{"content": {1, 2}}], TypeError, id="content-without-a-json-form"),
+        pytest.param([(500, object())], TypeError, id="a-body-without-a-json-form"),
+        pytest.param([{"tool_calls": ["f"]}], TypeError, id="calls-as-text"),
+        pytest.param([{"choices": "Hi!"}], TypeError, id="choices-as-text"),
         pytest.param([{"choices": None}], TypeError, id="choices-null"),
         pytest.param([{"choices": [{"text": "Hi!"}]}], TypeError, id="a-choice-without-message"),
         pytest.param([True], ValueError, id="a-bool"),
-        pytest.param([42], ValueError, id="no-status"),
+        pytest.param([42], ValueError, id="an-unknown-status"),
         pytest.param([204], ValueError, id="a-status-without-body"),
-        pytest.param([(101, {})], ValueError, id="a-status-that-is-no-answer"),
+        pytest.param([(101, {})], ValueError, id="an-interim-status"),
     ],
 )
-def test_what_is_no_reply_is_refused_at_once(replies, error):
+def test_an_invalid_reply_is_rejected_at_construction(replies, error):
     with pytest.raises(error):
         lib.OfflineServer(replies)
 
 
 @pytest.mark.parametrize("delay", [-1, float("nan"), float("inf")])
-def test_a_delay_is_a_time(delay):
+def test_an_invalid_delay_is_rejected(delay):
     with pytest.raises(ValueError, match="delay"):
         lib.OfflineServer(delay=delay)
 
@@ -253,17 +253,25 @@ REPLIES = [
         id="audio",
     ),
     pytest.param({"content": [{"type": "text", "text": "Hi"}]}, id="content-in-parts"),
-    pytest.param(whole(said("Hi there"), service_tier="flex", provider={"a": 1}), id="whole"),
-    pytest.param(whole(said("One"), said("Two of them", "length")), id="choices"),
-    pytest.param(whole(said("", "content_filter", filtered={"hate": True})), id="choice-keys"),
     pytest.param(
-        whole(said("Hi you", logprobs={"content": [token("Hi"), token(" you")]})), id="logprobs"
+        full_response(choice_with("Hi there"), service_tier="flex", provider={"a": 1}),
+        id="full-response",
+    ),
+    pytest.param(
+        full_response(choice_with("One"), choice_with("Two of them", "length")), id="choices"
+    ),
+    pytest.param(
+        full_response(choice_with("", "content_filter", filtered={"hate": True})), id="choice-keys"
+    ),
+    pytest.param(
+        full_response(choice_with("Hi you", logprobs={"content": [token("Hi"), token(" you")]})),
+        id="logprobs",
     ),
 ]
 
 
 @pytest.mark.parametrize("reply", REPLIES)
-def test_a_stream_adds_up_to_the_whole_answer(scripted, reply):
+def test_a_stream_adds_up_to_the_response_sent_without_a_stream(scripted, reply):
     scripted.script.extend([reply, reply])
     response, streamed = both_ways(scripted)
     assert comparable(streamed) == comparable(response)
@@ -293,7 +301,7 @@ messages = st.fixed_dictionaries(
 
 
 @given(messages, st.integers(1, 3))
-def test_any_message_streams_whole(scripted, message, n):
+def test_any_message_survives_streaming(scripted, message, n):
     scripted.script.extend([message, message])
     response, streamed = both_ways(scripted, n=n)
     assert comparable(streamed) == comparable(response)
@@ -301,7 +309,7 @@ def test_any_message_streams_whole(scripted, message, n):
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_text_arrives_as_it_is_even_half_characters(scripted, text):
+def test_any_text_arrives_unchanged_even_with_lone_surrogates(scripted, text):
     scripted.script.append(text)
     with lib.create_chat_completion_stream(scripted, QUESTION) as stream:
         deltas = [chunk.choices[0].delta.content for chunk in stream]
@@ -330,7 +338,7 @@ def test_a_stream_has_the_shape_of_the_apis():
     assert usage["object"] == "chat.completion.chunk"
 
 
-def test_a_stream_tells_no_usage_unasked():
+def test_a_stream_reports_usage_only_if_requested():
     with lib.OfflineServer() as server:
         assert not any("usage" in chunk for chunk in chunks(ask(server, stream=True)))
 
@@ -348,16 +356,16 @@ def test_calls_come_as_a_name_and_then_pieces_of_arguments():
         assert "".join(piece[kind][key] for piece in rest) == call[kind][key]
 
 
-def test_choices_come_by_turns():
+def test_choices_are_interleaved_in_a_stream():
     with lib.OfflineServer(["Hi you"]) as server:
         indexes = [chunk["choices"][0]["index"] for chunk in chunks(ask(server, stream=True, n=3))]
     assert indexes == [0, 1, 2] * 4
 
 
-# What arrived
+# Recorded requests
 
 
-def test_what_arrived_is_kept():
+def test_requests_are_recorded():
     with lib.OfflineServer() as server:
         body = {**QUESTION, "n": 0}
         requests.post(f"{completions(server)}?a=b", json=body, headers={"X-Mine": "1"}, timeout=10)
@@ -368,14 +376,14 @@ def test_what_arrived_is_kept():
     assert (other.method, other.path, other.body) == ("GET", "/v1/models", b"")
 
 
-def test_a_header_that_comes_twice_is_kept_once():
+def test_a_repeated_header_is_recorded_as_one_joined_value():
     head = b"GET /v1/models HTTP/1.1\r\nAccept: a\r\nACCEPT: b\r\nConnection: close\r\n\r\n"
     with lib.OfflineServer() as server:
         exchange(server, head)
         assert server.requests[0].headers["accept"] == "a, b"
 
 
-def test_a_request_shown_does_not_show_the_key():
+def test_the_repr_of_a_request_does_not_show_the_key():
     with lib.OfflineServer() as server:
         with lib.OpenAIClient("sk-secret-key", base_url=server.url) as client:
             lib.create_chat_completion(client, QUESTION)
@@ -392,7 +400,7 @@ def test_many_clients_at_once_get_a_reply_each():
         assert len(server.requests) == 100
 
 
-# Refusals
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -426,9 +434,9 @@ def test_a_wrong_parameter_is_named_and_uses_no_reply(change, param):
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[1]", b'"Hi"', b"\xff\xfe\x00", b"[" * 100_000, b"9" * 10_000],
-    ids=["none", "cut", "list", "text", "bytes", "deep", "huge-number"],
+    ids=["empty", "cut", "list", "text", "bytes", "deep", "huge-number"],
 )
-def test_a_body_that_is_no_json_object_is_refused(body):
+def test_a_body_that_is_not_a_json_object_is_a_400(body):
     with lib.OfflineServer() as server:
         answer = requests.post(completions(server), data=body, timeout=10)
     assert answer.status_code == 400
@@ -437,14 +445,14 @@ def test_a_body_that_is_no_json_object_is_refused(body):
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
 @pytest.mark.parametrize(("path", "status"), [("/embeddings/x", 404), ("/responses", 404)])
-def test_other_paths_are_refused(method, path, status):
+def test_unknown_paths_are_a_404(method, path, status):
     with lib.OfflineServer() as server:
         answer = requests.request(method, server.url + path, json=QUESTION, timeout=10)
     assert answer.status_code == status
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_a_key_is_insisted_on():
+def test_a_missing_or_wrong_key_is_an_authentication_error():
     with lib.OfflineServer(["Hi!"], api_key="sk-right") as server:
         for key in (None, "sk-wrong"):
             with lib.OpenAIClient(key, base_url=server.url) as client:
@@ -472,7 +480,7 @@ def test_a_key_is_insisted_on():
     ],
 )
 @pytest.mark.parametrize("function", ["create_chat_completion", "create_chat_completion_stream"])
-def test_a_status_is_a_refusal(scripted, reply, error, code, function):
+def test_a_status_as_a_reply_raises_the_matching_error(scripted, reply, error, code, function):
     scripted.script.append(reply)
     with pytest.raises(error) as caught:
         getattr(lib, function)(scripted, QUESTION)
@@ -498,10 +506,12 @@ def failing(body):
         pytest.param(failing, "AssertionError: wrong model", id="an-assertion"),
         pytest.param(lambda body: pytest.fail("never"), "Failed: never", id="a-failed-test"),
         pytest.param(lambda body: None, "TypeError: a reply must be", id="no-reply"),
-        pytest.param(lambda body: {"content": {1}}, "TypeError: Object of type set", id="no-json"),
+        pytest.param(lambda body: {"content": {1}}, "TypeError: Object of type set", id="a-set"),
     ],
 )
-def test_what_a_function_raises_is_told_and_not_tried_again(quiet, reply, words, function):
+def test_an_exception_of_a_reply_function_is_reported_and_not_retried(
+    quiet, reply, words, function
+):
     server = lib.OfflineServer([reply, "Hi!"])
     with server, lib.OpenAIClient(base_url=server.url) as client:
         with pytest.raises(lib.InternalServerError) as caught:
@@ -514,7 +524,7 @@ def test_what_a_function_raises_is_told_and_not_tried_again(quiet, reply, words,
 
 
 def exchange(server, sent):
-    """Send bytes, then no more; what came back until the server hung up."""
+    """Send these bytes. Returns what the server sends until it closes the connection."""
     with socket.create_connection(address(server), timeout=10) as line:
         line.sendall(sent)
         try:
@@ -539,19 +549,19 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
         pytest.param(b"POST\r\n", id="half-a-line"),
         pytest.param(b"POST /v1/chat/completions HTTP/9.9\r\n\r\n", id="another-version"),
         pytest.param(b"POST /v1/chat/completions HTTP/1.0\r\n\r\n", id="an-old-version"),
-        pytest.param(b"POST /v1/chat/completions HTTP/x\r\n\r\n", id="no-version"),
+        pytest.param(b"POST /v1/chat/completions HTTP/x\r\n\r\n", id="an-invalid-version"),
         pytest.param(b"POST /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", id="a-long-line"),
         pytest.param(HEAD + b"a: " + b"x" * 70_000 + b"\r\n\r\n", id="a-long-header"),
         pytest.param(HEAD + b"a: b\r\n" * 200 + b"\r\n", id="many-headers"),
         pytest.param(HEAD + b"Content-Length: -1\r\n\r\n", id="a-negative-length"),
-        pytest.param(HEAD + b"Content-Length: 1e3\r\n\r\n", id="a-length-in-words"),
-        pytest.param(HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", id="an-endless-body"),
+        pytest.param(HEAD + b"Content-Length: 1e3\r\n\r\n", id="an-invalid-length"),
+        pytest.param(HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", id="a-huge-length"),
         pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", id="chunks"),
         pytest.param(HEAD + b"\xff\xfe: \x00\r\nno colon\r\n\r\n", id="broken-headers"),
         pytest.param(b"GET /%ff\xff/../v1 HTTP/1.1\r\n\r\n", id="a-broken-path"),
     ],
 )
-def test_bytes_that_are_no_request_are_refused_in_the_apis_format(quiet, sent):
+def test_an_invalid_http_request_is_an_error_in_the_format_of_the_api(quiet, sent):
     with lib.OfflineServer() as server:
         head, _, body = exchange(server, sent).partition(b"\r\n\r\n")
     assert re.match(rb"HTTP/1.1 [45]\d\d ", head)
@@ -570,7 +580,7 @@ def test_no_bytes_make_the_server_fail(sent):
         assert ask(server).ok
 
 
-def test_a_client_that_hangs_up_is_no_news(quiet):
+def test_the_server_survives_clients_that_disconnect_and_prints_nothing(quiet):
     body = json.dumps({**QUESTION, "stream": True}).encode()
     head = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
     reset = struct.pack("ii", 1, 0)
@@ -706,7 +716,7 @@ def test_a_server_starts_once_and_has_a_url_from_then_on():
 
 
 @pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
-def test_importing_the_library_imports_no_server():
+def test_importing_the_offline_module_does_not_import_http_server():
     loaded = loaded_by(f"import {lib.OfflineServer.__module__}")
     assert lib.OfflineServer.__module__ in loaded
     assert "http.server" not in loaded

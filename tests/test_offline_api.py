@@ -1,4 +1,4 @@
-"""The offline server as the API: replies by what is asked, what is refused, other endpoints."""
+"""The offline server as the API: replies by rules, strict checks, other endpoints."""
 
 import base64
 import http.client
@@ -34,7 +34,7 @@ def text_for(server, text, **more):
     return answer["choices"][0]["message"]["content"]
 
 
-# Replies by what is asked
+# Rules
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_parallel_callers_get_the_reply_to_their_question():
     assert texts == [f"reply {i}" for i in range(40)]
 
 
-def test_a_wrong_reply_of_a_rule_is_refused_at_once():
+def test_an_invalid_reply_of_a_rule_is_rejected_at_construction():
     with pytest.raises(TypeError):
         lib.OfflineServer(rules=[("a", None)])
 
@@ -80,7 +80,7 @@ def test_a_wrong_reply_of_a_rule_is_refused_at_once():
     [5, None, {"regex": "("}, {"model": "m", "txt": "a"}, {"text": 5}],
     ids=["number", "none", "broken-regex", "unknown-key", "number-as-text"],
 )
-def test_a_wrong_condition_of_a_rule_is_refused_at_once(condition):
+def test_an_invalid_condition_of_a_rule_is_rejected_at_construction(condition):
     with pytest.raises(TypeError, match="invalid condition"):
         lib.OfflineServer(rules=[(condition, "Hi!")])
 
@@ -88,7 +88,7 @@ def test_a_wrong_condition_of_a_rule_is_refused_at_once(condition):
 # Strict
 
 
-def test_a_strict_script_refuses_a_call_too_many_and_says_so():
+def test_a_strict_script_answers_an_extra_request_with_an_error():
     with lib.OfflineServer(["Hi!"], strict=True) as server:
         assert ask(server).ok
         client = lib.OpenAIClient(base_url=server.url)
@@ -128,12 +128,12 @@ def test_a_strict_server_without_a_script_has_the_stand_in():
 
 REFUSED = [
     pytest.param({"temprature": 1}, "temprature", id="unknown"),
-    pytest.param({"extra": {}}, "extra", id="ours-alone"),
+    pytest.param({"extra": {}}, "extra", id="a-field-of-this-library"),
     pytest.param({"temperature": "1"}, "temperature", id="number-as-text"),
     pytest.param({"temperature": True}, "temperature", id="number-as-boolean"),
     pytest.param({"temperature": 2.1}, "temperature", id="too-warm"),
     pytest.param({"top_p": -0.1}, "top_p", id="below-0"),
-    pytest.param({"seed": 1.5}, "seed", id="half-a-seed"),
+    pytest.param({"seed": 1.5}, "seed", id="fractional-seed"),
     pytest.param({"stop": list("abcde")}, "stop", id="five-stops"),
     pytest.param({"stream": "true"}, "stream", id="boolean-as-text"),
     pytest.param({"tools": WEATHER}, "tools", id="a-tool-for-tools"),
@@ -151,7 +151,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("change", "param"), REFUSED)
-def test_strict_refuses_what_the_api_refuses(change, param):
+def test_a_strict_server_rejects_what_the_api_rejects(change, param):
     with lib.OfflineServer(strict=True) as strict, lib.OfflineServer() as lenient:
         refused, taken = ask(strict, **change), ask(lenient, **change)
     assert refused.status_code == 400
@@ -221,7 +221,7 @@ def test_a_status_has_the_body_of_the_api(status, kind, code):
     assert (error["type"], error["code"], error["param"]) == (kind, code, None)
 
 
-def test_a_wrong_key_is_named_by_its_first_letters_alone():
+def test_the_error_for_a_wrong_key_shows_only_its_first_letters():
     with lib.OfflineServer(api_key="sk-right") as server:
         answer = post(server, headers={"Authorization": "Bearer sk-wrong"}, **QUESTION)
         assert post(server, headers={"api-key": "sk-right"}, **QUESTION).ok  # as Azure's clients do
@@ -230,7 +230,7 @@ def test_a_wrong_key_is_named_by_its_first_letters_alone():
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_model_that_was_asked_for_is_in_the_answer(stream):
+def test_the_requested_model_is_in_the_response(stream):
     with lib.OfflineServer() as server:
         assert '"model": "gpt-5"' in ask(server, model="gpt-5", stream=stream).text
 
@@ -246,7 +246,7 @@ NODE = {
     [
         pytest.param({"type": "object", "properties": {"a": {"type": "string"}}}, {}, id="nothing-required"),
         pytest.param(lib.json_schema(dict[str, int], strict=False), {}, id="free-keys"),
-        pytest.param({"$ref": "#/$defs/Node", "$defs": {"Node": NODE}}, {"next": None}, id="one-that-holds-itself"),
+        pytest.param({"$ref": "#/$defs/Node", "$defs": {"Node": NODE}}, {"next": None}, id="recursive"),
         pytest.param({"type": "array", "items": {"type": "integer", "minimum": 3}, "minItems": 2}, [3, 3], id="array"),
         pytest.param({"enum": ["a", "b"]}, "a", id="enum"),
         pytest.param({"const": False}, False, id="const"),
@@ -265,7 +265,7 @@ def test_the_stand_in_answers_with_the_smallest_json_of_a_schema(schema, smalles
         assert json.loads(text_for(server, "a", response_format=wanted)) == smallest
 
 
-def test_the_stand_in_answers_json_with_json_and_text_with_text():
+def test_the_stand_in_answers_in_the_requested_response_format():
     with lib.OfflineServer() as server:
         assert text_for(server, "a", response_format={"type": "json_object"}) == "{}"
         assert "not a model" in text_for(server, "a", response_format={"type": "text"})
@@ -281,7 +281,7 @@ def test_the_stand_in_answers_json_with_json_and_text_with_text():
         ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "exclusiveMaximum"),
     ],
 )  # fmt: skip
-def test_a_schema_that_the_stand_in_cannot_fit_is_refused_by_name(value, name):
+def test_the_error_for_a_schema_that_the_stand_in_cannot_satisfy_names_the_keyword(value, name):
     schema = {"type": "object", "required": ["a"], "properties": {"a": value}}
     wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     with lib.OfflineServer() as server:
@@ -299,7 +299,7 @@ class Recipe:
     variant: Optional["Recipe"] = None
 
 
-def test_what_a_class_describes_is_parsed_from_the_stand_in():
+def test_the_stand_ins_answer_to_the_schema_of_a_class_parses_into_the_class():
     with lib.OfflineServer() as server, lib.OpenAIClient(base_url=server.url) as client:
         recipe = lib.parse_chat_completion(client, QUESTION, Recipe)
     assert recipe == Recipe("", "sweet", [], None)
@@ -312,7 +312,7 @@ def test_a_request_may_come_in_chunks(pieces):
     with lib.OfflineServer() as server:
         host, port = server.url.removeprefix("http://").removesuffix("/v1").split(":")
         line = http.client.HTTPConnection(host, int(port), timeout=10)
-        for _ in range(2):  # the connection goes on
+        for _ in range(2):  # over the same connection
             line.request("POST", "/v1/chat/completions", iter(pieces), encode_chunked=True,
                          headers={"Transfer-Encoding": "chunked"})  # fmt: skip
             answer = line.getresponse()
@@ -346,7 +346,7 @@ def test_embeddings_are_the_same_for_the_same_text_and_of_length_1():
 
 
 @pytest.mark.parametrize("body", [{}, {"model": "e"}, {"model": "e", "input": []}, {"model": "e", "input": "a", "dimensions": 0.5}])  # fmt: skip
-def test_embeddings_of_nothing_are_refused(body):
+def test_invalid_embedding_requests_are_a_400(body):
     with lib.OfflineServer() as server:
         answer = post(server, "embeddings", **body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
@@ -387,7 +387,7 @@ def test_a_streamed_completion_is_stored_too():
     assert stored.text == "Hi!"
 
 
-def test_an_answer_without_an_id_is_not_stored():
+def test_a_response_without_an_id_is_not_stored():
     with lib.OfflineServer([{"choices": []}]) as server:
         assert ask(server, store=True).ok
         assert requests.get(f"{server.url}/chat/completions", timeout=10).json()["data"] == []

@@ -1,4 +1,4 @@
-"""Faults of the offline server: each is the right error for this library and for others."""
+"""Faults of the offline server: each causes the right error in this library and in openai's."""
 
 import http.client
 import json
@@ -27,8 +27,8 @@ SLOW = {
 }
 LONG = 30.0  # seconds, longer than any client here waits
 
-# What each reply is to a client: this library's error and openai's, asking for a whole answer
-# and for a stream. A text is an answer, and for a stream what it held.
+# What each reply causes, this library's error and openai's: for a call, and for a stream. A text
+# is the text of a response, or of a stream that ends without an error.
 CASES = {
     "headers": ((429, SLOW, {"Retry-After": "7"}), ("RateLimitError", "RateLimitError"), ("RateLimitError", "RateLimitError")),
     "html": ((502, b"<html>Bad</html>", {"Content-Type": "text/html"}), ("InternalServerError", "InternalServerError"), ("InternalServerError", "InternalServerError")),
@@ -47,13 +47,13 @@ CASES = {
     "pieces": (lib.Pieces([1, 2, 500], answer=TEXT), (TEXT, TEXT), (TEXT, TEXT)),
     "single-bytes": (lib.Pieces([1], answer=TEXT + " ♥ é"), (TEXT + " ♥ é",) * 2, (TEXT + " ♥ é",) * 2),
     "a-short-silence": (lib.Stall(0.01, answer=TEXT), (TEXT, TEXT), (TEXT, TEXT)),
-    "several": (lib.Stall(0.01, answer=lib.Cut(after=4, how="reset", answer=lib.Pieces([50], answer=TEXT))), ("HTTPError", "APIConnectionError"), ("StreamInterruptedError", "APIConnectionError")),
+    "several-faults": (lib.Stall(0.01, answer=lib.Cut(after=4, how="reset", answer=lib.Pieces([50], answer=TEXT))), ("HTTPError", "APIConnectionError"), ("StreamInterruptedError", "APIConnectionError")),
 }  # fmt: skip
 each_case = pytest.mark.parametrize(("reply", "whole", "streamed"), CASES.values(), ids=CASES)
 
 
-def told(function):
-    """The text that a call gives, or the name of the class of its error."""
+def outcome_of(function):
+    """The text that a function returns, or the name of the class of its error."""
     try:
         return function()
     except Exception as error:
@@ -65,12 +65,12 @@ def test_this_library_sees_each_fault_as_its_error(reply, whole, streamed):
     with lib.OfflineServer([reply, reply]) as server:
         settings = {"base_url": server.url, "max_retries": 0, "timeout": (5, 0.15)}
         with lib.OpenAIClient(**settings) as client:
-            assert told(lambda: lib.create_chat_completion(client, QUESTION).text) == whole[0]
+            assert outcome_of(lambda: lib.create_chat_completion(client, QUESTION).text) == whole[0]
 
             def in_a_stream():
                 return lib.create_chat_completion_stream(client, QUESTION).response().text
 
-            assert told(in_a_stream) == streamed[0]
+            assert outcome_of(in_a_stream) == streamed[0]
 
 
 @each_case
@@ -85,14 +85,14 @@ def test_the_openai_package_sees_each_fault_as_its_error(reply, whole, streamed)
             chunks = create(**QUESTION, stream=True)
             return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
-        assert told(lambda: create(**QUESTION).choices[0].message.content) == whole[1]
-        assert told(in_a_stream) == streamed[1]
+        assert outcome_of(lambda: create(**QUESTION).choices[0].message.content) == whole[1]
+        assert outcome_of(in_a_stream) == streamed[1]
         client.close()
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize(("after", "same"), [(-99, 0), (99, -1)])
-def test_a_place_beyond_either_end_is_that_of_the_first_or_the_last_piece(after, same, streamed):
+def test_a_position_beyond_either_end_is_the_first_or_the_last_position(after, same, streamed):
     fixed = {"choices": [{"message": {"content": TEXT}}]}
     faults = [lib.Cut(after=place, answer=fixed) for place in (after, same)]
     with lib.OfflineServer(faults) as server:
@@ -101,7 +101,7 @@ def test_a_place_beyond_either_end_is_that_of_the_first_or_the_last_piece(after,
     assert beyond == at_the_end
 
 
-# On the wire, where no client guesses
+# On the wire, without a client
 
 
 def raw(server, **more):
@@ -160,7 +160,7 @@ def test_a_cut_without_a_place_sends_nothing(how):
 
 
 @pytest.mark.parametrize(("how", "missing"), [("end", 0), ("close", 1)])
-def test_a_whole_answer_is_cut_with_the_length_of_what_comes_or_of_all(how, missing):
+def test_a_cut_response_declares_more_bytes_than_it_sends_only_with_close(how, missing):
     with lib.OfflineServer([lib.Cut(after=1, how=how, answer=TEXT)]) as server:
         head, _, body = raw(server)[0].partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].split()[0])
@@ -168,7 +168,7 @@ def test_a_whole_answer_is_cut_with_the_length_of_what_comes_or_of_all(how, miss
     assert (length > len(body)) is bool(missing)
 
 
-def test_pieces_have_their_sizes_and_are_the_same_body():
+def test_pieces_have_the_given_sizes_and_the_total_length_of_the_body():
     reply = {"content": TEXT + " ♥"}
     with lib.OfflineServer([lib.Pieces([1, 2, 100], answer=reply), reply]) as server:
         came, _ = raw(server)
@@ -192,14 +192,14 @@ def test_a_fault_may_be_chosen_by_a_function():
         assert raw(server, stream=True)[0].count(b"data: ") == 1
 
 
-def test_without_an_answer_it_is_the_stand_ins():
+def test_a_fault_without_an_answer_applies_to_the_stand_ins_answer():
     with lib.OfflineServer([lib.Inject({"x": 1}, after=2)]) as server:
         came, _ = raw(server, stream=True)
     assert came.count(b'"This"') == 1
     assert b'data: {"x": 1}\n\n' in came
 
 
-def test_headers_of_a_refusal_arrive_and_may_be_numbers():
+def test_headers_of_an_error_reply_are_sent_and_may_be_numbers():
     with lib.OfflineServer([(429, SLOW, {"Retry-After": 7})]) as server:
         answer = requests.post(f"{server.url}/chat/completions", json=QUESTION, timeout=10)
     assert (answer.headers["Retry-After"], answer.json()) == ("7", SLOW)
@@ -219,7 +219,7 @@ def test_the_connection_goes_on_after_faults_that_end_the_body():
         line.close()
 
 
-def test_close_ends_a_silence():
+def test_close_ends_a_stall():
     asked, came = threading.Event(), []
     silence = lib.Stall(3600.0, answer=lambda body: asked.set() or TEXT)
     server = lib.OfflineServer([silence]).start()

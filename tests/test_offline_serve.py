@@ -44,7 +44,7 @@ def command(*arguments):
 
 @contextmanager
 def serving(*arguments):
-    """A server as a process: its URL, and `told`, where its exit code and stderr will be."""
+    """A server as a process: its URL, and a list that gets its exit code and stderr at the end."""
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
@@ -73,7 +73,7 @@ def script(tmp_path):
 
 
 def asked(url, key="k", **body):
-    """The answer to a question, as text or as the error that it is."""
+    """The text of the response to a question, or the name of the class of its error."""
     with lib.OpenAIClient(key, base_url=url, max_retries=0) as client:
         try:
             return lib.create_chat_completion(client, {**QUESTION, **body}).text
@@ -81,7 +81,7 @@ def asked(url, key="k", **body):
             return type(error).__name__
 
 
-def test_it_answers_until_it_is_stopped_with_a_line_for_each_request():
+def test_serve_answers_until_it_is_stopped_and_logs_a_line_per_request():
     with serving() as (url, told):
         assert "You asked: Say hi." in asked(url)
         assert asked(url, n=0) == "BadRequestError"
@@ -120,7 +120,7 @@ def test_a_script_may_be_a_list_of_replies(script):
         assert [asked(url), asked(url)] == ["One.", "InternalServerError"]
 
 
-def test_a_strict_script_that_is_not_used_up_is_told_at_the_end(script):
+def test_unused_replies_of_a_strict_script_are_reported_at_the_end(script):
     with serving("--strict", "--script", script(["One.", "Two."])) as (url, told):
         assert asked(url, temprature=1) == "BadRequestError"
         assert asked(url) == "One."
@@ -142,11 +142,11 @@ def test_a_key_and_a_port_can_be_chosen():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        pytest.param("{", "Expecting", id="no-json"),
+        pytest.param("{", "Expecting", id="not-json"),
         pytest.param('"Hi!"', "list of replies", id="a-text-alone"),
-        pytest.param([None], "invalid reply", id="no-reply"),
-        pytest.param([{"Cut": {"before": 3}}], "before", id="an-unknown-word"),
-        pytest.param({"reply": []}, "reply", id="an-unknown-part"),
+        pytest.param([None], "invalid reply", id="an-invalid-reply"),
+        pytest.param([{"Cut": {"before": 3}}], "before", id="an-unknown-argument"),
+        pytest.param({"reply": []}, "reply", id="an-unknown-key"),
         pytest.param({"rules": ["Hi!"]}, "rules", id="a-rule-without-condition"),
         pytest.param({"rules": [["a"]]}, "rules", id="a-rule-without-reply"),
         pytest.param({"rules": [[]]}, "rules", id="an-empty-rule"),
@@ -156,10 +156,10 @@ def test_a_key_and_a_port_can_be_chosen():
         pytest.param([{"Cut": 3}], "Cut", id="a-fault-without-an-object"),
         pytest.param([{"Pieces": {"sizes": []}}], "sizes", id="pieces-of-no-size"),
         pytest.param("[" * 100_000, "script.json", id="nested-too-deeply"),
-        pytest.param([{"Stall": {"seconds": "long"}}], "long", id="no-time"),
+        pytest.param([{"Stall": {"seconds": "long"}}], "long", id="an-invalid-time"),
     ],
 )
-def test_a_script_that_is_none_is_an_error(script, content, words):
+def test_an_invalid_script_is_an_error_in_one_line(script, content, words):
     done = commands.run("serve", "--script", script(content))
     assert (done.returncode, done.stdout) == (1, "")
     assert words in done.stderr

@@ -31,7 +31,7 @@ APPS = [
     "apps.vendor", "apps.serve", "apps.ask",
 ]  # fmt: skip
 LADDER = [*CORE, *EXTRAS, *APPS]
-DOORS = {("models", "extras.media"), ("client", "extras.rest")}  # of the core, to an extra each
+DOORS = {("models", "extras.media"), ("client", "extras.rest")}  # where the core imports an extra
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def test_help_shows_every_public_name():
 
 
 def test_every_public_error_is_raised_somewhere():
-    """Called, passed to a function, or a value of a table."""
+    """An error counts as raised where it is called, passed to a function, or a value of a table."""
     made = set()
     for tree in trees().values():
         for node in ast.walk(tree):
@@ -117,7 +117,7 @@ def test_a_module_imports_only_from_modules_above_it():
                 assert LADDER.index(imported(name, node)) < LADDER.index(name), (name, node.module)
 
 
-def test_the_core_knows_no_extra_but_through_its_doors_and_no_extra_an_app():
+def test_the_core_imports_extras_only_where_allowed_and_extras_import_no_apps():
     for name, tree in trees().items():
         if name.rpartition(".")[2] in ("__init__", "__main__"):
             continue

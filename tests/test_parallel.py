@@ -35,7 +35,7 @@ POOLS = [
         for how in get_all_start_methods()
     ),
 ]
-# Python warns of a fork beside threads; the server is one, and to survive it is the point.
+# Python warns of a fork beside threads. The server is one; that the child works is the point.
 may_fork = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 

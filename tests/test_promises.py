@@ -1,4 +1,4 @@
-"""What this library is for, one test for each promise, under the promise's own name."""
+"""The promises of this library: one test for each, named after the promise."""
 
 import copy
 import json
@@ -23,9 +23,7 @@ open_stream = lib.create_chat_completion_stream
 ANSWER = http(completion())
 
 
-def test_01_a_stream_without_either_end_raises_with_its_partial_and_either_end_will_do(
-    ask, question
-):
+def test_01_a_stream_without_done_and_finish_reason_raises_with_its_partial(ask, question):
     cut = ask(streamed(chunk("a"), done=False))
     with pytest.raises(lib.StreamInterruptedError) as caught:
         open_stream(cut, question).response()
@@ -36,7 +34,7 @@ def test_01_a_stream_without_either_end_raises_with_its_partial_and_either_end_w
         assert open_stream(ask(raw), question).response().text == "a"
 
 
-def test_02_an_error_told_inside_a_200_raises_with_the_servers_message(ask, question):
+def test_02_an_error_inside_a_200_raises_with_the_servers_message(ask, question):
     body = {"error": {"message": "out of cheese"}}
     for raw, function in (
         (http(body), call),
@@ -51,7 +49,7 @@ def test_02_an_error_told_inside_a_200_raises_with_the_servers_message(ask, ques
             function(ask(raw), question)
 
 
-def test_03_only_our_exceptions_leave_and_silence_in_a_stream_is_a_timeout(ask, question):
+def test_03_network_faults_raise_only_our_exceptions_and_silence_is_a_timeout(ask, question):
     begun = streamed(chunk("a"), done=False)[:-5]
     with pytest.raises(lib.RequestTimeoutError):
         list(open_stream(ask(Reply(begun, SILENCE), timeout=(5, 0.1)), question))
@@ -78,7 +76,7 @@ def test_04_the_first_token_reaches_the_caller_when_it_reaches_the_socket(ask, q
     assert stream.response().text == "ab"
 
 
-def test_05_events_are_cut_from_bytes_in_every_dress(ask, question):
+def test_05_events_are_decoded_in_every_valid_form_and_any_split(ask, question):
     text = "a\u2028\x85b👋"
     one = json.dumps(chunk(text), ensure_ascii=False).encode()
     for raw in (
@@ -103,7 +101,7 @@ def test_06_choices_is_always_a_list_and_delta_an_object_and_text_never_raises(a
     assert "".join(c.text for c in open_stream(ask(streamed(*odd, chunk("a"))), question)) == "a"
 
 
-def test_07_every_wait_is_bounded_and_a_deadline_caps_the_whole_call(ask, question):
+def test_07_every_wait_is_bounded_and_a_deadline_bounds_the_complete_call(ask, question):
     assert lib.OpenAIClient("sk-x").timeout == (10, 600)
     keep_alive = Reply([streamed(done=False)[:-5], b"8\r\n: ping\n\n\r\n"], SILENCE)
     with pytest.raises(lib.RequestTimeoutError, match="deadline"):
@@ -152,7 +150,7 @@ def test_11_nothing_is_tried_again_whose_outcome_is_unknown(ask, question):
         assert len(client.wire.requests) == 1
 
 
-def test_12_retry_after_is_obeyed_up_to_a_minute_and_beyond_it_told(ask, question):
+def test_12_retry_after_is_obeyed_up_to_a_minute_and_reported_beyond_it(ask, question):
     client = ask(http(b"", "429 Too Many", "retry-after: 60"), ANSWER)
     assert call(client, question).text == "Hi!"
     assert client.waits == [60]
@@ -162,7 +160,7 @@ def test_12_retry_after_is_obeyed_up_to_a_minute_and_beyond_it_told(ask, questio
     assert (client.waits, caught.value.retry_after) == ([], 61)
 
 
-def test_13_leaving_a_stream_or_being_refused_frees_the_connection(ask, question):
+def test_13_leaving_a_stream_and_an_http_error_free_the_connection(ask, question):
     client = ask(http(b"no", "400 Bad"), http(b"no", "400 Bad"),
                  Reply(streamed(chunk("a"), done=False)[:-5], SILENCE))  # fmt: skip
     for _ in range(2):
@@ -199,7 +197,7 @@ def test_16_a_received_message_can_be_sent_back_unchanged(ask, question):
     assert client.wire.requests[1].json["messages"] == [message]
 
 
-def test_17_nothing_is_sent_that_was_not_set_and_false_zero_and_extra_are(ask):
+def test_17_unset_fields_are_not_sent_and_false_zero_and_extra_are(ask):
     client = ask(ANSWER)
     call(client, lib.CreateChatCompletionRequest(
         model="m", messages=[{"role": "user", "content": ""}], temperature=0, store=False, tools=[],
@@ -245,7 +243,7 @@ def test_20_error_text_says_what_happened_where_and_carries_the_evidence(ask, qu
     assert (caught.value.request_id, caught.value.headers["X-Request-Id"]) == ("req_1", "req_1")
 
 
-def test_21_keys_and_urls_are_forgiving_and_else_refused_at_once(ask, question, monkeypatch):
+def test_21_keys_and_urls_are_normalized_or_rejected_at_construction(ask, question, monkeypatch):
     client = ask(ANSWER)
     monkeypatch.setenv("OPENAI_BASE_URL", "")
     for key, url in (
@@ -261,7 +259,7 @@ def test_21_keys_and_urls_are_forgiving_and_else_refused_at_once(ask, question, 
             lib.OpenAIClient(**{"api_key": "sk-a", **bad})
 
 
-def test_22_redirects_are_refused_with_the_location_named(ask, question):
+def test_22_a_redirect_is_an_error_that_names_its_location(ask, question):
     target = ask(ANSWER)
     client = ask(http(b"", "301 Moved", f"Location: {target.base_url}"))
     with pytest.raises(lib.APIError, match=target.base_url) as caught:

@@ -92,7 +92,7 @@ def fed(body, data, size):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10**6])
-@pytest.mark.parametrize("behind", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["alone", "more-behind"])
+@pytest.mark.parametrize("behind", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["alone", "with-more-data"])
 @pytest.mark.parametrize(("headers", "data"), BODIES)
 def test_any_split_gives_the_same_body_and_the_same_trailing_data(headers, data, behind, size):
     body = lib.Body(200, headers, limit=10**6)

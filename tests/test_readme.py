@@ -1,4 +1,4 @@
-"""The README: what it shows runs as it stands, against the offline server."""
+"""The README: its examples run unchanged, against the offline server."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from . import lib
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
-# What needs more than the tests install is run where that is installed.
+# Needs a package that the tests don't install, and runs where that is installed.
 WITH_VCRPY = "# with_vcrpy.py\n"
 PYTHON = [
     code for language, code in BLOCKS if language == "python" and not code.startswith(WITH_VCRPY)
@@ -27,7 +27,7 @@ OF_THE_SERVER = ("OfflineServer", "Cut", "Stall")
 
 
 def answer(body):
-    """What a model would say to the README's requests."""
+    """What a model would answer to the README's requests."""
     question = body["messages"][-1]["content"]
     if body.get("response_format"):
         return '{"title": "Toast", "steps": [{"text": "Toast it.", "minutes": 3}]}'
@@ -39,7 +39,7 @@ def answer(body):
 
 
 def other_endpoints(mock, url):
-    """What the rest of the API would say."""
+    """Mock the other endpoints that the README uses."""
     events = (
         'event: response.output_text.delta\ndata: {"delta": "Streamed hi."}\n\ndata: [DONE]\n\n'
     )
@@ -48,8 +48,8 @@ def other_endpoints(mock, url):
     mock.post(f"{url}/responses", body=events, content_type="text/event-stream")
 
 
-def of_the_tested(code):
-    """The code with the library under its name, and the server from where that is."""
+def with_tested_imports(code):
+    """The code, with its imports changed to the library under test."""
 
     def imports(found):
         homes = {}
@@ -64,7 +64,7 @@ def of_the_tested(code):
 
 def test_the_python_blocks_run_one_after_the_other(monkeypatch, tmp_path, capsys):
     assert len(PYTHON) >= 10
-    blocks = [of_the_tested(code) for code in PYTHON]
+    blocks = [with_tested_imports(code) for code in PYTHON]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-key")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
@@ -112,7 +112,7 @@ def test_the_quick_start_streams_an_answer():
     assert "Write a tagline for an ice cream shop." in done.stdout
 
 
-def test_the_readme_names_what_there_is():
+def test_every_name_that_the_readme_imports_is_public():
     for names in re.findall(r"from chatgptlib import (.*)", README):
         for name in names.split(", "):
             assert hasattr(lib, name)
@@ -121,7 +121,7 @@ def test_the_readme_names_what_there_is():
 
 def script(name):
     """A block that is a file of its own, under the name in its first line."""
-    return of_the_tested(next(code for code in PYTHON if code.startswith(f"# {name}\n")))
+    return with_tested_imports(next(code for code in PYTHON if code.startswith(f"# {name}\n")))
 
 
 def environment_of(server):
@@ -158,7 +158,7 @@ server.handle_request()
 
 
 def served_once(folder, server, sentence):
-    """What the bot answers in a process of its own, behind a WSGI server."""
+    """The answer of the bot, in a process of its own and behind a WSGI server."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE_ONE], cwd=folder, env=environment_of(server), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -169,7 +169,7 @@ def served_once(folder, server, sentence):
 
 
 @pytest.mark.gate
-def test_the_bot_with_tools_remembers_in_a_second_process_what_they_told_the_first(tmp_path):
+def test_the_bot_with_tools_remembers_tool_results_in_a_second_process(tmp_path):
     assert len(script("tool_bot.py").splitlines()) <= 25
     (tmp_path / "tool_bot.py").write_text(script("tool_bot.py"))
     names = ("free_tables", '{"day": "Friday"}'), ("book_table", '{"day": "Friday", "table": 7}')
@@ -214,7 +214,7 @@ def test_the_fixture_serves_a_test(tmp_path):
 def test_vcrpy_replays_what_it_recorded(tmp_path):
     pytest.importorskip("vcr", reason="vcrpy is not installed")
     code = next(code for _, code in BLOCKS if code.startswith(WITH_VCRPY))
-    (tmp_path / "with_vcrpy.py").write_text(of_the_tested(code))
+    (tmp_path / "with_vcrpy.py").write_text(with_tested_imports(code))
 
     def run():
         return subprocess.run(

@@ -1,5 +1,5 @@
-"""What servers send, in tests/data: each stream gives the response beside it, and cut at
-any byte, ended in any way, that response or an error that holds a beginning of it."""
+"""The streams recorded in tests/data: each gives the response beside it and, cut at any byte and
+ended in any way, that response or an error that holds the beginning of it."""
 
 import json
 import pickle
@@ -82,7 +82,7 @@ def test_any_split_of_a_recorded_stream_gives_the_same(path, size):
 
 
 def is_beginning(part, whole):
-    """`part` holds nothing that `whole` does not, and of its texts and lists the start."""
+    """Whether `part` is `whole`, or lacks only keys and the ends of texts and lists."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(
             key in whole and is_beginning(value, whole[key]) for key, value in part.items()
@@ -106,7 +106,7 @@ ENDS = {
 
 
 def outcome_at(raw, cut, end):
-    """The response and the error, of which one is None, when `raw` ends there and so."""
+    """The response and the error, one of them None, when `raw` is cut there and ends so."""
 
     def pieces():
         yield raw[:cut]
@@ -121,7 +121,7 @@ def outcome_at(raw, cut, end):
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.gate), 7])
 @pytest.mark.parametrize("end", ENDS)
-def test_cut_anywhere_a_stream_is_whole_or_an_error_with_its_beginning(end, step):
+def test_a_stream_cut_anywhere_is_complete_or_an_error_with_its_beginning(end, step):
     raw, expected = recorded("openai")
     assert raw.count(b"\n\n") >= 40
     whole = without_nulls(expected)
@@ -138,14 +138,14 @@ def test_cut_anywhere_a_stream_is_whole_or_an_error_with_its_beginning(end, step
             assert isinstance(error, lib.HTTPError if cut > len("data:") else lib.OpenAIError)
             partial = without_nulls(error.partial.to_dict())
             assert is_beginning(partial, whole)
-            assert error.partial.text.startswith(longest), "what had arrived is not lost again"
+            assert error.partial.text.startswith(longest), "text that had arrived is missing later"
             longest = error.partial.text
-    # Whole from the end of the chunk with the finish reason, though without the usage.
+    # Complete from the end of the chunk with the finish reason on, though without the usage.
     assert 0 < wholes <= len(raw) - raw.index(b'"finish_reason":"tool_calls"')
 
 
 def check_cut_on_the_wire(ask, question, raw, cut, end, framing):
-    """As above, through sockets."""
+    """The same check through sockets."""
     if framing == "chunked":
         head, _, body = http((raw,), framing="chunked").partition(b"\r\n\r\n")
         offset = len(head) + 4 + body.index(b"\r\n") + 2
@@ -168,7 +168,7 @@ def check_cut_on_the_wire(ask, question, raw, cut, end, framing):
 
 @pytest.mark.parametrize("framing", ["chunked", *in_the_gate("close", "length")])
 @pytest.mark.parametrize("end", [CLOSE, RESET, SILENCE])
-def test_cut_on_the_wire_a_stream_is_whole_or_an_error_with_its_beginning(
+def test_a_stream_cut_on_the_wire_is_complete_or_an_error_with_its_beginning(
     ask, question, end, framing
 ):
     raw, _ = recorded("openai")

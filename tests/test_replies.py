@@ -1,4 +1,4 @@
-"""Replies: what counts as a failure, how long to wait, and which text is in the bytes."""
+"""Replies: what counts as an error, how long to wait, request ids, and charsets."""
 
 import json
 from datetime import datetime, timezone
@@ -63,7 +63,7 @@ GOOD = {"choices": [{**HALF, "finish_reason": "stop"}]}
     ],
     ids=str,
 )
-def test_a_failure_in_a_reply_with_a_good_status_is_found(reply):
+def test_an_error_in_a_reply_with_status_200_is_found(reply):
     error = lib.api_error(lib.find_error(reply))
     assert error.status_code == 200
     assert SAID in error.message
@@ -75,7 +75,7 @@ def test_a_failure_in_a_reply_with_a_good_status_is_found(reply):
     ["error", "abort", "aborted", "network_error", "insufficient_system_resource", "failed",
      "ERROR", "server_error"],
 )  # fmt: skip
-def test_a_finish_reason_that_names_a_failure_is_one(key, reason):
+def test_a_finish_reason_that_names_a_failure_is_an_error(key, reason):
     found = lib.find_error({"choices": [{**HALF, key: reason}]})
     assert lib.api_error(found).message == (
         f"the server ended the answer with the finish reason {reason!r}: Half of"
@@ -87,7 +87,7 @@ def test_a_finish_reason_that_names_a_failure_is_one(key, reason):
     ["stop", "length", "tool_calls", "content_filter", "function_call", "eos", "null", "", None,
      "cancelled", "STOP", 5, "malformed_function_call"],
 )  # fmt: skip
-def test_any_other_finish_reason_is_none(reason):
+def test_any_other_finish_reason_is_not_an_error(reason):
     assert lib.find_error({"choices": [{**HALF, "finish_reason": reason}]}) is None
 
 
@@ -119,7 +119,7 @@ NOTHING = (None, "", {}, [], False)
     ],
     ids=str,
 )  # fmt: skip
-def test_nothing_is_found_where_nothing_failed(reply):
+def test_no_error_is_found_in_a_reply_without_one(reply):
     assert lib.find_error(reply) is None
 
 
@@ -152,7 +152,7 @@ def test_a_wait_is_read_in_every_form_that_headers_have(name, value, wait):
     assert lib.retry_after({name: value}, NOW) == (wait if wait is None else pytest.approx(wait))
 
 
-def test_an_error_in_a_good_reply_has_the_wait_of_its_retry_info(ask, question):
+def test_an_error_in_a_200_has_the_retry_delay_of_its_retry_info(ask, question):
     error = {"error": {"code": 429, "message": SAID, "details": [RETRY_INFO]}}
     client = ask(http(error), http(sse(error)))
     with pytest.raises(lib.RateLimitError, match=SAID) as caught:
@@ -184,7 +184,7 @@ GOOGLE = json.dumps([{"error": {"code": 429, "message": SAID, "details": [RETRY_
         ({"x-ratelimit-remaining": "0"}, "", 429, None),
     ],
 )  # fmt: skip
-def test_the_wait_is_the_first_that_a_server_names(headers, text, status, wait):
+def test_the_sources_of_a_wait_have_a_fixed_precedence(headers, text, status, wait):
     assert lib.retry_after(headers, NOW, text=text, status_code=status) == wait
 
 
@@ -201,12 +201,12 @@ def test_a_header_that_came_twice_and_a_delay_in_the_body_are_waited_for(ask, qu
 @pytest.mark.parametrize(
     "value", ["9" * 60_000 + "x", "1s" * 30_000 + "x", "9." * 30_000, "," * 60_000]
 )
-def test_a_header_as_long_as_may_be_is_no_wait_and_costs_none(value):
+def test_a_huge_invalid_wait_is_ignored(value):
     assert lib.retry_after({"retry-after": value}, NOW) is None
     assert lib.retry_after({}, NOW, text=f'{{"retryDelay": "{value}"}}') is None
 
 
-# Who to quote it to
+# Request ids
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_header_as_long_as_may_be_is_no_wait_and_costs_none(value):
         (["x-other: d"], None),
     ],
 )  # fmt: skip
-def test_the_servers_name_for_a_request_is_found_under_the_names_of_other_clouds(
+def test_the_request_id_is_found_under_the_header_names_of_other_clouds(
     ask, question, headers, name
 ):
     client = ask(http(completion(), "200 OK", *headers), http({"error": SAID}, "400 Bad", *headers))
@@ -234,7 +234,7 @@ def test_the_servers_name_for_a_request_is_found_under_the_names_of_other_clouds
     assert (f"(request {name})" in str(caught.value)) is (name is not None)
 
 
-# Which text is in the bytes
+# Charsets
 
 WORDS = "余额不足, é"
 FRENCH = "échec"
@@ -271,14 +271,14 @@ def test_bytes_that_are_not_utf_8_are_read_in_the_charset_that_the_server_declar
         lib.create_chat_completion(ask(http(said, "200 OK", f"Content-Type: {kind}")), question)
 
 
-def test_text_that_is_utf_8_stays_so_whatever_it_holds(ask, question):
+def test_valid_utf_8_is_decoded_as_utf_8_whatever_charset_is_declared(ask, question):
     reply = http("é \ufffd".encode(), "404 No", "Content-Type: text/plain; charset=iso-8859-1")
     with pytest.raises(lib.NotFoundError, match="é \ufffd"):
         lib.create_chat_completion(ask(reply), question)
 
 
 @pytest.mark.parametrize("charset", ["no-such", "hex", "idna", "undefined", "utf-8", "", '"', "%"])
-def test_a_charset_that_is_none_does_no_harm(ask, question, charset):
+def test_an_unusable_charset_is_ignored(ask, question, charset):
     header = f"Content-Type: text/plain; charset={charset}"
     with pytest.raises(lib.NotFoundError, match="said: \ufffd"):
         lib.create_chat_completion(ask(http(b"said: \xff", "404 No", header)), question)

@@ -32,7 +32,7 @@ def target(client, at=-1):
 # What is sent
 
 
-def test_a_post_sends_json_with_the_key_and_returns_the_json_of_the_answer(ask):
+def test_a_post_sends_json_with_the_key_and_returns_the_json_of_the_response(ask):
     answer = {"object": "list", "data": [{"embedding": [0.5]}]}
     client = ask(http(answer, "200 OK", JSON))
     body = {"model": "m", "input": ["a", "é"]}
@@ -81,13 +81,13 @@ class Size(Enum):
         pytest.param({}, b"{}", id="empty"),
     ],
 )  # fmt: skip
-def test_a_body_is_whatever_json_can_say(ask, body, sent):
+def test_a_body_may_be_any_value_with_a_json_form(ask, body, sent):
     client = ask(OK)
     client.post("x", body)
     assert client.wire.requests[0].body == sent
 
 
-def test_a_body_json_cannot_say_is_refused_before_sending(ask):
+def test_a_body_without_a_json_form_is_rejected_before_sending(ask):
     client = ask(OK)
     for call in (client.post, client.stream):
         with pytest.raises(lib.ConfigError, match=r"\$\.a: bytes has no JSON form"):
@@ -95,7 +95,7 @@ def test_a_body_json_cannot_say_is_refused_before_sending(ask):
     assert not client.wire.requests
 
 
-def test_headers_and_query_of_the_client_are_sent_too_and_those_of_the_call_win(ask):
+def test_client_headers_and_query_are_sent_and_the_query_of_the_call_wins(ask):
     client = ask(OK, headers={"X-A": "b"}, query={"api-version": "1", "tenant": "t"})
     client.get("x", {"api-version": "2"})
     assert target(client) == "GET /x?api-version=2&tenant=t"
@@ -127,7 +127,7 @@ def test_a_path_of_with_options_takes_the_place_of_the_calls_own(ask):
     assert target(client) == "GET /other/%C3%A9?a=1&b=2"
 
 
-def test_a_session_of_the_users_own_sends_them_all(ask):
+def test_a_session_of_the_caller_sends_gets_and_posts(ask):
     client = ask(OK)
     with requests.Session() as session:
         one = client.with_options(session=session)
@@ -217,7 +217,7 @@ def test_a_path_is_under_the_base_url(ask, path, sent):
         b"models",
     ],
 )
-def test_a_path_that_leads_elsewhere_is_refused(ask, path):
+def test_a_path_that_leaves_the_base_url_or_is_invalid_is_rejected(ask, path):
     client = ask(OK)
     words = "a path is relative to base_url" if isinstance(path, str) else "path must be text"
     for call in (client.get, client.delete, client.post, client.stream):
@@ -255,7 +255,7 @@ def test_a_query_is_sent_as_the_api_reads_it(ask, query, sent):
 
 
 @pytest.mark.parametrize("query", [{}, {"a": None}, {"a": []}, None])
-def test_a_query_of_nothing_is_none(ask, query):
+def test_an_empty_query_is_not_sent(ask, query):
     client = ask(OK)
     client.get("x", query)
     assert target(client) == "GET /x"
@@ -264,14 +264,14 @@ def test_a_query_of_nothing_is_none(ask, query):
 @pytest.mark.parametrize(
     "query", ["a=b", [("a", "b")], {5: "a"}, {"a": b"b"}, {"a": {"b": {"c": 1}}}, {"a": "\ud800"}]
 )
-def test_a_query_that_cannot_be_sent_is_refused(ask, query):
+def test_a_query_that_cannot_be_sent_is_rejected(ask, query):
     client = ask(OK)
     with pytest.raises(lib.ConfigError, match="query"):
         client.get("x", query)
     assert not client.wire.requests
 
 
-def test_of_many_paths_each_is_asked_and_not_all_are_remembered(ask):
+def test_many_paths_are_all_requested_and_the_cache_of_paths_stays_bounded(ask):
     def prepared():
         gc.collect()
         return sum(isinstance(one, requests.PreparedRequest) for one in gc.get_objects())
@@ -294,28 +294,28 @@ def test_of_many_paths_each_is_asked_and_not_all_are_remembered(ask):
         pytest.param(b'{"a": 1}', ["Content-Type: application/json; charset=utf-8"], {"a": 1}, id="object"),
         pytest.param(b"[1]", [JSON], [1], id="list"),
         pytest.param(b"null", [JSON], None, id="null"),
-        pytest.param(b"\xef\xbb\xbf{}", ["Content-Type: Application/Problem+JSON"], {}, id="other-json-with-a-mark"),
+        pytest.param(b"\xef\xbb\xbf{}", ["Content-Type: Application/Problem+JSON"], {}, id="problem-json-with-a-byte-order-mark"),
         pytest.param(b"\xff\xfb\x90", ["Content-Type: audio/mpeg"], b"\xff\xfb\x90", id="audio"),
         pytest.param(b'{"a": 1}\n', ["Content-Type: application/octet-stream"], b'{"a": 1}\n', id="a-file-of-json-lines"),
         pytest.param(b"data: 1\n\n", ["Content-Type: text/event-stream"], b"data: 1\n\n", id="events"),
         pytest.param(b"Hello.\n", ["Content-Type: text/plain"], b"Hello.\n", id="a-transcript"),
         pytest.param(b"42", ["Content-Type: text/plain"], b"42", id="a-transcript-of-a-number"),
-        pytest.param(b'{"a": 1}', ["Content-Type: text/plain"], {"a": 1}, id="an-object-called-text"),
-        pytest.param(b'{"a": 1}', [], {"a": 1}, id="an-object-called-nothing"),
-        pytest.param(b"\x00\x01", [], b"\x00\x01", id="bytes-called-nothing"),
+        pytest.param(b'{"a": 1}', ["Content-Type: text/plain"], {"a": 1}, id="an-object-declared-as-text"),
+        pytest.param(b'{"a": 1}', [], {"a": 1}, id="an-object-without-a-content-type"),
+        pytest.param(b"\x00\x01", [], b"\x00\x01", id="bytes-without-a-content-type"),
         pytest.param(b"", [JSON], None, id="empty"),
         pytest.param(b"", ["Content-Type: audio/mpeg"], None, id="empty-audio"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_an_answer_is_json_or_bytes_or_none(ask, body, headers, value, framing):
+def test_a_response_is_returned_as_json_bytes_or_none(ask, body, headers, value, framing):
     end = CLOSE if framing == "close" else KEEP
     client = ask(Reply(http(body, "200 OK", *headers, framing=framing), end))
     assert client.get("x") == value
     assert client.post("x", {}) == value
 
 
-def test_no_content_is_none_and_the_connection_goes_on(ask):
+def test_a_204_returns_none_and_keeps_the_connection(ask):
     client = ask(b"HTTP/1.1 204 No Content\r\n\r\n", OK)
     assert client.delete("files/file-1") is None
     assert client.get("files/file-1")["id"] == "file-1"
@@ -343,7 +343,7 @@ def test_no_content_is_none_and_the_connection_goes_on(ask):
     ],
     ids=str,
 )
-def test_an_object_that_has_an_error_is_a_good_answer(ask, value):
+def test_an_object_with_an_error_member_is_returned(ask, value):
     client = ask(http(value, "200 OK", JSON))
     assert client.get("x") == value
 
@@ -362,7 +362,7 @@ def test_an_object_that_has_an_error_is_a_good_answer(ask, value):
         ),
     ],
 )
-def test_an_answer_that_is_nothing_but_an_error_is_raised(ask, value, kind, name):
+def test_a_200_that_is_only_an_error_is_raised(ask, value, kind, name):
     client = ask(http(value, "200 OK", kind, "x-request-id: req_1"))
     with pytest.raises(getattr(lib, name), match="no luck") as caught:
         client.post("x", {})
@@ -371,7 +371,7 @@ def test_an_answer_that_is_nothing_but_an_error_is_raised(ask, value, kind, name
 
 
 @pytest.mark.parametrize("body", [b'{"a": ', b"<html>", b"data: {}\n\n", b"[" * 200])
-def test_broken_json_is_a_deserialize_error_with_what_came(ask, body):
+def test_broken_json_is_a_deserialize_error_with_the_body(ask, body):
     client = ask(http(body, "200 OK", JSON, "x-request-id: req_1"))
     with pytest.raises(lib.DeserializeError) as caught:
         client.get("x")
@@ -379,13 +379,13 @@ def test_broken_json_is_a_deserialize_error_with_what_came(ask, body):
     assert caught.value.request_id == "req_1"
 
 
-def test_an_answer_that_breaks_off_is_an_http_error(ask):
+def test_a_truncated_response_is_an_http_error(ask):
     client = ask(Reply(http(b"12345", "200 OK", "Content-Type: audio/mpeg")[:-2], CLOSE))
     with pytest.raises(lib.HTTPError, match="in the middle of the reply"):
         client.post("audio/speech", {})
 
 
-# When it does not go well
+# Retries and errors
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_an_answer_that_breaks_off_is_an_http_error(ask):
         pytest.param(lambda c, path: c.post("x", files={"file": path}), id="path"),
     ],
 )
-def test_what_is_safe_is_tried_again_with_the_same_bytes(ask, tmp_path, call):
+def test_a_429_is_retried_with_the_same_bytes(ask, tmp_path, call):
     (tmp_path / "a.jsonl").write_bytes(b"{}\n")
     client = ask(BUSY, BUSY, OK)
     call(client, tmp_path / "a.jsonl")
@@ -414,18 +414,18 @@ def test_what_is_safe_is_tried_again_with_the_same_bytes(ask, tmp_path, call):
     [("404 Not Found", "NotFoundError"), ("401 Unauthorized", "AuthenticationError"),
      ("302 Found", "APIError"), ("400 Bad Request", "BadRequestError")],
 )  # fmt: skip
-def test_a_refusal_is_raised_at_the_call_and_the_connection_goes_on(ask, status, name):
+def test_an_http_error_is_raised_at_the_call_and_keeps_the_connection(ask, status, name):
     client = ask(http({"error": {"message": "no luck", "param": "id"}}, status, JSON))
     for call in (client.get, client.delete, client.post, client.stream):
         with pytest.raises(getattr(lib, name), match="no luck") as caught:
             call("files/file-1")
         assert caught.value.param == "id"
         assert "/v1/files/file-1]" in str(caught.value)
-    assert len(client.wire.requests) == 4  # nothing tried again
+    assert len(client.wire.requests) == 4  # nothing is retried
     assert client.wire.connections == 1
 
 
-def test_a_deadline_bounds_them_all(ask):
+def test_a_deadline_bounds_get_and_stream(ask):
     client = ask(Reply(b"", SILENCE), deadline=0.1)
     for call in (client.get, client.stream):
         with pytest.raises(lib.RequestTimeoutError, match="deadline"):
@@ -446,7 +446,7 @@ def test_a_deadline_bounds_them_all(ask):
     ],
     ids=range(8),
 )
-def test_no_text_shows_the_key(ask, reply):
+def test_no_error_shows_the_key(ask, reply):
     client = ask(reply, max_retries=0)
     calls = [lambda: list(client.stream("x", {}))]
     if not (isinstance(reply, bytes) and b"text/event-stream" in reply):
@@ -462,7 +462,7 @@ def test_no_text_shows_the_key(ask, reply):
         assert KEY not in str(caught.value)
 
 
-def test_no_text_about_a_form_shows_the_key(ask):
+def test_no_error_of_a_form_shows_the_key(ask):
     client = ask(http({"error": {"message": f"bad key {KEY}"}}, "401 Unauthorized", JSON))
     with pytest.raises(lib.AuthenticationError) as caught:
         client.post("x", files={"file": b""})
@@ -569,7 +569,7 @@ class Transcription:
         pytest.param({"words": ["word", "segment", None], "l[]": [1], "empty": []},
                      [("words[]", "word"), ("words[]", "segment"), ("l[]", "1")], id="lists-repeat"),
         pytest.param({"o": {"type": "vad", "n": None}, "l": [{"a": 1}]},
-                     [("o[type]", "vad"), ("l[]", '{"a": 1}')], id="objects-have-a-field-a-member"),
+                     [("o[type]", "vad"), ("l[]", '{"a": 1}')], id="object-members-are-fields"),
         pytest.param({"expires_after[anchor]": "created_at"}, [("expires_after[anchor]", "created_at")],
                      id="names-are-sent-as-they-are"),
         pytest.param(Transcription("m", extra={"language": "en"}), [("model", "m"), ("language", "en")], id="dataclass"),
@@ -630,7 +630,7 @@ def closed_file():
     ("files", "words"),
     [
         pytest.param({"file": "."}, "can't be read", id="a-folder"),
-        pytest.param({"file": "a\x00b"}, "can't be read", id="no-path"),
+        pytest.param({"file": "a\x00b"}, "can't be read", id="a-null-character"),
         pytest.param({"file": closed_file()}, "can't be read", id="a-closed-file"),
         pytest.param({"file": io.StringIO("text")}, "binary mode", id="a-text-file"),
         pytest.param({"file": 5}, "not int", id="a-number"),
@@ -639,21 +639,21 @@ def closed_file():
         pytest.param({"file": ("a.txt", b"", "text/plain", {})}, "a tuple must be", id="a-long-tuple"),
         pytest.param({"file": (5, b"")}, "the name must be text", id="a-number-as-name"),
         pytest.param({"file": ("a", b"", "text/plain\r\nX: y")}, "media type", id="a-line-break-in-the-type"),
-        pytest.param({"file": ("a", b"", "text")}, "media type", id="half-a-type"),
-        pytest.param({"file": ("\ud800", b"")}, "cannot be sent in a form", id="half-a-character"),
+        pytest.param({"file": ("a", b"", "text")}, "media type", id="an-incomplete-media-type"),
+        pytest.param({"file": ("\ud800", b"")}, "cannot be sent in a form", id="a-lone-surrogate"),
         pytest.param({5: b""}, "invalid name", id="a-number-as-field"),
         pytest.param({"": b""}, "invalid name", id="no-field"),
         pytest.param([("file", b"")], "must map", id="a-list"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_sent_is_refused_before_sending(ask, files, words):
+def test_a_file_that_cannot_be_sent_is_rejected_before_sending(ask, files, words):
     client = ask(OK)
     with pytest.raises(lib.ConfigError, match=words):
         client.post("files", {"purpose": "batch"}, files=files)
     assert not client.wire.requests
 
 
-def test_a_form_is_made_of_a_mapping(ask):
+def test_a_form_body_that_is_not_a_mapping_is_rejected(ask):
     client = ask(OK)
     for body in ([1], "text"):
         with pytest.raises(lib.ConfigError, match="a form must be a mapping"):
@@ -707,7 +707,7 @@ def test_a_stream_gives_its_events_by_name_with_their_json(ask):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_body_asks_for_a_stream_unless_it_says_otherwise(ask, body, sent):
+def test_stream_true_is_added_to_a_body_unless_it_sets_stream(ask, body, sent):
     client = ask(streamed())
     before = repr(body)
     assert list(client.stream("x", body)) == []
@@ -755,9 +755,9 @@ def test_a_last_event_needs_no_blank_line(ask):
                      "slow", "rate_limit_exceeded", "RateLimitError", id="of-the-responses-api"),
         pytest.param({"type": "error", "error": {"message": "slow", "code": "server_error"}},
                      "slow", "server_error", "InternalServerError", id="of-type-error-without-a-name"),
-        pytest.param({"error": {"message": "slow", "code": 503}}, "slow", 503, "InternalServerError", id="nothing-else"),
-        pytest.param(b"event: error\ndata: slow\n\n", "slow", None, "APIError", id="named-error-in-words"),
-        pytest.param(b'event: error\ndata: {"message": "slow"}\n\n', "slow", None, "APIError", id="named-error-in-json"),
+        pytest.param({"error": {"message": "slow", "code": 503}}, "slow", 503, "InternalServerError", id="only-an-error"),
+        pytest.param(b"event: error\ndata: slow\n\n", "slow", None, "APIError", id="named-error-as-text"),
+        pytest.param(b'event: error\ndata: {"message": "slow"}\n\n', "slow", None, "APIError", id="named-error-as-json"),
         pytest.param(b'{"error": {"message": "slow"}}\n\n', "slow", None, "APIError", id="outside-of-any-event"),
     ],
 )  # fmt: skip
@@ -786,13 +786,13 @@ def test_an_error_in_a_stream_is_raised_after_what_came_before_it(ask, event, me
         Reply(http(sse(DELTA, done=False) + b"x")[:-1], CLOSE),
         Reply(http(sse(DELTA, done=False) + b'data: {"type": "resp', framing="close"), CLOSE),
     ],
-    ids=["reset", "closed", "shorter-than-told", "in-the-middle-of-an-event"],
+    ids=["reset", "closed", "shorter-than-declared", "in-the-middle-of-an-event"],
 )
-def test_a_stream_that_is_cut_is_interrupted(ask, reply):
+def test_a_truncated_stream_is_a_stream_interrupted_error(ask, reply):
     client = ask(reply)
     stream = client.stream("x", {})
     assert next(stream).data == DELTA
-    for _ in range(2):  # and is never passed off as whole
+    for _ in range(2):  # reading again does not end normally either
         with pytest.raises(lib.StreamInterruptedError) as caught:
             next(stream)
         assert caught.value.headers
@@ -811,13 +811,13 @@ def test_silence_is_a_timeout(ask):
 @pytest.mark.parametrize(
     "body", [{"id": "resp_1", "object": "response", "error": {"code": "x"}}, [1], 5]
 )
-def test_a_whole_answer_in_place_of_a_stream_is_one_event(ask, body):
+def test_a_json_response_in_place_of_a_stream_is_one_event(ask, body):
     whole = json.dumps(body, indent=1).encode()
     client = ask(http(whole, "200 OK", JSON))
     assert list(client.stream("x", {})) == [lib.ServerSentEvent("", body)]
 
 
-def test_a_whole_error_in_place_of_a_stream_is_raised(ask):
+def test_a_json_error_in_place_of_a_stream_is_raised(ask):
     client = ask(http({"error": {"message": "no luck"}}, "200 OK", JSON))
     with pytest.raises(lib.APIError, match="no luck"):
         list(client.stream("x", {}))
@@ -838,7 +838,7 @@ def test_a_page_in_place_of_a_stream_is_a_deserialize_error(ask, body, words):
     assert caught.value.body == body.decode()
 
 
-def test_odd_lines_beside_events_are_passed_over(ask):
+def test_unknown_fields_beside_events_are_ignored(ask):
     client = ask(streamed(b"odd: line\n", DELTA))
     assert [event.data for event in client.stream("x", {})] == [DELTA]
 
@@ -922,7 +922,7 @@ def test_a_stream_has_the_path_and_headers_of_its_client(ask):
     assert client.wire.requests[0].headers["accept"] == "mine/1"
 
 
-def test_an_event_is_a_value():
+def test_an_event_is_immutable_and_compares_by_value():
     event = lib.ServerSentEvent("a", {"b": 1})
     assert event == lib.ServerSentEvent("a", {"b": 1})
     with pytest.raises(AttributeError):

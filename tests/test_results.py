@@ -40,7 +40,7 @@ def test_the_result_is_kept_where_an_exception_that_is_thrown_in_ends_the_stream
     assert stream.result() == "thrown"
 
 
-def test_what_a_thrown_exception_does_not_end_goes_on():
+def test_a_stream_continues_when_its_generator_catches_a_thrown_exception():
     def patient():
         for item in range(3):
             try:
@@ -57,7 +57,7 @@ def test_what_a_thrown_exception_does_not_end_goes_on():
 
 
 @pytest.mark.parametrize("act", [next, lib.ResultStream.result, lib.ResultStream.close])
-def test_a_second_thread_is_refused_and_changes_nothing(act):
+def test_a_second_thread_gets_an_error_and_changes_nothing(act):
     inside, may_go_on = threading.Event(), threading.Event()
 
     def slow():

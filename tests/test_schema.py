@@ -1,4 +1,4 @@
-"""Types as JSON Schema, as a careful person would write it; and values as those types."""
+"""Types become JSON Schema as one would write it by hand, and values become those types."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -123,7 +123,7 @@ STEP = {
 
 
 def strict_form(of):
-    """The strict schema of a type: of a property with it, where it can't be the root."""
+    """The strict schema of a type; if it can't be the root, then that of a property with it."""
     if lib.json_schema(of, strict=False).get("type") == "object":
         return lib.json_schema(of)
     root = lib.json_schema(make_dataclass("Holder", [("value", of)]))
@@ -209,7 +209,7 @@ def test_a_type_has_the_strict_schema_one_would_write(of, schema):
 
 
 @pytest.mark.parametrize("of", [int, list[Step], Step | None, Colour], ids=str)
-def test_a_strict_schema_whose_root_would_be_no_object_is_refused(of):
+def test_a_type_whose_strict_schema_would_not_be_an_object_is_rejected(of):
     with pytest.raises(lib.ConfigError, match="the root of a strict schema must be an object"):
         lib.json_schema(of)
 
@@ -255,11 +255,11 @@ def test_a_strict_schema_whose_root_would_be_no_object_is_refused(of):
     ],
     ids=str,
 )
-def test_what_need_not_be_strict_may_be_left_out_or_free(of, schema):
+def test_a_schema_that_is_not_strict_allows_optional_fields_and_free_keys(of, schema):
     assert lib.json_schema(of, strict=False) == schema
 
 
-def test_a_class_that_holds_itself_refers_to_its_definition():
+def test_a_recursive_class_refers_to_its_definition():
     tree = {
         "type": "object",
         "properties": {
@@ -280,7 +280,7 @@ class Scaled:
     to: InitVar[int] = 0
 
 
-def test_a_class_that_needs_what_its_schema_lacks_is_refused():
+def test_a_class_with_a_required_init_var_is_rejected():
     with pytest.raises(lib.ConfigError, match=r"cannot describe Scaled\.by: .*InitVar"):
         lib.json_schema(Scaled)
 
@@ -304,12 +304,12 @@ def test_a_reference_that_is_described_still_has_its_definition(strict):
     assert lib.json_schema(Puppy, strict=strict)["$defs"].keys() == {"Kennel", "Puppy"}
 
 
-def test_a_described_root_is_the_object_itself():
+def test_a_root_with_a_description_is_not_a_reference():
     schema = lib.json_schema(Annotated[Kennel, "all of it"])
     assert (schema["type"], schema["description"]) == ("object", "all of it")
 
 
-def test_keys_that_need_not_be_there_are_known_where_hints_are_text():
+def test_not_required_keys_are_recognized_in_string_annotations():
     source = """
 from __future__ import annotations
 from typing import Annotated, TypedDict
@@ -340,7 +340,7 @@ def test_classes_of_one_name_have_a_definition_each():
     assert both["$defs"]["Step_2"]["properties"] == {"other": {"type": "boolean"}}
 
 
-def test_a_described_reference_stands_alone_where_it_is_strict():
+def test_a_described_reference_is_wrapped_in_any_of_in_a_strict_schema():
     @dataclass
     class Cook:
         """Cook(does): written by hand."""
@@ -374,7 +374,7 @@ def test_a_described_reference_stands_alone_where_it_is_strict():
     ],
     ids=str,
 )
-def test_what_cannot_be_described_is_refused_with_the_reason(of, words):
+def test_a_type_that_cannot_be_described_is_rejected_with_the_reason(of, words):
     with pytest.raises(lib.ConfigError) as caught:
         lib.json_schema(of)
     assert words in str(caught.value)
@@ -392,12 +392,12 @@ def test_a_type_statement_stands_for_its_type():
     assert lib.SchemaBuilder().shape(tuple[Row, Id], "it").read([["a"], "b"]) == (["a"], "b")
 
 
-def test_an_alias_that_refers_to_itself_is_refused():
+def test_a_recursive_alias_is_rejected():
     with pytest.raises(lib.ConfigError, match="refers to itself: use a dataclass"):
         lib.SchemaBuilder(globals()).shape(Json, "Json")
 
 
-def test_the_place_of_what_cannot_be_described_is_named():
+def test_the_error_for_an_unsupported_field_names_its_class_and_field():
     @dataclass
     class Photo:
         pixels: list[complex]
@@ -483,7 +483,7 @@ def test_a_value_that_does_not_fit_is_an_error_with_its_path(of, value, words):
 
 
 def model(schema, errors=()):
-    """What Pydantic's models have, of which the library uses nothing else."""
+    """A model with only the methods of Pydantic's models that the library uses."""
 
     class Invalid(ValueError):
         def errors(self):
@@ -515,7 +515,7 @@ NODE = {
 }
 
 
-def test_a_model_that_holds_itself_is_described_by_its_definition():
+def test_a_recursive_model_refers_to_its_definition():
     node = {
         "type": "object",
         "properties": {
@@ -532,7 +532,7 @@ def test_a_model_that_holds_itself_is_described_by_its_definition():
     assert found == {**node, "$defs": {"Node": node}}
 
 
-def test_what_a_strict_schema_may_not_have_is_taken_out_of_a_models():
+def test_keywords_that_a_strict_schema_does_not_allow_are_removed_from_that_of_a_model():
     cat = {
         "properties": {"kind": {"const": "cat", "type": "string"}},
         "required": ["kind"],
@@ -580,12 +580,12 @@ def test_what_a_strict_schema_may_not_have_is_taken_out_of_a_models():
         ({"title": "Anything"}, "a strict schema needs a type instead of Any"),
     ],
 )
-def test_a_model_that_cannot_be_strict_is_refused(member, words):
+def test_a_model_that_cannot_be_strict_is_rejected(member, words):
     with pytest.raises(lib.ConfigError, match=words):
         lib.json_schema(model({"type": "object", "properties": {"a": member}}))
 
 
-def test_a_model_that_cannot_describe_itself_is_refused_with_the_reason():
+def test_a_model_that_cannot_describe_itself_is_rejected_with_the_reason():
     def fail():
         raise TypeError("no schema for Callable\nFor further information visit ...")
 
@@ -610,7 +610,7 @@ def test_a_models_definitions_do_not_take_the_place_of_others():
     assert found["Step_2"] == {"title": "Other"}
 
 
-def test_a_docstring_may_be_made_when_it_is_asked_for():
+def test_a_generated_docstring_computed_on_access_is_not_a_description():
     class Later:  # as dataclass leaves it from Python 3.15 on
         def __get__(self, instance, cls):
             return f"{cls.__name__}(text: str, minutes: int = 5)"
@@ -639,5 +639,5 @@ trees = st.recursive(
 
 
 @given(trees)
-def test_what_is_written_reads_as_what_it_was(tree):
+def test_a_written_tree_reads_back_equal(tree):
     assert lib.SchemaBuilder().shape(Tree, "it").read(lib.JSONObject.to_dict(tree)) == tree

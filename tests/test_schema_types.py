@@ -1,4 +1,4 @@
-"""Everyday types, strict schemas, unions and limits: described as servers take it, and read back."""
+"""Everyday types, strict schemas, unions, limits: described as servers accept it, and read back."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def read(of, value):
     return lib.SchemaBuilder().shape(of, "it").read(value)
 
 
-# What strict structured output takes, as OpenAI documents it
+# What strict structured output accepts, as OpenAI documents it
 
 KEYWORDS = {
     "object": {"properties", "required", "additionalProperties"},
@@ -57,7 +57,7 @@ FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4",
 
 
 def assert_strict(schema, root=True):
-    """Fail unless a schema is of the documented subset, all through."""
+    """Fail unless all parts of a schema are in the documented subset."""
     schema = dict(schema)
     if root:
         assert schema["type"] == "object"
@@ -156,7 +156,7 @@ def test_an_everyday_type_is_text_with_the_format_that_servers_know(of, strict, 
     assert lib.json_schema(of, strict=False) == {"type": "string", **(free or strict)}
 
 
-def test_everyday_types_come_back_as_what_they_are(offline, question):
+def test_everyday_types_survive_a_round_trip(offline, question):
     text = json.dumps(lib.json_form(EVERYDAY))
     client = offline(text)
     assert lib.parse_chat_completion(client, question, Everyday) == EVERYDAY
@@ -221,7 +221,7 @@ def test_every_spelling_of_an_everyday_value_is_read(of, value, expected):
     ],
     ids=str,
 )
-def test_a_value_that_is_none_of_its_everyday_type_is_an_error_with_its_path(of, value, words):
+def test_an_invalid_everyday_value_is_an_error_with_its_path(of, value, words):
     with pytest.raises(lib.DeserializeError) as caught:
         read(of, value)
     assert words in str(caught.value)
@@ -236,27 +236,27 @@ def test_a_value_that_is_none_of_its_everyday_type_is_an_error_with_its_path(of,
         st.builds(Box, st.dates(), st.lists(st.dates())),
     )
 )  # fmt: skip
-def test_whatever_is_written_of_the_everyday_types_reads_as_what_it_was(value):
+def test_any_written_everyday_value_reads_back_equal(value):
     found = read(Everyday, json.loads(json.dumps(lib.json_form(value))))
-    assert abs(found.length - value.length) < timedelta(microseconds=2)  # of seconds as a fraction
+    assert abs(found.length - value.length) < timedelta(microseconds=2)  # seconds are rounded
     found.length = value.length
     assert found == value
 
 
-def test_an_everyday_default_is_told_as_it_is_written():
+def test_the_default_of_an_everyday_type_is_in_its_json_form():
     def plan(day: date = date(2024, 12, 31), price: Decimal = Decimal("1.5")) -> None: ...
 
     found = lib.function_tool(plan)["function"]["parameters"]["properties"]
     assert [one["default"] for one in found.values()] == ["2024-12-31", "1.5"]
 
 
-def test_a_generic_class_without_its_types_is_refused():
+def test_a_generic_class_without_type_arguments_is_rejected():
     with pytest.raises(lib.ConfigError, match=r"cannot describe Box\.item: T has no JSON form"):
         lib.json_schema(Box)
 
 
 @pytest.mark.skipif(TypeAliasType is None, reason="no typing_extensions is installed")
-def test_a_type_alias_that_refers_to_itself_has_a_definition():
+def test_a_recursive_type_alias_has_a_definition():
     # As `type Tree = int | list[Tree]` makes it.
     tree = TypeAliasType("Tree", Union[int, list["Tree"]])  # noqa: UP007, F821
 
@@ -288,7 +288,7 @@ def test_type_statements_with_and_without_parameters_stand_for_their_types():
     assert lib.json_schema(names["Day"], strict=False) == {"type": "string", "format": "date"}
 
 
-def test_a_class_of_attrs_is_refused_with_what_to_use_instead():
+def test_an_attrs_class_is_rejected_with_a_hint_to_use_a_dataclass():
     attrs = pytest.importorskip("attrs", reason="attrs is not installed")
 
     @attrs.define
@@ -303,7 +303,7 @@ def test_a_class_of_attrs_is_refused_with_what_to_use_instead():
 
 
 class Limited:
-    """What annotated-types and Pydantic have, of which the library uses nothing else."""
+    """Metadata with the attributes of annotated-types and Pydantic that the library uses."""
 
     def __init__(self, **attributes):
         vars(self).update(attributes)
@@ -334,12 +334,12 @@ class Limited:
     ],
     ids=str,
 )  # fmt: skip
-def test_limits_are_told_and_checked(of, metadata, free, strict, good, bad):
+def test_limits_are_in_the_schema_and_are_checked(of, metadata, free, strict, good, bad):
     hint = Annotated[of, Limited(**metadata)]
     plain = lib.json_schema(of, strict=False)
     assert lib.json_schema(hint, strict=False) == {**plain, **free}
-    told = strict_form(hint)
-    assert told == {**strict_form(of), **(free if strict is None else strict)}
+    found = strict_form(hint)
+    assert found == {**strict_form(of), **(free if strict is None else strict)}
     read(hint, good)
     keyword = r"expected \w+ "
     with pytest.raises(lib.DeserializeError, match=keyword):
@@ -368,7 +368,7 @@ def test_a_description_and_limits_stand_together(metadata):
     assert strict_form(hint) == {"type": "integer", "description": "how many", "maximum": 7}
 
 
-def test_limits_and_descriptions_of_pydantics_and_annotated_types():
+def test_limits_and_descriptions_of_pydantic_and_annotated_types_are_read():
     pytest.importorskip("pydantic", reason="Pydantic is not installed")
     import annotated_types
     from pydantic import Field, StringConstraints
@@ -393,15 +393,15 @@ def test_limits_and_descriptions_of_pydantics_and_annotated_types():
     assert_strict(lib.function_tool(rate, strict=True)["function"]["parameters"])
 
 
-def test_a_bad_argument_is_told_with_its_limit(offline, question):
-    from .test_tools import call, calls, told
+def test_an_argument_beyond_its_limit_is_reported_to_the_model(offline, question):
+    from .test_tools import call, calls, tool_results
 
     def rate(stars: Annotated[int, Limited(le=5)]) -> str:
         return "rated"
 
     client = offline(calls(call("rate", {"stars": 6})), "Sorry.")
     lib.run_tools(client, question, [rate])
-    assert "$.stars: expected maximum 5, got 6" in told(client)[0]["content"]
+    assert "$.stars: expected maximum 5, got 6" in tool_results(client)[0]["content"]
 
 
 def test_the_attributes_in_a_class_docstring_describe_its_fields():
@@ -440,7 +440,7 @@ class Options:
     all: set[str] = field(default_factory=set)
 
 
-def test_a_default_in_a_strict_schema_is_what_null_means():
+def test_null_means_the_default_in_a_strict_schema():
     schema = lib.json_schema(Options)
     assert_strict(schema)
     assert schema["properties"]["size"] == {
@@ -476,14 +476,14 @@ def test_a_tuple_is_a_list_of_its_length_and_checked_item_by_item():
         read(Options, {"span": ["a", 1]})
 
 
-def test_unique_items_are_told_in_words():
+def test_unique_items_goes_into_the_description():
     assert strict_form(set[str]) == {
         "type": "array", "items": {"type": "string"}, "description": "uniqueItems: true",
     }  # fmt: skip
 
 
 def foreign(schema):
-    """A model of Pydantic's with this schema for its one property."""
+    """A model like Pydantic's, whose only property has this schema."""
     whole = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
     methods = {"model_json_schema": lambda: whole, "model_validate_json": json.loads}
     return type("M", (), {name: staticmethod(method) for name, method in methods.items()})
@@ -525,7 +525,7 @@ def test_what_strict_output_does_not_take_goes_into_the_description(schema, stri
 
 
 @needs_pydantic
-def test_a_model_of_pydantics_is_strict_and_null_means_its_defaults(offline, question):
+def test_a_pydantic_model_has_a_strict_schema_and_null_means_its_defaults(offline, question):
     from pydantic import BaseModel, EmailStr, Field, HttpUrl  # noqa: F401
 
     class Cat(BaseModel):
@@ -566,7 +566,7 @@ def test_a_model_of_pydantics_is_strict_and_null_means_its_defaults(offline, que
 
 
 @needs_pydantic
-def test_a_dataclass_of_pydantics_describes_and_checks_itself(offline, question):
+def test_a_pydantic_dataclass_describes_and_validates_itself(offline, question):
     from pydantic import Field
     from pydantic.dataclasses import dataclass as checked
 
@@ -589,7 +589,7 @@ def test_a_dataclass_of_pydantics_describes_and_checks_itself(offline, question)
 
 
 @needs_pydantic
-def test_a_type_of_pydantics_is_text_that_it_checks():
+def test_a_pydantic_type_has_a_strict_schema_and_validates_itself():
     from pydantic import IPvAnyAddress
 
     @dataclass
@@ -603,7 +603,7 @@ def test_a_type_of_pydantics_is_text_that_it_checks():
 
 
 @needs_pydantic
-def test_a_field_of_pydantics_is_no_default_of_a_dataclass():
+def test_a_pydantic_field_is_not_taken_for_a_default_of_a_dataclass():
     from pydantic import Field
 
     @dataclass
@@ -618,8 +618,8 @@ def test_a_field_of_pydantics_is_no_default_of_a_dataclass():
 
 
 @needs_pydantic
-def test_models_of_pydantics_are_parameters_and_results_of_tools(offline, question):
-    from .test_tools import call, calls, told
+def test_pydantic_models_work_as_parameters_and_results_of_tools(offline, question):
+    from .test_tools import call, calls, tool_results
 
     class Seat(pydantic.BaseModel):
         row: int
@@ -630,7 +630,7 @@ def test_models_of_pydantics_are_parameters_and_results_of_tools(offline, questi
 
     client = offline(calls(call("book", {"seat": {"row": "3"}, "also": "[]"})), "Booked.")
     lib.run_tools(client, question, [book])
-    assert told(client)[0]["content"] == '{"row":3,"side":"a"}'
+    assert tool_results(client)[0]["content"] == '{"row":3,"side":"a"}'
     assert_strict(lib.function_tool(book, strict=True)["function"]["parameters"])
 
 
@@ -672,8 +672,8 @@ def nested(depth, leaf):
 
 
 @pytest.mark.parametrize("leaf", ["x", 1.0], ids=["wrong", "right"])
-def test_a_union_is_read_in_time_that_grows_with_the_answer_alone(leaf, monkeypatch):
-    """Add is tried first, and fails only after all that is in its left; so does Scale then."""
+def test_the_attempts_to_read_a_union_grow_linearly_with_its_depth(leaf, monkeypatch):
+    """Add is tried first, and fails only after all of its `left` was read; then Scale is tried."""
     attempts = []
     real = lib.type_mismatch
     monkeypatch.setattr(sys.modules[lib.Shape.__module__], "type_mismatch",
@@ -692,7 +692,7 @@ def test_a_union_is_read_in_time_that_grows_with_the_answer_alone(leaf, monkeypa
     assert 20 < attempts_for(20) < attempts_for(40) < 2.5 * attempts_for(20)
 
 
-def test_an_object_is_chosen_by_its_tag_and_errors_are_those_of_the_one_it_names():
+def test_a_union_member_is_chosen_by_its_tag_and_errors_refer_to_that_member():
     of = Branch | Leaf
     assert read(of, {"kind": "leaf", "value": 1}) == Leaf("leaf", 1)
     tree = {"kind": "branch", "nodes": [{"kind": "leaf", "value": "x"}]}
@@ -702,13 +702,13 @@ def test_an_object_is_chosen_by_its_tag_and_errors_are_those_of_the_one_it_names
         read(of, {"kind": "branch"})
 
 
-def test_a_choice_is_remembered_for_the_value_and_not_for_its_like():
+def test_the_choice_of_a_union_member_is_not_reused_for_similar_values():
     of = list[Add | Leaf]
     found = read(of, [{"kind": "leaf", "value": n} for n in range(3)])
     assert [leaf.value for leaf in found] == [0, 1, 2]
 
 
-def test_null_is_one_of_a_choice_wherever_it_stands():
+def test_nullable_types_are_described_with_any_of_and_accept_null():
     hints: list[Any] = [int | None, Literal[1, None], Annotated[int | None, "x"], date | None]
     for hint in hints:
         shown = json.dumps(strict_form(hint))

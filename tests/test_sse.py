@@ -14,8 +14,8 @@ CASES = [
     pytest.param(b"\xef\xbb\xbfdata: a\n\n", ["a"], id="byte-order-mark"),
     pytest.param(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", ["b"], id="only-one-bom"),
     pytest.param(b"data:a\n\ndata:  b\n\n", ["a", " b"], id="at-most-one-space-is-dropped"),
-    pytest.param(b": ping\n\n:\n\ndata: a\n:x\n\n", ["a"], id="comments-are-nothing"),
-    pytest.param(b"id: 1\nretry: 5\ndata: a\n\n\n\n", ["a"], id="id-and-retry-are-passed-over"),
+    pytest.param(b": ping\n\n:\n\ndata: a\n:x\n\n", ["a"], id="comments-are-ignored"),
+    pytest.param(b"id: 1\nretry: 5\ndata: a\n\n\n\n", ["a"], id="id-and-retry-are-ignored"),
     pytest.param(b"id: 1\n\nevent: x\n\n", [], id="no-data-no-event"),
     pytest.param(b"data\n\ndata:\n\n", [], id="empty-data-is-no-event"),
     pytest.param("data: a\u2028b\x85c\x0bd\x1ce\n\n".encode(), ["a\u2028b\x85c\x0bd\x1ce"],
@@ -24,7 +24,7 @@ CASES = [
     pytest.param(b"data: \xff\xe2\x82\ndata: ok\n\n", ["\ufffd\ufffd\nok"], id="bad-utf8-stays-in-its-line"),
     pytest.param(b"data: a\n\ndata: b", ["a", "b"], id="last-event-without-blank-line"),
     pytest.param(b"data: a\n\ndata: b\r", ["a", "b"], id="last-event-ends-in-cr"),
-    pytest.param(b"", [], id="nothing"),
+    pytest.param(b"", [], id="no-bytes"),
 ]  # fmt: skip
 
 SIZES = [1, 2, 3, 7, 10**6]
@@ -45,7 +45,7 @@ def test_any_split_gives_the_same_events(raw, expected, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_event_has_its_name_and_only_that_one(size):
+def test_the_name_of_an_event_does_not_carry_over_to_the_next(size):
     raw = b"event: error\ndata: a\n\ndata: b\n\nevent: x\n\ndata: c\n\n"
     assert decoded(raw, size) == [("error", "a"), ("", "b"), ("", "c")]
 
@@ -56,7 +56,7 @@ def test_an_error_field_is_an_event_named_error(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_lines_that_are_no_events_are_kept(size):
+def test_non_sse_lines_are_kept(size):
     decoder = lib.EventDecoder()
     raw = b'{\n  "error": "busy"\n}\n'
     for start in range(0, len(raw), size):
@@ -73,9 +73,9 @@ LONG = b"x" * 100_000 + b"\n"
     ("raw", "kept"),
     [(LONG + b"data: a\n\n", 100_000), (b"data: a\n\n" + LONG, 65_536), (LONG * 2, 200_001),
      (b"x\n" * 40_000 + b"data: a\n\n" + b"x\n" * 40_000, 80_000 - 1)],
-    ids=["before-the-first-event", "after-it", "without-events", "before-and-after"],
+    ids=["before-the-first-event", "after-the-first-event", "without-events", "before-and-after"],
 )  # fmt: skip
-def test_lines_after_the_first_event_are_kept_up_to_a_limit(raw, kept, size):
+def test_non_sse_lines_after_the_first_event_are_kept_up_to_a_limit(raw, kept, size):
     decoder = lib.EventDecoder()
     for start in range(0, len(raw), size):
         decoder.feed(raw[start : start + size])

@@ -1,4 +1,4 @@
-"""Streams: at either end the whole answer, or an error that holds what arrived."""
+"""Streams: with [DONE] or finish reasons a complete response, else an error with a partial one."""
 
 import gc
 import gzip
@@ -35,7 +35,7 @@ def test_the_sum_of_nothing_has_no_choices():
     assert added().choices == []
 
 
-def test_the_head_of_the_response_is_the_first_that_is_not_empty():
+def test_id_model_and_created_are_the_first_non_empty_ones():
     azure = {"id": "", "object": "", "created": 0, "model": "", "choices": [],
              "prompt_filter_results": [{"prompt_index": 0}]}  # fmt: skip
     response = added(azure, chunk("a"), {"id": "x", "choices": []})
@@ -49,19 +49,19 @@ def test_the_head_of_the_response_is_the_first_that_is_not_empty():
     }
 
 
-def test_usage_is_the_last_one_told_never_a_sum():
+def test_usage_is_the_last_one_reported_and_not_a_sum():
     usage = [{"total_tokens": n} for n in (1, 2, 3)]
     response = added(*({"choices": [], "usage": u} for u in [*usage, None]))
     assert response.usage.total_tokens == 3
 
 
-def test_moderation_is_the_last_one_told():
+def test_moderation_is_the_last_one_reported():
     told = [{"moderation": {"input": {"flagged": flag}}} for flag in (False, True)]
     response = added(*({"choices": [], **one} for one in [*told, {"moderation": None}]))
     assert response.moderation == {"input": {"flagged": True}}
 
 
-def test_choices_are_told_apart_by_index_in_whatever_order_they_come():
+def test_choices_are_distinguished_by_index_in_any_order():
     response = added(
         chunk("b", index=1),
         chunk("a", index=0),
@@ -78,7 +78,7 @@ def test_choices_are_told_apart_by_index_in_whatever_order_they_come():
 
 
 @pytest.mark.parametrize("index", ["x", [], {}, 1.5, True, -1, 10_001, 1e999])
-def test_an_index_that_is_none_is_the_first_choice(index):
+def test_an_invalid_index_counts_as_0(index):
     data = {"choices": [{"index": index, "delta": {"content": "a"}}]}
     assert added(data).text == "a"
     assert lib.CreateChatCompletionChunk.from_dict(data).text == "a"
@@ -96,7 +96,7 @@ def test_a_delta_may_be_missing_or_null():
     assert response.choices[0].message.to_dict() == {"role": "assistant"}
 
 
-def test_role_and_refusal():
+def test_role_and_refusal_are_added_up():
     message = message_of({"role": "assistant", "content": "", "refusal": None},
                          {"refusal": "I "}, {"refusal": "won't"})  # fmt: skip
     assert message.to_dict() == {"role": "assistant", "refusal": "I won't"}
@@ -206,9 +206,9 @@ TOOL_CALLS = [
     pytest.param([[call(name="f", arguments='{"a": 1}')], [call(name="g", arguments='{"b": 2}')],
                   [call(name="g", arguments='{"b": 3}')]],
                  [(None, "f", '{"a": 1}'), (None, "g", '{"b": 2}'), (None, "g", '{"b": 3}')],
-                 id="whole-calls-without-id-or-index"),
+                 id="complete-calls-without-id-or-index"),
     pytest.param([[call(0, None, "f", '{"a":1}')], [call(0, None, "f", '{"a":2}')]],
-                 [(None, "f", '{"a":1}'), (None, "f", '{"a":2}')], id="whole-calls-all-at-index-zero-without-ids"),
+                 [(None, "f", '{"a":1}'), (None, "f", '{"a":2}')], id="complete-calls-all-at-index-zero-without-ids"),
     pytest.param([[call(0, None, "f", '{"a"')], [call(0, None, "f", ":1}")], [call(0, None, "f", "")]],
                  [(None, "f", '{"a":1}')], id="name-repeated-without-id"),
     pytest.param([[call(0, None, "f", '{"a":{}')], [call(0, None, "f", "}")]],
@@ -216,7 +216,7 @@ TOOL_CALLS = [
     pytest.param([[call(name="f", arguments="{}")], [call(id="2", name="g", arguments="{")], [call(arguments="}")]],
                  [(None, "f", "{}"), ("2", "g", "{}")], id="index-missing-and-the-first-id"),
     pytest.param([[call(0, "1", "f", {"a": 1})]], [("1", "f", '{"a": 1}')], id="arguments-as-an-object"),
-    pytest.param([[call(0, "1", "f", '{"a": tru')]], [("1", "f", '{"a": tru')], id="cut-arguments-stay-text"),
+    pytest.param([[call(0, "1", "f", '{"a": tru')]], [("1", "f", '{"a": tru')], id="truncated-arguments-stay-text"),
     pytest.param([[call("0", 5, "f", "{}")]], [(5, "f", "{}")], id="odd-types"),
 ]  # fmt: skip
 
@@ -267,7 +267,7 @@ def test_provider_fields_of_a_tool_call_are_kept():
     assert message.tool_calls[0].function.extra == {"strict": True}
 
 
-# A stream and the whole answer are the same
+# A stream gives the same response as a call
 
 
 def cut(text, size):
@@ -319,7 +319,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(("message", "reason"), WHOLE)
-def test_a_stream_gives_the_same_response_as_the_whole_answer(ask, question, message, reason):
+def test_a_stream_gives_the_same_response_as_a_call(ask, question, message, reason):
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3,
              "completion_tokens_details": {"reasoning_tokens": 1, "new": 2}}  # fmt: skip
     head = completion_head() | {"object": "chat.completion"}
@@ -347,7 +347,7 @@ def test_a_stream_gives_the_same_response_as_the_whole_answer(ask, question, mes
     assert lib.create_chat_completion_stream(client, question).response() == expected
 
 
-# Both ends
+# The end of a stream: [DONE], or a finish reason for each choice
 
 ENDED = [
     pytest.param(streamed(chunk("a"), chunk("b")), id="done-without-finish-reason"),
@@ -376,16 +376,16 @@ ENDED = [
                  id="usage-chunk-with-a-choice"),
     pytest.param(streamed(*({**chunk(c), "usage": {"total_tokens": 3}} for c in "ab")),
                  id="usage-on-every-chunk"),
-    pytest.param(streamed(completion("ab"), done=False), id="whole-completion-as-an-event"),
-    pytest.param(http(completion("ab")), id="whole-completion"),
-    pytest.param(http(json.dumps(completion("ab"), indent=2).encode()), id="whole-pretty-completion"),
-    pytest.param(http(completion("a" + "b" * 100_000)), id="whole-long-completion"),
+    pytest.param(streamed(completion("ab"), done=False), id="a-completion-as-an-event"),
+    pytest.param(http(completion("ab")), id="a-completion"),
+    pytest.param(http(json.dumps(completion("ab"), indent=2).encode()), id="an-indented-completion"),
+    pytest.param(http(completion("a" + "b" * 100_000)), id="a-long-completion"),
     pytest.param(http(gzip.compress(sse(chunk("a"), chunk("b"))), "200 OK", "Content-Encoding: gzip"),
                  id="compressed"),
     pytest.param(http((gzip.compress(sse(chunk("a"), chunk("b"))),), "200 OK", "Content-Encoding: gzip",
                       framing="chunked"), id="compressed-and-chunked"),
     pytest.param(http(sse(chunk("a"), chunk("b")), "200 OK", "Content-Type: application/json"),
-                 id="content-type-lies"),
+                 id="wrong-content-type"),
     pytest.param(http(sse(chunk("a"), chunk("b")).replace(b"\n", b"\r\n"), framing="chunked"), id="crlf"),
     pytest.param(http(sse(chunk("a"), chunk("b")).replace(b"data: ", b"data:"), framing="chunked"),
                  id="no-space"),
@@ -394,7 +394,7 @@ ENDED = [
 
 
 @pytest.mark.parametrize("raw", ENDED)
-def test_a_stream_with_an_end_is_a_whole_answer(ask, question, raw):
+def test_a_stream_with_an_end_gives_a_complete_response(ask, question, raw):
     stream = lib.create_chat_completion_stream(ask(raw), question)
     text = "".join(stream.text_deltas())
     assert text.startswith("ab")
@@ -407,7 +407,7 @@ def test_a_stream_with_an_end_is_a_whole_answer(ask, question, raw):
 TOOLS = [tool_call("1", "f", "{}"), tool_call("2", "g", "{}")]
 
 
-def test_a_whole_completion_keeps_its_tool_calls(ask, question):
+def test_a_completion_in_place_of_a_stream_keeps_its_tool_calls(ask, question):
     stream = lib.create_chat_completion_stream(
         ask(http(completion(None, tool_calls=TOOLS))), question
     )
@@ -425,8 +425,8 @@ CUT = [
                  id="cut-in-an-event"),
     pytest.param(streamed(chunk("a"), b"data: [DON", done=False), "a", "choice 0", id="cut-in-done"),
     pytest.param(streamed(chunk("ab"), done=False, framing="close"), "ab", "choice 0", id="close-delimited"),
-    pytest.param(streamed(done=False), "", "holds no answer", id="nothing"),
-    pytest.param(streamed(done=False, framing="close"), "", "holds no answer", id="nothing-close-delimited"),
+    pytest.param(streamed(done=False), "", "holds no answer", id="no-events"),
+    pytest.param(streamed(done=False, framing="close"), "", "holds no answer", id="no-events-close-delimited"),
     pytest.param(streamed(b": ping\n\n", done=False), "", "holds no answer", id="only-keep-alives"),
     pytest.param(streamed(), "", "holds no answer", id="only-done"),
     pytest.param(streamed({"choices": [], "prompt_filter_results": [5]}), "",
@@ -440,9 +440,7 @@ CUT = [
 
 
 @pytest.mark.parametrize(("raw", "text", "words"), CUT)
-def test_a_stream_without_an_end_is_interrupted_and_holds_what_came(
-    ask, question, raw, text, words
-):
+def test_a_stream_without_an_end_raises_with_its_partial(ask, question, raw, text, words):
     stream = lib.create_chat_completion_stream(ask(Reply(raw, CLOSE)), question)
     with pytest.raises(lib.StreamInterruptedError, match=r"stream|lost") as caught:
         list(stream)
@@ -457,7 +455,7 @@ def test_a_stream_without_an_end_is_interrupted_and_holds_what_came(
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("done", [True, False])
-def test_a_body_that_ended_properly_is_whole_with_the_choices_that_came(ask, question, n, done):
+def test_a_complete_body_may_have_fewer_choices_than_requested(ask, question, n, done):
     question["n"] = n
     question["stream_options"] = {"include_usage": True}
     client = ask(streamed(chunk("a", finish_reason="stop"), done=done))
@@ -465,7 +463,7 @@ def test_a_body_that_ended_properly_is_whole_with_the_choices_that_came(ask, que
     assert (response.text, response.usage) == ("a", None)
 
 
-def test_a_body_that_is_cut_lacks_the_choices_that_did_not_come(ask, question):
+def test_a_truncated_body_with_fewer_choices_than_requested_is_an_error(ask, question):
     question["n"] = 2
     raw = streamed(chunk("a", finish_reason="stop"), done=False)[:-5]
     with pytest.raises(lib.StreamInterruptedError) as caught:
@@ -474,7 +472,7 @@ def test_a_body_that_is_cut_lacks_the_choices_that_did_not_come(ask, question):
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "silence"])
-def test_an_answer_that_is_complete_is_whole_however_its_body_ends(ask, question, end):
+def test_a_response_with_its_finish_reason_is_complete_however_its_body_ends(ask, question, end):
     raw = streamed(chunk("a", finish_reason="stop"), done=False)[:-5]
     client = ask(Reply(raw, end), timeout=(5, 0.3))
     assert lib.create_chat_completion_stream(client, question).response().text == "a"
@@ -499,14 +497,14 @@ TOLD = [
     pytest.param(sse(chunk("a"), b'error: {"code": 500, "message": "busy"}\n\n'), "InternalServerError",
                  id="a-field"),
     pytest.param(sse(chunk("a"), b"error: busy\n\n"), "APIError", id="a-field-of-text"),
-    pytest.param(sse(chunk("a"), json.dumps(ERROR).encode() + b"\n", done=False), "RateLimitError", id="raw"),
+    pytest.param(sse(chunk("a"), json.dumps(ERROR).encode() + b"\n", done=False), "RateLimitError", id="outside-of-any-event"),
     pytest.param(sse(chunk("a"), b"data: " + json.dumps(ERROR, indent=2).replace("\n", "\ndata: ").encode()
                      + b"\n\n"), "RateLimitError", id="over-several-data-lines"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("body", "name"), TOLD)
-def test_an_error_told_in_a_stream_is_raised_with_what_had_come(ask, question, body, name):
+def test_an_error_in_a_stream_is_raised_with_the_partial_response(ask, question, body, name):
     client = ask(http(body, "200 OK", "x-request-id: req_7"))
     stream = lib.create_chat_completion_stream(client, question)
     with pytest.raises(lib.APIError, match="busy") as caught:
@@ -533,7 +531,7 @@ INSTEAD = [
 
 
 @pytest.mark.parametrize(("body", "name", "words"), INSTEAD)
-def test_what_comes_in_place_of_a_stream_is_told(ask, question, body, name, words):
+def test_a_body_in_place_of_a_stream_is_an_error_that_quotes_it(ask, question, body, name, words):
     stream = lib.create_chat_completion_stream(ask(http(body)), question)
     with pytest.raises(getattr(lib, name)) as caught:
         list(stream)
@@ -555,7 +553,7 @@ NO_CHUNK = [
 
 
 @pytest.mark.parametrize(("event", "words"), NO_CHUNK)
-def test_an_event_that_is_no_chunk_is_an_error_never_skipped(ask, question, event, words):
+def test_an_event_that_is_not_a_chunk_is_an_error_and_never_skipped(ask, question, event, words):
     client = ask(http(sse(chunk("a"), event, chunk("b")), "200 OK", "x-request-id: req_7"))
     stream = lib.create_chat_completion_stream(client, question)
     with pytest.raises(lib.DeserializeError) as caught:
@@ -589,7 +587,7 @@ HALF = [
 
 @pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize(("event", "words"), HALF)
-def test_a_failure_after_half_an_answer_is_raised_though_done_follows(
+def test_a_failure_after_a_part_of_the_response_is_raised_even_if_done_follows(
     ask, question, event, words, done
 ):
     client = ask(streamed(chunk("half"), event, done=done))
@@ -621,7 +619,9 @@ REMARKS = {
 
 
 @pytest.mark.parametrize("name", REMARKS)
-def test_what_is_no_chunk_and_no_error_changes_nothing_in_a_whole_answer(ask, question, name):
+def test_events_that_are_neither_chunk_nor_error_do_not_change_a_complete_response(
+    ask, question, name
+):
     chunks = [chunk("a"), REMARKS[name], chunk("b", finish_reason="stop")]
     response = lib.create_chat_completion_stream(ask(streamed(*chunks)), question).response()
     expected = [chunks[0], chunks[2]]
@@ -631,7 +631,9 @@ def test_what_is_no_chunk_and_no_error_changes_nothing_in_a_whole_answer(ask, qu
 
 @pytest.mark.parametrize("name", ["a-word", "words", "words-about-usage", "a-page-without-blanks", "words-as-json", "an-object",
                                   "an-object-without-blanks", "a-page"])  # fmt: skip
-def test_text_without_a_finish_reason_is_the_reason_of_the_error(ask, question, name):
+def test_unexpected_text_is_quoted_in_the_error_of_a_stream_without_finish_reason(
+    ask, question, name
+):
     words = REMARKS[name].decode().strip().removeprefix("data: ")
     client = ask(streamed(chunk("half"), REMARKS[name]))
     with pytest.raises(lib.StreamInterruptedError) as caught:
@@ -653,14 +655,14 @@ def test_a_heartbeat_changes_nothing_before_done(ask, question, name):
     {"base_resp": {"status_code": 1008, "status_msg": "balance"}},
     {"errors": [{"message": "boom"}]},
 ])  # fmt: skip
-def test_a_failure_beside_choices_is_one(ask, question, beside):
+def test_a_failure_beside_choices_is_raised(ask, question, beside):
     client = ask(streamed(chunk("half"), {**chunk(""), **beside}))
     with pytest.raises(lib.APIError, match=r"balance|boom") as caught:
         lib.create_chat_completion_stream(client, question).response()
     assert caught.value.partial.text == "half"
 
 
-def test_an_answer_goes_on_after_a_finish_reason_that_was_not_the_last(ask, question, monkeypatch):
+def test_chunks_after_a_finish_reason_are_still_read(ask, question, monkeypatch):
     module = sys.modules[lib.ChatCompletionStream.__module__]
     monkeypatch.setattr(module, "_AFTER_FINISH_SECONDS", 0.5)
     pieces = [b"%x\r\n%s\r\n" % (len(event), event) for event in
@@ -726,7 +728,7 @@ def test_a_number_in_place_of_text_is_text(ask, question):
     assert lib.create_chat_completion_stream(client, question).response().text == "false"
 
 
-def test_lines_of_json_without_events_are_chunks_and_need_an_end(ask, question):
+def test_json_lines_in_place_of_events_are_chunks_and_need_a_finish_reason(ask, question):
     lines = [json.dumps(chunk(text)).encode() + b"\n" for text in "ab"]
     end = json.dumps(chunk(finish_reason="stop")).encode()
     client = ask(http(lines[0]), http(b"".join(lines)), http(b"".join([*lines, end])))
@@ -737,7 +739,7 @@ def test_lines_of_json_without_events_are_chunks_and_need_an_end(ask, question):
 
 
 @pytest.mark.parametrize("before", [b" data: ", b"Data: ", b""])
-def test_a_chunk_that_is_no_event_is_not_left_out_in_silence(ask, question, before):
+def test_a_chunk_in_a_malformed_event_is_an_error_and_not_skipped(ask, question, before):
     raw = before + json.dumps(chunk("lost")).encode() + b"\n\n"
     client = ask(streamed(chunk("a"), raw, chunk("b", finish_reason="stop")))
     with pytest.raises(lib.DeserializeError, match="lost") as caught:
@@ -745,13 +747,13 @@ def test_a_chunk_that_is_no_event_is_not_left_out_in_silence(ask, question, befo
     assert caught.value.partial.text == "ab"
 
 
-def test_done_stays_done_in_an_event_of_several_lines(ask, question):
+def test_done_in_an_event_of_several_lines_ends_the_stream(ask, question):
     last = b"data: " + json.dumps(chunk("b")).encode()
     client = ask(streamed(chunk("a"), b"data: [DONE]\n" + last + b"\n\n", done=False))
     assert lib.create_chat_completion_stream(client, question).response().text == "ab"
 
 
-def test_remarks_without_end_are_not_kept_without_end(ask, question):
+def test_the_stored_text_of_unexpected_events_is_bounded(ask, question):
     remark = b"data: still at it " + b"x" * 50_000 + b"\n\n"
     body = sse(chunk("half"), *[remark] * 100)
     stream = lib.create_chat_completion_stream(ask(http(body)), question)
@@ -760,14 +762,14 @@ def test_remarks_without_end_are_not_kept_without_end(ask, question):
         stream.response()
     except lib.StreamInterruptedError as error:
         said = str(error)
-    gc.collect()  # the traceback, whose frames hold the last read, as large as it came
+    gc.collect()  # frees the traceback, whose frames hold the last and large read
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert "still at it" in said
     assert kept < 2_000_000
 
 
-def test_two_chunks_in_one_event_are_two(ask, question):
+def test_two_chunks_in_one_event_are_both_read(ask, question):
     lines = [b"data: " + json.dumps(chunk(text)).encode() + b"\n" for text in "ab"]
     client = ask(streamed(b"".join([*lines, b"\n"]), chunk("c", finish_reason="stop")))
     assert [one.text for one in lib.create_chat_completion_stream(client, question)] == [
@@ -777,21 +779,21 @@ def test_two_chunks_in_one_event_are_two(ask, question):
     ]
 
 
-def test_a_whole_answer_at_once_is_whole_without_a_finish_reason(ask, question):
+def test_a_completion_in_place_of_a_stream_needs_no_finish_reason(ask, question):
     for body in (b"", b": ping\n\n"):
         whole = {"choices": [{"index": 0, "message": {"content": "a"}}]}
         client = ask(http(body + json.dumps(whole).encode()))
         assert lib.create_chat_completion_stream(client, question).response().text == "a"
 
 
-def test_choices_without_any_form_of_a_message_are_no_answer(ask, question):
+def test_choices_without_a_message_are_an_error_that_quotes_them(ask, question):
     odd = {"choices": [{"index": 0, "answer": "hidden", "finish_reason": "stop"}]}
     with pytest.raises(lib.StreamInterruptedError, match="hidden"):
         lib.create_chat_completion_stream(ask(streamed(odd)), question).response()
 
 
 @pytest.mark.parametrize("heartbeat", [b"", b": still here\n\n"])
-def test_after_the_last_finish_reason_the_end_is_waited_for_a_while_only(
+def test_the_wait_for_the_end_after_the_last_finish_reason_is_bounded(
     ask, question, monkeypatch, heartbeat
 ):
     module = sys.modules[lib.ChatCompletionStream.__module__]
@@ -804,18 +806,18 @@ def test_after_the_last_finish_reason_the_end_is_waited_for_a_while_only(
     assert (response.text, response.usage.total_tokens) == ("a", 3)
 
 
-# Characters
+# Surrogate pairs
 
 
 def halves(character):
-    """The two escapes in which a server sends a character that it cut in two."""
+    """The two surrogates in which a server may send a character, one in each of two deltas."""
     return [
         json.loads(f'"\\u{unit:04x}"')
         for unit in memoryview(character.encode("utf-16-le")).cast("H")
     ]
 
 
-def test_a_character_split_over_two_deltas_is_whole_again(ask, question):
+def test_a_surrogate_pair_split_over_two_deltas_is_joined(ask, question):
     first, second = halves("👋")
     raw = streamed(chunk("a" + first), chunk(), chunk(second + "b"), chunk(first), chunk(second))
     for take in (
@@ -826,14 +828,14 @@ def test_a_character_split_over_two_deltas_is_whole_again(ask, question):
         assert take(stream).encode() == "a👋b👋".encode()
 
 
-def test_no_piece_of_text_ends_in_half_a_character(ask, question):
+def test_text_deltas_hold_back_a_first_surrogate_until_the_next_delta(ask, question):
     first, second = halves("👋")
     raw = streamed(chunk("a" + first), chunk(second + "b"), chunk(first), chunk("c"), chunk(first))
     pieces = list(lib.create_chat_completion_stream(ask(raw), question).text_deltas())
     assert pieces == ["a", "👋b", first + "c", first]
 
 
-def test_a_partial_has_its_characters_whole(ask, question):
+def test_surrogate_pairs_are_joined_in_a_partial_response(ask, question):
     first, second = halves("👋")
     raw = streamed(chunk(first), chunk(second), done=False)
     with pytest.raises(lib.StreamInterruptedError) as caught:
@@ -841,7 +843,7 @@ def test_a_partial_has_its_characters_whole(ask, question):
     assert caught.value.partial.text == "👋"
 
 
-def test_other_text_of_a_delta_has_its_characters_whole():
+def test_surrogate_pairs_are_joined_in_refusal_reasoning_and_arguments():
     first, second = halves("👋")
     message = message_of(*({"refusal": h, "reasoning_content": h, "tool_calls": [call(0, arguments=h)]}
                            for h in (first, second)))  # fmt: skip
@@ -849,7 +851,7 @@ def test_other_text_of_a_delta_has_its_characters_whole():
     assert message.tool_calls[0].function.arguments == "👋"
 
 
-# The object
+# The stream object
 
 
 @dataclass
@@ -874,7 +876,7 @@ def test_chunks_can_be_read_as_json_or_into_another_class(ask, question):
     stream.close()
 
 
-def test_a_stream_has_the_headers_of_its_answer(ask, question):
+def test_a_stream_has_the_headers_of_its_response(ask, question):
     raw = http(sse(chunk("a")), "200 OK", "x-request-id: req_1", "X-RateLimit-Left: 5")
     stream = lib.create_chat_completion_stream(ask(raw), question)
     assert stream.request_id == "req_1"
@@ -895,7 +897,7 @@ def test_a_stream_is_read_on_from_where_it_was_left(ask, question):
     assert list(stream) == []
 
 
-def test_an_answer_left_early_is_never_passed_off_as_whole(ask, question):
+def test_a_stream_that_is_left_early_raises_when_read_again(ask, question):
     client = ask(streamed(*map(chunk, "abc")))
     with lib.create_chat_completion_stream(client, question) as stream:
         next(stream)
@@ -906,13 +908,13 @@ def test_an_answer_left_early_is_never_passed_off_as_whole(ask, question):
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Oops", "301 Moved"])
-def test_a_refusal_is_raised_at_the_call(ask, question, status):
+def test_an_http_error_is_raised_at_the_call(ask, question, status):
     client = ask(http({"error": {"message": "no"}}, status), max_retries=0)
     with pytest.raises(lib.APIError, match="no"):
         lib.create_chat_completion_stream(client, question)
 
 
-def test_every_split_of_the_body_gives_the_same_answer(ask, question):
+def test_random_splits_of_the_body_give_the_same_response(ask, question):
     raw = sse(chunk("Grüße "), b": ping\r\n\r\n", chunk("👋"), chunk(finish_reason="stop"))
     rng = random.Random(5)
     for _ in range(20):
@@ -925,7 +927,7 @@ def test_every_split_of_the_body_gives_the_same_answer(ask, question):
 # Found by trying to break it
 
 
-def test_an_empty_finish_reason_is_none(ask, question):
+def test_an_empty_finish_reason_does_not_end_a_stream(ask, question):
     raw = Reply(streamed(chunk("a", finish_reason=""), done=False)[:-5], CLOSE)
     with pytest.raises(lib.StreamInterruptedError):
         lib.create_chat_completion_stream(ask(raw), question).response()
@@ -933,7 +935,7 @@ def test_an_empty_finish_reason_is_none(ask, question):
 
 @pytest.mark.parametrize("last", [b'{"error": "late"}\n\n', b"closed early\n\n"])
 @pytest.mark.parametrize("reason", ["stop", None])
-def test_what_follows_done_is_not_read_in_any_split(ask, question, last, reason):
+def test_bytes_after_done_are_ignored_however_they_are_split(ask, question, last, reason):
     events = sse(chunk("a", finish_reason=reason))
     for pieces in ([events + last], [events, last]):
         framed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
@@ -943,7 +945,7 @@ def test_what_follows_done_is_not_read_in_any_split(ask, question, last, reason)
 
 
 @pytest.mark.parametrize("reason", [*in_the_gate("stop"), None])
-def test_no_chunk_is_lost_in_silence_when_the_deadline_passes_while_the_user_works(
+def test_no_chunk_is_lost_silently_when_the_deadline_passes_between_two_reads(
     ask, question, reason
 ):
     end = time.monotonic() + 0.45
@@ -971,7 +973,7 @@ def test_a_message_beside_a_delta_adds_nothing(ask, question, message):
     assert stream.response().text == "ab"
 
 
-def test_a_whole_completion_has_its_text_as_json_chunks_too(ask, question):
+def test_a_completion_in_place_of_a_stream_has_text_deltas_with_into_dict(ask, question):
     stream = lib.create_chat_completion_stream(ask(http(completion("ab"))), question, into=dict)
     assert list(stream.text_deltas()) == ["ab"]
 
@@ -987,7 +989,7 @@ def test_an_error_outside_of_any_event_is_raised_though_done_follows(ask, questi
 @pytest.mark.parametrize(
     "around", ['{"error":%s}', '{"choices":[{"index":0,"delta":{"x":%s}}]}', "%s",
                '{"choices":[{"logprobs":{"content":%s}}]}'])  # fmt: skip
-def test_nesting_of_any_depth_is_an_error_of_ours(ask, question, depth, around):
+def test_deep_nesting_gives_a_response_or_an_openai_error(ask, question, depth, around):
     deep = (around % ("[" * depth + "]" * depth)).encode()
     for raw in (
         http(sse(chunk("a"), b"data: " + deep + b"\n\n")),
@@ -1008,19 +1010,19 @@ def test_nesting_of_any_depth_is_an_error_of_ours(ask, question, depth, around):
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_no_number_of_choices_makes_nothing_an_answer(ask, question, n):
+def test_an_empty_stream_is_an_error_whatever_number_of_choices_is_requested(ask, question, n):
     question["n"] = n
     with pytest.raises(lib.StreamInterruptedError):
         lib.create_chat_completion_stream(ask(streamed(done=False)), question).response()
 
 
-def test_what_an_unreadable_event_said_is_on_the_error(ask, question):
+def test_the_text_of_an_unreadable_event_is_on_the_error(ask, question):
     raw = http(sse({"choices": [{"delta": "the words"}]}))
     with pytest.raises(lib.DeserializeError) as caught:
         list(lib.create_chat_completion_stream(ask(raw), question))
     assert "the words" in caught.value.body
 
 
-def test_tool_calls_that_do_not_fit_are_kept_as_they_came():
+def test_invalid_tool_calls_are_kept_unchanged_in_extra():
     odd = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}}, None]
     assert message_of({"tool_calls": odd}).extra["tool_calls"] == odd

@@ -46,7 +46,7 @@ def as_text(value):
     return lib.encode(value).decode()
 
 
-def test_an_instance_goes_out_as_a_schema_and_comes_back_equal(offline, question):
+def test_a_class_is_sent_as_a_strict_schema_and_the_answer_becomes_an_instance(offline, question):
     client = offline(as_text(RECIPE))
     assert lib.parse_chat_completion(client, question, Recipe) == RECIPE
     asked = client.server.requests[0].body["response_format"]
@@ -59,7 +59,7 @@ def test_an_instance_goes_out_as_a_schema_and_comes_back_equal(offline, question
     ]  # fmt: skip
 
 
-def test_what_is_no_object_is_wrapped_into_one(offline, question):
+def test_a_type_that_is_not_an_object_is_wrapped_in_one(offline, question):
     client = offline('{"value": [{"name": "a", "grams": 1}]}')
     found = lib.parse_chat_completion(client, question, list[Ingredient])
     assert found == [Ingredient("a", 1.0)]
@@ -70,7 +70,7 @@ def test_what_is_no_object_is_wrapped_into_one(offline, question):
     assert list(asked["schema"]["$defs"]) == ["Ingredient"]
 
 
-def test_a_request_of_any_kind_is_left_as_it_was(offline):
+def test_the_request_object_is_not_changed(offline):
     client = offline('{"value": 3}')
     request = lib.CreateChatCompletionRequest(model="m", messages=[lib.ChatMessage.user("Hi")])
     assert lib.parse_chat_completion(client, request, int) == 3
@@ -97,7 +97,7 @@ def test_a_refusal_is_an_error_with_the_answer(offline, question):
         ("content_filter", "RefusalError", "the content filter stopped the answer"),
     ],
 )
-def test_an_answer_that_was_stopped_is_an_error_with_what_came(
+def test_a_truncated_or_filtered_answer_is_an_error_with_its_partial(
     offline, question, reason, kind, words
 ):
     choice = {"index": 0, "message": {"role": "assistant", "content": '{"title": "P'}}
@@ -119,7 +119,9 @@ def test_an_answer_that_was_stopped_is_an_error_with_what_came(
         ("[3]", "$: expected object, got list"),
     ],
 )
-def test_an_answer_that_does_not_fit_is_an_error_with_all_of_it(offline, question, text, words):
+def test_an_answer_that_violates_the_schema_is_an_error_with_the_complete_answer(
+    offline, question, text, words
+):
     with pytest.raises(lib.DeserializeError) as caught:
         lib.parse_chat_completion(offline(text), question, int)
     assert words in str(caught.value)
@@ -132,8 +134,8 @@ def test_an_answer_that_does_not_fit_is_an_error_with_all_of_it(offline, questio
     [
         pytest.param("```json\n3\n```", 3, id="named"),
         pytest.param("```\n3\n```\n", 3, id="unnamed"),
-        pytest.param(" \n```json \n3", 3, id="left-open"),
-        pytest.param("3", 3, id="none"),
+        pytest.param(" \n```json \n3", 3, id="unclosed"),
+        pytest.param("3", 3, id="no-fence"),
     ],
 )
 def test_a_fence_around_the_json_is_taken_off(offline, question, text, value):
@@ -141,7 +143,7 @@ def test_a_fence_around_the_json_is_taken_off(offline, question, text, value):
     assert lib.parse_chat_completion(offline(reply), question, int) == value
 
 
-def test_a_fence_of_line_ends_without_end_is_an_error_at_once(offline, question):
+def test_an_unclosed_fence_with_many_line_ends_is_an_error(offline, question):
     with pytest.raises(lib.DeserializeError):
         lib.parse_chat_completion(offline("```" + "\n" * 100_000 + "x"), question, int)
 
@@ -158,27 +160,29 @@ def test_a_fence_of_line_ends_without_end_is_an_error_at_once(offline, question)
         ),
     ],
 )
-def test_an_answer_without_text_is_an_error_that_says_what_came(offline, question, reply, words):
+def test_the_error_for_an_answer_without_text_says_what_the_model_did(
+    offline, question, reply, words
+):
     with pytest.raises(lib.DeserializeError) as caught:
         lib.parse_chat_completion(offline(reply), question, int)
     assert str(caught.value) == words
     assert caught.value.partial.choices
 
 
-def test_an_answer_without_choices_is_an_error(offline, question):
+def test_a_response_without_choices_is_an_error(offline, question):
     with pytest.raises(lib.DeserializeError, match=r"\$\.choices: empty"):
         lib.parse_chat_completion(offline({"choices": []}), question, int)
 
 
 @pytest.mark.parametrize("own", [{"type": "json_object"}, {"type": "text"}])
-def test_a_response_format_of_ones_own_is_refused_before_sending(offline, question, own):
+def test_a_response_format_in_the_request_is_rejected_before_sending(offline, question, own):
     client = offline("{}")
     with pytest.raises(lib.ConfigError, match="leave it out"):
         lib.parse_chat_completion(client, {**question, "response_format": own}, Recipe)
     assert client.server.requests == []
 
 
-def test_what_cannot_be_described_is_refused_before_sending(offline, question):
+def test_a_type_without_a_strict_schema_is_rejected_before_sending(offline, question):
     client = offline("{}")
     with pytest.raises(lib.ConfigError, match="a strict schema can't have free keys"):
         lib.parse_chat_completion(client, question, dict[str, int])
@@ -186,7 +190,7 @@ def test_what_cannot_be_described_is_refused_before_sending(offline, question):
 
 
 class Weather:
-    """What Pydantic's models have, of which this uses nothing else."""
+    """A model with only the methods of Pydantic's models that the library uses."""
 
     def __init__(self, city):
         self.city = city
@@ -213,7 +217,7 @@ class Weather:
         return cls(value["city"])
 
 
-def test_a_model_of_pydantics_describes_and_reads_itself(offline, question):
+def test_a_pydantic_model_describes_and_validates_itself(offline, question):
     client = offline('{"city": "Rome"}', "{}")
     assert lib.parse_chat_completion(client, question, Weather).city == "Rome"
     schema = client.server.requests[0].body["response_format"]["json_schema"]["schema"]

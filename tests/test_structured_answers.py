@@ -1,4 +1,4 @@
-"""Structured answers as models write them: in other words, asked again, and as they grow."""
+"""Structured answers as models write them: text around the JSON, further attempts, streaming."""
 
 import json
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ TOAST = Dish("Toast", 5)
 TEXT = '{"title": "Toast", "minutes": 5, "tags": null}'
 
 
-# One spelling handled, its siblings too
+# Text around the JSON
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,7 @@ def test_an_answer_is_read_whatever_stands_around_its_json(offline, question, te
         ('{"value": null}', int | None, None),
     ],
 )
-def test_a_bare_answer_is_read_where_our_own_wrapper_was_asked_for(
-    offline, question, text, into, value
-):
+def test_an_answer_without_the_wrapper_object_is_read(offline, question, text, into, value):
     assert lib.parse_chat_completion(offline(text), question, into) == value
 
 
@@ -101,19 +99,19 @@ def test_an_answer_without_text_is_not_read_as_null(offline, question, reply):
         ('{"' * 100_000, "the answer is not JSON"),
     ],
 )
-def test_what_can_not_be_read_is_still_an_error(offline, question, text, words):
+def test_an_invalid_answer_is_still_an_error(offline, question, text, words):
     with pytest.raises(lib.DeserializeError) as caught:
         lib.parse_chat_completion(offline(text), question, Dish)
     assert words in str(caught.value)
     assert caught.value.body == text
 
 
-def test_an_answer_in_the_wrong_shape_is_no_text_that_was_asked_for(offline, question):
+def test_a_json_object_with_a_wrong_key_is_not_taken_for_a_requested_text(offline, question):
     with pytest.raises(lib.DeserializeError, match=r"\$\.valu: unknown key"):
         lib.parse_chat_completion(offline('{"valu": "x"}'), question, str)
 
 
-# Asked again
+# Further attempts
 
 
 def answer(text, tokens):
@@ -181,14 +179,14 @@ def test_an_answer_that_was_stopped_is_not_asked_for_again(offline, question, re
 
 
 @pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "2"])
-def test_attempts_that_are_no_number_are_refused(offline, question, attempts):
+def test_an_invalid_number_of_attempts_is_rejected(offline, question, attempts):
     client = offline(TEXT)
     with pytest.raises(lib.ConfigError, match="attempts must be 1 or more"):
         lib.parse_chat_completion(client, question, Dish, attempts=attempts)
     assert client.server.requests == []
 
 
-def test_the_response_and_the_usage_come_beside_the_value(offline, question):
+def test_with_response_returns_the_response_and_the_usage_of_all_attempts(offline, question):
     client = offline(answer("{}", 1), answer(TEXT, 2))
     parsed = lib.parse_chat_completion(client, question, Dish, attempts=2, with_response=True)
     assert parsed.value == TOAST
@@ -197,7 +195,7 @@ def test_the_response_and_the_usage_come_beside_the_value(offline, question):
     assert parsed.usage.total_tokens == 3
 
 
-# As it grows
+# Streaming
 
 
 def test_an_answer_grows_as_plain_dicts_and_at_its_end_is_the_instance(offline, question):
@@ -250,7 +248,7 @@ def test_an_answer_grows_as_plain_dicts_and_at_its_end_is_the_instance(offline, 
         ('{"a":' * 5000, None),
     ],
 )
-def test_what_is_there_of_an_answer_is_known_wherever_it_is_cut(text, part):
+def test_a_truncated_answer_is_parsed_as_far_as_it_goes(text, part):
     assert part is None or lib.json_so_far(text) == part
     lib.json_so_far(text)
 
@@ -270,15 +268,13 @@ def test_every_beginning_of_an_answer_is_a_beginning_of_its_value():
     assert lib.json_so_far(text) == json.loads(text)
 
 
-def test_what_is_no_object_grows_under_the_key_value(offline, question):
+def test_a_streamed_type_that_is_not_an_object_grows_under_the_key_value(offline, question):
     *parts, value = lib.stream_parsed(offline('{"value": ["a", "b"]}'), question, list[str])
     assert value == ["a", "b"]
     assert parts[-1] == {"value": ["a", "b"]}
 
 
-def test_a_long_answer_is_looked_at_a_number_of_times_that_does_not_grow_with_its_chunks(
-    offline, question
-):
+def test_a_long_answer_yields_far_fewer_parts_than_it_has_chunks(offline, question):
     dish = Dish("x " * 10_000, 1)
     stream = lib.stream_parsed(offline(as_text(dish)), question, Dish)
     parts = list(stream)
@@ -294,13 +290,13 @@ def test_a_long_answer_is_looked_at_a_number_of_times_that_does_not_grow_with_it
         (500, "InternalServerError"),
     ],
 )
-def test_a_streamed_answer_that_is_none_is_the_same_error(offline, question, reply, kind):
+def test_an_invalid_streamed_answer_raises_the_same_error_as_a_call(offline, question, reply, kind):
     with pytest.raises(getattr(lib, kind)) as caught:
         list(lib.stream_parsed(offline(reply), question, Dish))
     assert kind == "InternalServerError" or caught.value.partial.choices
 
 
-def test_what_cannot_be_streamed_is_refused_before_sending(offline, question):
+def test_stream_parsed_rejects_invalid_arguments_before_sending(offline, question):
     client = offline("{}")
     with pytest.raises(lib.ConfigError, match="a strict schema can't have free keys"):
         lib.stream_parsed(client, question, dict[str, int])

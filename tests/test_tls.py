@@ -1,4 +1,4 @@
-"""TLS: certificates are looked at, and what holds for streams holds there too."""
+"""TLS: certificates are verified, and streams behave as they do without TLS."""
 
 import ssl
 import threading
@@ -15,7 +15,7 @@ CERTIFICATE = str(Path(__file__).parent / "data" / "localhost.pem")
 
 @pytest.fixture
 def secure():
-    """Ask a server that speaks TLS, with a certificate that nobody vouches for."""
+    """A client of a TLS server that gives these replies; its certificate is self-signed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     opened = []
@@ -33,7 +33,7 @@ def secure():
         thing.__exit__(None, None, None)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_once(secure, question):
+def test_an_untrusted_certificate_is_an_error_and_not_retried(secure, question):
     client = secure(http(completion()))
     with pytest.raises(lib.HTTPError, match="certificate was not accepted") as caught:
         lib.create_chat_completion(client, question)
@@ -43,7 +43,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_once(secure, question)
     assert (client.wire.connections, client.wire.requests) == (1, [])  # no key was sent
 
 
-def test_a_certificate_for_another_host_is_refused(secure, question):
+def test_a_certificate_for_another_host_is_an_error(secure, question):
     client = secure(http(completion()), verify=CERTIFICATE)
     elsewhere = client.with_options(base_url=client.base_url.replace("127.0.0.1", "localhost"))
     with pytest.raises(lib.HTTPError, match=r"certificate was not accepted.*localhost"):
@@ -52,7 +52,7 @@ def test_a_certificate_for_another_host_is_refused(secure, question):
 
 
 @pytest.mark.parametrize("how", ["argument", "environment"])
-def test_with_its_authority_named_it_is_accepted(secure, question, monkeypatch, how):
+def test_a_certificate_is_accepted_if_its_authority_is_given(secure, question, monkeypatch, how):
     settings = {"verify": CERTIFICATE} if how == "argument" else {}
     if how == "environment":
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", CERTIFICATE)
@@ -64,7 +64,7 @@ def test_with_its_authority_named_it_is_accepted(secure, question, monkeypatch, 
     assert client.wire.connections == 1
 
 
-def test_verify_false_looks_at_no_certificate_and_warns(secure, question):
+def test_verify_false_skips_verification_and_warns(secure, question):
     client = secure(http(completion("Hi.")), verify=False)
     with pytest.warns(match="Unverified HTTPS request"):
         assert lib.create_chat_completion(client, question).text == "Hi."
@@ -99,7 +99,7 @@ def test_close_wakes_a_thread_that_waits(secure, question):
     assert client.wire.closed_by_client.wait(10)
 
 
-def test_a_deadline_ends_an_answer_that_stops(secure, question):
+def test_a_deadline_ends_a_stream_that_stalls(secure, question):
     begun = streamed(chunk("One,"), done=False)[:-5]
     client = secure(Reply(begun, SILENCE), verify=CERTIFICATE, deadline=0.4)
     with pytest.raises(lib.RequestTimeoutError, match="deadline") as caught:
@@ -119,12 +119,12 @@ def test_a_stream_that_breaks_off_is_interrupted(secure, question, end):
 
 @pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
 @pytest.mark.parametrize("cert", [CERTIFICATE, (CERTIFICATE, CERTIFICATE)], ids=["file", "pair"])
-def test_a_client_certificate_is_shown_to_a_server_that_asks_for_it(question, cert, own_session):
+def test_a_client_certificate_is_sent_to_a_server_that_requires_it(question, cert, own_session):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     context.load_verify_locations(CERTIFICATE)
     context.verify_mode = ssl.CERT_REQUIRED
-    # A session each: before requests 2.32, one does not keep connections by their certificate.
+    # One session each: before requests 2.32, a session reuses connections of another certificate.
     sessions = [requests.Session() if own_session else None for _ in range(2)]
     settings = {"verify": CERTIFICATE, "max_retries": 0, "timeout": 10, "session": sessions[0]}
     with (
@@ -148,6 +148,6 @@ def test_a_client_certificate_is_shown_to_a_server_that_asks_for_it(question, ce
         {"cert": ("a", None)},
     ],
 )
-def test_certificates_of_a_wrong_type_are_refused_at_once(settings):
+def test_verify_and_cert_of_a_wrong_type_are_rejected_at_construction(settings):
     with pytest.raises(lib.ConfigError, match=r"(verify|cert) must be"):
         lib.OpenAIClient(base_url="https://localhost/v1", **settings)

@@ -1,4 +1,4 @@
-"""Tools: functions described as one would by hand, and called with what their hints say."""
+"""Tools: functions are described as one would by hand, and called with objects of their types."""
 
 import functools
 import json
@@ -124,8 +124,8 @@ def add(a: int, b: int = 1) -> int:
     return a + b
 
 
-def told(client, number=1):
-    """The answers to calls that went out with a request."""
+def tool_results(client, number=1):
+    """The results of calls that were sent with a request."""
     messages = client.server.requests[number].body["messages"]
     return [message for message in messages if message["role"] == "tool"]
 
@@ -133,11 +133,11 @@ def told(client, number=1):
 # Describing
 
 
-def test_a_function_is_described_as_a_careful_person_would():
+def test_the_schema_of_a_function_covers_its_types_docstring_and_defaults():
     assert lib.function_tool(plan_trip) == PLAN_TRIP
 
 
-def test_strictly_all_parameters_are_required():
+def test_a_strict_tool_requires_all_parameters():
     function = lib.function_tool(add, strict=True)["function"]
     assert function["strict"] is True
     assert function["parameters"] == {
@@ -215,7 +215,7 @@ def test_a_function_without_a_docstring_has_no_description():
     assert "description" not in lib.function_tool(bare)["function"]
 
 
-def test_a_default_is_told_where_json_has_a_short_word_for_it():
+def test_only_simple_defaults_are_in_the_schema():
     def rate(
         unit: Unit = Unit.CELSIUS,
         most: float = math.inf,
@@ -226,8 +226,8 @@ def test_a_default_is_told_where_json_has_a_short_word_for_it():
     ) -> None: ...
 
     found = lib.function_tool(rate)["function"]["parameters"]
-    told = {name: one["default"] for name, one in found["properties"].items() if "default" in one}
-    assert told == {"unit": "celsius", "strict": False}
+    defaults = {k: v["default"] for k, v in found["properties"].items() if "default" in v}
+    assert defaults == {"unit": "celsius", "strict": False}
     assert "required" not in found
 
 
@@ -270,7 +270,7 @@ async def later(x: int):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_cannot_be_described_is_refused_when_the_tool_is_made(function, words):
+def test_a_function_that_cannot_be_described_is_rejected_when_the_tool_is_made(function, words):
     with pytest.raises(lib.ConfigError) as caught:
         lib.function_tool(function)
     assert words in str(caught.value)
@@ -299,7 +299,7 @@ def test_a_function_is_called_with_objects_of_its_types(offline, question):
 def test_parallel_calls_are_answered_in_their_order(offline, question):
     client = offline(calls(call("add", {"a": 1}, "x"), call("add", {"a": 2, "b": 3}, "y")), "3, 5")
     run = lib.run_tools(client, question, [add])
-    assert told(client) == [
+    assert tool_results(client) == [
         {"role": "tool", "tool_call_id": "x", "content": "2"},
         {"role": "tool", "tool_call_id": "y", "content": "5"},
     ]
@@ -318,7 +318,7 @@ def test_the_exchange_can_go_on_where_it_ended(offline, question):
     assert question["messages"] == [{"role": "user", "content": "Hi"}]
 
 
-def test_the_tokens_of_all_answers_are_added_up(offline, question):
+def test_the_usage_of_all_rounds_is_added_up(offline, question):
     def answer(message, tokens):
         usage = {"total_tokens": tokens, "cost": 0.5,
                  "completion_tokens_details": {"reasoning_tokens": tokens}}  # fmt: skip
@@ -348,16 +348,16 @@ def test_the_tokens_of_all_answers_are_added_up(offline, question):
     ],
     ids=str,
 )
-def test_a_bad_call_is_told_to_the_model(offline, question, made, words):
+def test_an_invalid_call_is_reported_to_the_model(offline, question, made, words):
     client = offline(calls(made), "Sorry.")
     assert lib.run_tools(client, question, [add]).text == "Sorry."
-    [answer] = told(client)
+    [answer] = tool_results(client)
     assert words in json.loads(answer["content"])["error"]
 
 
-def test_what_a_function_returns_is_told_as_text_or_json(offline, question):
+def test_the_result_of_a_function_is_sent_as_text_or_json(offline, question):
     class Model:
-        """What Pydantic's models have, of which this uses nothing else."""
+        """A model with the only method of Pydantic's models that is used here."""
 
         def model_dump(self, mode):
             return {"mode": mode}
@@ -369,7 +369,7 @@ def test_what_a_function_returns_is_told_as_text_or_json(offline, question):
 
     client = offline(calls(*(call("look", {}, str(i)) for i in range(6))), "Done.")
     lib.run_tools(client, question, [look])
-    assert [answer["content"] for answer in told(client)] == [
+    assert [answer["content"] for answer in tool_results(client)] == [
         "as it is", "null", '{"city":"Bern","nights":1}', '["celsius"]', '{"é":1}',
         '[{"mode":"json"}]',
     ]  # fmt: skip
@@ -379,14 +379,14 @@ def divide(a: int, b: int) -> float:
     return a / b
 
 
-def test_what_a_function_raises_is_told_to_the_model(offline, question):
+def test_an_exception_of_a_function_is_reported_to_the_model(offline, question):
     client = offline(calls(call("divide", {"a": 1, "b": 0})), "Not possible.")
     assert lib.run_tools(client, question, [divide]).text == "Not possible."
-    [answer] = told(client)
+    [answer] = tool_results(client)
     assert json.loads(answer["content"]) == {"error": "ZeroDivisionError: division by zero"}
 
 
-def test_what_a_function_raises_is_an_error_where_that_is_wished(offline, question):
+def test_with_raise_errors_an_exception_of_a_function_is_a_tool_error(offline, question):
     client = offline(calls(call("add", {"a": 1}, "x"), call("divide", {"a": 1, "b": 0}, "y")))
     with pytest.raises(lib.ToolError, match=r"divide\(\) raised ZeroDivisionError") as caught:
         lib.run_tools(client, question, [add, divide], raise_errors=True)
@@ -417,16 +417,16 @@ class Found:
     tax: float = field(init=False, default=0.5)
 
 
-def test_a_result_is_told_with_its_nulls_and_computed_fields(offline, question):
+def test_a_result_is_sent_with_its_nulls_and_computed_fields(offline, question):
     def look() -> Any:
         return [Found(1), {"a"}]
 
     client = offline(calls(call("look", {})), "Done.")
     lib.run_tools(client, question, [look])
-    assert told(client)[0]["content"] == '[{"total":1,"note":null,"tax":0.5},["a"]]'
+    assert tool_results(client)[0]["content"] == '[{"total":1,"note":null,"tax":0.5},["a"]]'
 
 
-def test_a_model_that_never_ends_is_stopped(offline, question):
+def test_a_model_that_keeps_calling_tools_is_stopped_after_max_rounds(offline, question):
     client = offline(*[calls(call("add", {"a": 1}))] * 3)
     with pytest.raises(lib.ToolError, match="still calls tools after 3 answers") as caught:
         lib.run_tools(client, question, [add], max_rounds=3)
@@ -473,7 +473,7 @@ OWN = [
     ],
     ids=["function", "custom"],
 )
-def test_a_call_of_the_requests_own_tools_is_the_callers(offline, question, made):
+def test_a_call_of_a_tool_in_the_request_is_left_to_the_caller(offline, question, made):
     client = offline(calls(call("add", {"a": 1}), made))
     run = lib.run_tools(client, {**question, "tools": OWN}, [add])
     assert [tool["type"] for tool in client.server.requests[0].body["tools"]] == [
@@ -504,7 +504,7 @@ def test_tools_of_the_request_that_have_no_name_are_sent_as_they_are(offline, qu
     ],
     ids=str,
 )
-def test_a_demand_for_a_call_holds_for_the_first_round(offline, question, choice, later):
+def test_a_required_tool_choice_applies_only_to_the_first_round(offline, question, choice, later):
     client = offline(calls(call("add", {"a": 1})), "2")
     lib.run_tools(client, {**question, "tool_choice": choice}, [add])
     sent = [request.body["tool_choice"] for request in client.server.requests]
@@ -516,7 +516,7 @@ def test_streamed_calls_are_carried_out_and_every_chunk_is_shown(offline, questi
     shown = []
     run = lib.run_tools(client, question, [add], on_chunk=shown.append)
     assert run.text == "Two, three." == "".join(chunk.text for chunk in shown)
-    assert [answer["content"] for answer in told(client)] == ["2", "3"]
+    assert [answer["content"] for answer in tool_results(client)] == ["2", "3"]
     assert [request.body["stream"] for request in client.server.requests] == [True, True]
 
 
@@ -533,7 +533,7 @@ def test_what_servers_leave_out_of_a_call_is_filled_in(offline, question):
     sent = client.server.requests[1].body["messages"]
     assert [made["id"] for made in sent[1]["tool_calls"]] == ["call_0", "call_1"]
     assert sent[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": "{}"}
-    assert [answer["tool_call_id"] for answer in told(client)] == ["call_0", "call_1"]
+    assert [answer["tool_call_id"] for answer in tool_results(client)] == ["call_0", "call_1"]
 
 
 def test_calls_that_a_filter_stopped_are_not_carried_out(offline, question):
@@ -544,7 +544,7 @@ def test_calls_that_a_filter_stopped_are_not_carried_out(offline, question):
     assert len(run.messages) == 2
 
 
-def test_an_answer_without_choices_is_an_error(offline, question):
+def test_a_response_without_choices_is_an_error(offline, question):
     with pytest.raises(lib.DeserializeError, match="empty"):
         lib.run_tools(offline({"choices": []}), question, [add])
 
@@ -555,18 +555,18 @@ def test_without_functions_no_tools_are_sent(offline, question):
     assert "tools" not in client.server.requests[0].body
 
 
-def test_no_rounds_are_refused(offline, question):
+def test_max_rounds_of_0_is_rejected(offline, question):
     with pytest.raises(lib.ConfigError, match="max_rounds must be 1 or more"):
         lib.run_tools(offline("Hi"), question, [add], max_rounds=0)
 
 
-def test_functions_are_described_strictly_where_that_is_wished(offline, question):
+def test_the_strict_option_describes_functions_strictly(offline, question):
     client = offline("Hi")
     lib.run_tools(client, question, [add], strict=True)
     assert client.server.requests[0].body["tools"] == [lib.function_tool(add, strict=True)]
 
 
-def test_what_a_class_raises_that_checks_itself_is_told_to_the_model(offline, question):
+def test_an_exception_of_post_init_is_reported_to_the_model(offline, question):
     @dataclass
     class Some:
         n: int
@@ -579,10 +579,10 @@ def test_what_a_class_raises_that_checks_itself_is_told_to_the_model(offline, qu
 
     client = offline(calls(call("take", {"some": {"n": -1}})), "Sorry.")
     lib.run_tools(client, question, [take])
-    assert "$.some: AssertionError: none" in told(client)[0]["content"]
+    assert "$.some: AssertionError: none" in tool_results(client)[0]["content"]
 
 
-def test_hints_that_stand_as_text_are_found_where_the_function_is(offline, question):
+def test_string_annotations_of_a_method_are_resolved(offline, question):
     source = """
 from __future__ import annotations
 class Shop:
@@ -594,10 +594,10 @@ class Shop:
     exec(source, names)
     client = offline(calls(call("list", {"ids": ["a"]})), "Done.")
     lib.run_tools(client, question, [names["Shop"]().list])
-    assert told(client)[0]["content"] == '["a"]'
+    assert tool_results(client)[0]["content"] == '["a"]'
 
 
-def test_hints_that_stand_as_text_are_found_for_an_object_and_a_class(offline, question):
+def test_string_annotations_of_callable_objects_and_classes_are_resolved(offline, question):
     module = types.ModuleType("module_of_tools")
     source = """
 from __future__ import annotations
@@ -623,7 +623,7 @@ class Row(typing.NamedTuple):
         for name, function in zip(("repeat", "Order", "Plain", "Row"), functions, strict=True):
             client = offline(calls(call(name, {"ids": ["a", "b"]})), "Done.")
             lib.run_tools(client, question, [function])
-            assert "error" not in told(client)[0]["content"]
+            assert "error" not in tool_results(client)[0]["content"]
     finally:
         del sys.modules[module.__name__]
 
@@ -644,7 +644,7 @@ def test_a_partial_is_described_by_the_function_behind_it():
     assert function["parameters"]["properties"]["text"]["description"] == "what to say"
 
 
-def test_hints_that_stand_as_text_are_found_behind_a_partial(offline, question):
+def test_string_annotations_behind_a_partial_are_resolved(offline, question):
     source = """
 from __future__ import annotations
 Names = list[str]
@@ -657,19 +657,19 @@ def repeat(ids: Names, many: int) -> Names:
     twice.__name__ = "twice"
     client = offline(calls(call("twice", {"ids": ["a"]})), "Done.")
     lib.run_tools(client, question, [twice])
-    assert told(client)[0]["content"] == '["a","a"]'
+    assert tool_results(client)[0]["content"] == '["a","a"]'
 
 
-def test_positional_parameters_may_be_left_out_in_the_middle(offline, question):
+def test_a_positional_only_parameter_may_be_omitted_before_another(offline, question):
     def take(a: int = 1, b: int = 2, /) -> list[int]:
         return [a, b]
 
     client = offline(calls(call("take", {"b": 5})), "Done.")
     lib.run_tools(client, question, [take])
-    assert told(client)[0]["content"] == "[1,5]"
+    assert tool_results(client)[0]["content"] == "[1,5]"
 
 
-def test_two_tools_of_one_name_are_refused_before_sending(offline, question):
+def test_two_tools_of_the_same_name_are_rejected_before_sending(offline, question):
     client = offline("Hi")
     with pytest.raises(lib.ConfigError, match="two tools are named 'add'"):
         lib.run_tools(client, question, [add, add])
@@ -694,20 +694,22 @@ def test_a_method_is_called_on_its_object(offline, question):
     client = offline(calls(call("sell", {"many": 3, "price": 2})), "Sold.")
     lib.run_tools(client, question, [shop.sell])
     assert shop.sold == 3
-    assert told(client)[0]["content"] == "6.0"
+    assert tool_results(client)[0]["content"] == "6.0"
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("tools", 5), ("tools", "x"), ("tools", ["x"]), ("messages", 5), ("messages", {"a": 1})]
 )  # fmt: skip
-def test_tools_and_messages_that_are_no_lists_are_refused(offline, question, key, value):
+def test_tools_and_messages_that_are_not_lists_of_objects_are_rejected(
+    offline, question, key, value
+):
     client = offline("Hi")
     with pytest.raises(lib.ConfigError):
         lib.run_tools(client, {**question, key: value}, [add])
     assert client.server.requests == []
 
 
-def test_an_answer_without_choices_comes_with_its_error(ask, question):
+def test_the_error_for_a_response_without_choices_has_the_response_and_request_id(ask, question):
     client = ask(http({"id": "c1", "choices": []}, "200 OK", "x-request-id: req-1"))
     with pytest.raises(lib.DeserializeError, match=r"^\$\.choices: empty") as caught:
         lib.run_tools(client, question, [add])

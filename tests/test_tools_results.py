@@ -1,4 +1,4 @@
-"""What a tool returned is told to the model as what it is: it is done, and never an error."""
+"""The result of a tool is sent to the model in a form that it can read, and never as an error."""
 
 import collections
 import functools
@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from . import lib
-from .test_tools import call, calls, told
+from .test_tools import call, calls, tool_results
 
 
 class Colour(Enum):
@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
 
 class Scalar:
-    """What NumPy's scalars have, of which the library uses nothing else."""
+    """A scalar with only the method of NumPy's scalars that the library uses."""
 
     def __init__(self, value):
         self.value = value
@@ -63,15 +63,15 @@ CYCLE.append(CYCLE)
 NOON = datetime(2024, 12, 31, 12, tzinfo=timezone.utc)
 
 
-def tell(offline, question, result, **options):
-    """What the model is told of a tool that returns this."""
+def text_sent_for(offline, question, result, **options):
+    """The text that the model gets from a tool that returns this."""
 
     def look() -> Any:
         return result
 
     client = offline(calls(call("look", {})), "Done.")
     lib.run_tools(client, question, [look], **options)
-    [answer] = told(client)
+    [answer] = tool_results(client)
     return answer["content"]
 
 
@@ -109,48 +109,48 @@ def tell(offline, question, result, **options):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_whatever_a_tool_returned_is_told_and_never_as_an_error(offline, question, result, text):
-    found = tell(offline, question, result, raise_errors=True)
+def test_any_result_of_a_tool_is_sent_and_never_as_an_error(offline, question, result, text):
+    found = text_sent_for(offline, question, result, raise_errors=True)
     assert not found.startswith('{"error"')
     assert text is None or found == text
 
 
-def test_keys_of_any_type_are_told_as_text(offline, question):
+def test_keys_of_any_type_are_sent_as_text(offline, question):
     result = {NOON.date(): 1, (1, 2): 2, Colour.RED: 3, None: 4, 5: 6, True: 7}
-    assert json.loads(tell(offline, question, result)) == {
+    assert json.loads(text_sent_for(offline, question, result)) == {
         "2024-12-31": 1, "[1, 2]": 2, "red": 3, "null": 4, "5": 6, "true": 7,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("result", [CYCLE, Mute(), [Mute()]], ids=["inside-itself", "mute", "list"])
-def test_a_result_that_has_not_even_a_text_is_told_somehow(offline, question, result):
-    found = tell(offline, question, result, raise_errors=True)
+def test_a_result_without_a_json_or_text_form_is_still_sent(offline, question, result):
+    found = text_sent_for(offline, question, result, raise_errors=True)
     assert found
     assert not found.startswith('{"error"')
 
 
-def test_numpys_numbers_and_arrays_are_told_as_numbers(offline, question):
+def test_numpy_numbers_and_arrays_are_sent_as_numbers(offline, question):
     numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
     result = {
         "a": numpy.float32(1.5), "b": numpy.int64(3), "c": numpy.bool_(True),
         "d": numpy.arange(3), "e": numpy.float64("nan"), "f": numpy.datetime64("2024-12-31"),
     }  # fmt: skip
-    assert json.loads(tell(offline, question, result)) == {
+    assert json.loads(text_sent_for(offline, question, result)) == {
         "a": 1.5, "b": 3, "c": True, "d": [0, 1, 2], "e": "nan", "f": "2024-12-31",
     }  # fmt: skip
 
 
-def test_a_generator_that_fails_has_failed_as_any_function(offline, question):
+def test_an_exception_of_a_generator_is_reported_to_the_model(offline, question):
     def look() -> Iterator[int]:
         yield 1
         raise OSError("gone")
 
     client = offline(calls(call("look", {})), "Sorry.")
     lib.run_tools(client, question, [look])
-    assert json.loads(told(client)[0]["content"]) == {"error": "OSError: gone"}
+    assert json.loads(tool_results(client)[0]["content"]) == {"error": "OSError: gone"}
 
 
-# What is not done yet
+# Asynchronous functions
 
 
 async def later(x: int = 1) -> int:
@@ -180,7 +180,7 @@ def logged(function):
 
 @pytest.mark.parametrize("raise_errors", [False, True])
 @pytest.mark.parametrize("function", [later, Later().items], ids=["coroutine", "generator"])
-def test_an_awaitable_result_is_an_error_of_the_caller_and_not_told(
+def test_an_awaitable_result_is_a_tool_error_and_not_sent_to_the_model(
     offline, question, function, raise_errors
 ):
     client = offline(calls(call(function.__name__, {})))
@@ -208,7 +208,7 @@ def test_an_awaitable_result_is_an_error_of_the_caller_and_not_told(
     ],
     ids=str,
 )
-def test_an_asynchronous_callable_in_any_wrapping_is_refused_when_the_tool_is_made(function):
+def test_an_asynchronous_callable_in_any_wrapping_is_rejected_when_the_tool_is_made(function):
     with pytest.raises(lib.ConfigError, match="it is asynchronous"):
         lib.function_tool(function)
 
@@ -225,10 +225,10 @@ def test_a_synchronous_wrapper_that_awaits_by_itself_is_a_tool(offline, question
 
     client = offline(calls(call("later", {"x": 4})), "Done.")
     lib.run_tools(client, question, [run_now(later)])
-    assert told(client)[0]["content"] == "4"
+    assert tool_results(client)[0]["content"] == "4"
 
 
-# What the author hid
+# Bound arguments, and wrappers
 
 
 SECRET = "sk-the-authors-own"
@@ -255,7 +255,7 @@ def search(query: str, api_key: str, most: int = 3) -> str:
     ids=["partial", "twice", "around-a-wrapper", "in-a-wrapper"],
 )
 @pytest.mark.parametrize("strict", [False, True])
-def test_what_a_partial_has_bound_is_neither_told_to_the_model_nor_taken_from_it(
+def test_arguments_bound_by_a_partial_are_neither_sent_to_the_model_nor_accepted_from_it(
     offline, question, hidden, strict
 ):
     hidden.__name__ = "search"
@@ -269,8 +269,8 @@ def test_what_a_partial_has_bound_is_neither_told_to_the_model_nor_taken_from_it
     sent = json.dumps([request.body for request in client.server.requests[:1]])
     assert "api_key" not in sent
     assert SECRET not in json.dumps([request.body for request in client.server.requests])
-    assert "unknown key" in told(client)[0]["content"]
-    assert told(client, 2)[1]["content"] == "x 5 True"
+    assert "unknown key" in tool_results(client)[0]["content"]
+    assert tool_results(client, 2)[1]["content"] == "x 5 True"
 
 
 def test_a_partial_takes_its_name_and_notes_from_its_function():
@@ -286,10 +286,10 @@ def test_arguments_bound_by_position_are_hidden_and_the_rest_arrive(offline, que
     assert list(parameters["properties"]) == ["api_key", "most"]
     client = offline(calls(call("search", {"api_key": "k", "most": 7})), "Done.")
     lib.run_tools(client, question, [bound])
-    assert told(client)[0]["content"] == "x 7 False"
+    assert tool_results(client)[0]["content"] == "x 7 False"
 
 
-def test_what_is_described_is_what_will_be_called_and_not_what_it_wraps(offline, question):
+def test_a_wrapper_with_its_own_parameters_is_described_by_them(offline, question):
     @functools.wraps(search)
     def search_safely(query: str) -> str:
         return search(query, SECRET)
@@ -300,7 +300,7 @@ def test_what_is_described_is_what_will_be_called_and_not_what_it_wraps(offline,
     assert lib.function_tool(nothing)["function"]["parameters"]["properties"] == {}
     client = offline(calls(call("search", {"query": "x"})), "Done.")
     lib.run_tools(client, question, [search_safely])
-    assert told(client)[0]["content"] == "x 3 True"
+    assert tool_results(client)[0]["content"] == "x 3 True"
 
 
 class Shop:
@@ -328,10 +328,10 @@ def test_a_wrapper_that_passes_all_on_is_described_by_what_it_wraps(
     assert "self" not in parameters["properties"]
     client = offline(calls(call(name, arguments)), "Done.")
     lib.run_tools(client, question, [function])
-    assert told(client)[0]["content"] == text
+    assert tool_results(client)[0]["content"] == text
 
 
-# What the author wrote
+# Docstrings
 
 
 def test_all_prose_before_the_first_section_is_the_description():
@@ -369,7 +369,7 @@ def test_a_docstring_that_begins_with_a_section_keeps_its_notes():
     assert notes == {"x": "how many, at most", "y": "how far"}
 
 
-def test_a_warning_tells_once_that_docstrings_are_gone():
+def test_a_single_warning_says_that_python_drops_the_docstrings():
     import os
     import subprocess
 
@@ -382,7 +382,7 @@ def sub(a: int) -> int:
 print(*(function_tool(tool)["function"].get("description") for tool in (add, sub, add)))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    environment.pop("PYTHONWARNINGS", None)  # which may make errors of them
+    environment.pop("PYTHONWARNINGS", None)  # which may turn warnings into errors
     command = [sys.executable, "-OO", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.stdout.split() == ["None"] * 3

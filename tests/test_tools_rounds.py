@@ -1,4 +1,4 @@
-"""The rounds of a tool run: streamed, asked about beforehand, carried out at once, cut off."""
+"""The rounds of a tool run: streams, checks before a call, parallel calls, truncated calls."""
 
 import json
 import threading
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pytest
 
 from . import lib
-from .test_tools import OWN, add, call, calls, told
+from .test_tools import OWN, add, call, calls, tool_results
 
 
 def sent_ids(request):
-    """The ids of all calls that went out with a request, and those of their answers."""
+    """The ids of all calls that were sent with a request, and those of their results."""
     messages = request.body["messages"]
     made = [one["id"] for message in messages for one in message.get("tool_calls") or ()]
     answered = [message["tool_call_id"] for message in messages if message["role"] == "tool"]
@@ -27,7 +27,7 @@ def cut(arguments, name="add", **more):
     }
 
 
-# Streamed
+# Streams
 
 
 def test_a_run_streams_its_chunks_and_between_rounds_its_calls(offline, question):
@@ -43,7 +43,7 @@ def test_a_run_streams_its_chunks_and_between_rounds_its_calls(offline, question
     assert run.text == "Two, three."
     assert run.rounds == 2
     assert len(run.messages) == 5
-    assert [answer["content"] for answer in told(client)] == ["2", "3"]
+    assert [answer["content"] for answer in tool_results(client)] == ["2", "3"]
 
 
 def test_a_call_is_shown_before_it_is_carried_out(offline, question):
@@ -60,7 +60,7 @@ def test_a_call_is_shown_before_it_is_carried_out(offline, question):
                 break
     with pytest.raises(lib.StreamInterruptedError):
         list(stream)
-    assert done == []  # left there, nothing more is asked or done
+    assert done == []  # after that, nothing more is sent or carried out
     assert len(client.server.requests) == 1
     with pytest.raises(lib.StreamInterruptedError):
         stream.result()
@@ -83,7 +83,7 @@ def test_a_generator_passes_a_stream_on_and_gets_its_result(offline, question):
     assert "".join(chunk.text for chunk in chunks) == run.text == "Hi"
 
 
-def test_a_stream_refuses_wrong_arguments_when_it_is_made(offline, question):
+def test_stream_tools_rejects_invalid_arguments_at_the_call(offline, question):
     client = offline("Hi")
     with pytest.raises(lib.ConfigError, match="two tools are named 'add'"):
         lib.stream_tools(client, question, [add, add])
@@ -117,7 +117,7 @@ def test_an_error_in_a_streamed_run_has_the_exchange_and_ends_it(offline, questi
 # Before a call
 
 
-def test_a_call_that_is_not_let_go_on_is_answered_with_the_text_instead(offline, question):
+def test_a_call_that_before_call_stops_is_answered_with_its_text(offline, question):
     asked = []
 
     def ask_first(made):
@@ -127,12 +127,14 @@ def test_a_call_that_is_not_let_go_on_is_answered_with_the_text_instead(offline,
     client = offline(calls(call("add", {"a": 1}, "x"), call("add", {"a": 2}, "y")), "OK.")
     lib.run_tools(client, question, [add], before_call=ask_first)
     assert asked == [("x", "add"), ("y", "add")]
-    assert [answer["content"] for answer in told(client)] == ["The user said no.", "3"]
+    assert [answer["content"] for answer in tool_results(client)] == ["The user said no.", "3"]
 
 
 @pytest.mark.parametrize("returned", [True, False, 1, b"no", {"error": "no"}])
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_check_before_a_call_that_returns_no_text_is_refused(offline, question, returned, jobs):
+def test_a_before_call_that_returns_neither_text_nor_none_is_a_config_error(
+    offline, question, returned, jobs
+):
     seats = []
 
     def book(seat: int) -> None:
@@ -146,7 +148,7 @@ def test_a_check_before_a_call_that_returns_no_text_is_refused(offline, question
     assert seats == []
 
 
-def test_what_is_raised_before_a_call_reaches_the_caller_with_the_exchange(offline, question):
+def test_an_exception_of_before_call_reaches_the_caller_with_the_messages(offline, question):
     def refuse(made):
         raise PermissionError(made.id)
 
@@ -159,7 +161,7 @@ def test_what_is_raised_before_a_call_reaches_the_caller_with_the_exchange(offli
     assert len(caught.value.messages) == 2
 
 
-def test_what_is_raised_at_a_chunk_reaches_the_caller_with_the_exchange(offline, question):
+def test_an_exception_of_on_chunk_reaches_the_caller_with_the_messages(offline, question):
     def stop(chunk):
         if chunk.text:
             raise BlockingIOError("enough")
@@ -170,7 +172,7 @@ def test_what_is_raised_at_a_chunk_reaches_the_caller_with_the_exchange(offline,
     assert len(caught.value.messages) == 3
 
 
-def test_only_a_call_that_fits_is_asked_about(offline, question):
+def test_before_call_is_not_called_for_invalid_calls(offline, question):
     asked = []
     client = offline(calls(call("add", {"a": "x"}), call("sub", {"a": 1}, "2")), "Sorry.")
     lib.run_tools(client, question, [add], before_call=asked.append)
@@ -189,7 +191,7 @@ def test_an_interruption_inside_a_tool_keeps_the_exchange(offline, question):
     assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["1"]
 
 
-def test_an_exception_that_cannot_be_changed_reaches_the_caller_as_it_is(offline, question):
+def test_an_exception_that_allows_no_attributes_reaches_the_caller_unchanged(offline, question):
     @dataclass(frozen=True)
     class Stop(BaseException):
         reason: str
@@ -203,12 +205,10 @@ def test_an_exception_that_cannot_be_changed_reaches_the_caller_as_it_is(offline
     assert caught.value == Stop("enough")
 
 
-# Several at once
+# Parallel calls
 
 
-def test_the_calls_of_a_round_are_carried_out_at_once_and_answered_in_their_order(
-    offline, question
-):
+def test_the_calls_of_a_round_are_carried_out_in_parallel_and_answered_in_order(offline, question):
     together = threading.Barrier(3)
 
     def wait(x: int) -> int:
@@ -218,12 +218,14 @@ def test_the_calls_of_a_round_are_carried_out_at_once_and_answered_in_their_orde
     made = [call("wait", {"x": x}, f"id{x}") for x in range(3)]
     client = offline(calls(*made), "Done.")
     lib.run_tools(client, question, [wait], jobs=3)
-    assert [(answer["tool_call_id"], answer["content"]) for answer in told(client)] == [
+    assert [(answer["tool_call_id"], answer["content"]) for answer in tool_results(client)] == [
         ("id0", "0"), ("id1", "1"), ("id2", "2"),
     ]  # fmt: skip
 
 
-def test_tools_at_once_are_asked_about_in_the_callers_thread_and_see_its_context(offline, question):
+def test_before_call_runs_in_the_callers_thread_and_parallel_tools_see_its_context(
+    offline, question
+):
     user = ContextVar("user", default="nobody")
     threads = []
 
@@ -237,10 +239,10 @@ def test_tools_at_once_are_asked_about_in_the_callers_thread_and_see_its_context
         before_call=lambda made: threads.append(threading.current_thread()),
     )  # fmt: skip
     assert threads == [threading.current_thread()] * 2
-    assert [answer["content"] for answer in told(client)] == ["ann", "ann"]
+    assert [answer["content"] for answer in tool_results(client)] == ["ann", "ann"]
 
 
-def test_a_failure_among_tools_at_once_keeps_the_answers_before_it(offline, question):
+def test_a_failure_among_parallel_tools_keeps_the_results_before_it(offline, question):
     def divide(a: int, b: int) -> float:
         return a / b
 
@@ -251,11 +253,11 @@ def test_a_failure_among_tools_at_once_keeps_the_answers_before_it(offline, ques
     assert [getattr(message, "content", "") for message in caught.value.messages[2:]] == ["2.0"]
     client = offline(calls(*made), "Well.")
     lib.run_tools(client, question, [divide], jobs=2)
-    assert [answer["content"][:9] for answer in told(client)] == ["2.0", '{"error":']
+    assert [answer["content"][:9] for answer in tool_results(client)] == ["2.0", '{"error":']
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_results_of_tools_at_once_are_kept_when_one_of_them_fails(offline, question, kind):
+def test_results_of_parallel_tools_are_kept_when_one_of_them_fails(offline, question, kind):
     together, done = threading.Barrier(3), []
 
     def work(x: int) -> int:
@@ -275,17 +277,17 @@ def test_results_of_tools_at_once_are_kept_when_one_of_them_fails(offline, quest
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.5, True, None])
-def test_jobs_that_are_no_number_are_refused(offline, question, jobs):
+def test_an_invalid_number_of_jobs_is_rejected(offline, question, jobs):
     with pytest.raises(lib.ConfigError, match="jobs must be 1 or more"):
         lib.run_tools(offline("Hi"), question, [add], jobs=jobs)
 
 
-# A cut call
+# Truncated calls
 
 
 @pytest.mark.parametrize("arguments", ['{"a": 1', "", '{"a": 1, "b": "x'])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_call_that_was_cut_off_is_an_error_at_once_with_the_exchange(
+def test_a_truncated_call_is_an_error_with_the_messages_before_it(
     offline, question, arguments, streamed
 ):
     client = offline(calls(call("add", {"a": 1})), cut(arguments))
@@ -293,18 +295,18 @@ def test_a_call_that_was_cut_off_is_an_error_at_once_with_the_exchange(
     with pytest.raises(lib.OutputTruncatedError, match="raise max_completion_tokens") as caught:
         lib.run_tools(client, question, [add], on_chunk=on_chunk)
     assert len(client.server.requests) == 2
-    assert len(caught.value.messages) == 3  # to go on from, without the cut one
+    assert len(caught.value.messages) == 3  # to continue from, without the truncated one
     assert caught.value.response.choices[0].finish_reason == "length"
     assert caught.value.partial is caught.value.response
 
 
-def test_a_cut_call_of_the_requests_own_tool_is_no_call_either(offline, question):
+def test_a_truncated_call_of_a_tool_in_the_request_is_an_error_too(offline, question):
     client = offline(cut('{"a', name="lookup"))
     with pytest.raises(lib.OutputTruncatedError):
         lib.run_tools(client, {**question, "tools": OWN}, [add])
 
 
-def test_nothing_is_done_of_a_round_whose_last_call_was_cut(offline, question):
+def test_no_call_of_a_round_is_carried_out_if_the_last_one_is_truncated(offline, question):
     done = []
 
     def book(seat: int) -> None:
@@ -317,21 +319,23 @@ def test_nothing_is_done_of_a_round_whose_last_call_was_cut(offline, question):
     assert done == []
 
 
-def test_a_call_that_is_whole_is_carried_out_though_the_answer_was_cut_behind_it(offline, question):
+def test_a_complete_call_is_carried_out_even_if_the_response_is_truncated_after_it(
+    offline, question
+):
     client = offline(cut('{"a": 1}'), "2")
     assert lib.run_tools(client, question, [add]).text == "2"
 
 
-def test_a_call_that_no_limit_cut_is_told_to_the_model(offline, question):
+def test_broken_arguments_without_truncation_are_reported_to_the_model(offline, question):
     client = offline(calls(call("add", '{"a": 1')), "Sorry.")
     assert lib.run_tools(client, question, [add]).text == "Sorry."
-    assert "the arguments are not JSON" in told(client)[0]["content"]
+    assert "the arguments are not JSON" in tool_results(client)[0]["content"]
 
 
 # Ids
 
 
-def test_the_ids_of_calls_are_unique_over_the_whole_exchange(offline, question):
+def test_the_ids_of_calls_are_unique_over_all_messages(offline, question):
     same = calls(call("add", {"a": 1}, "call_0"), call("add", {"a": 2}, "call_0"))
     before = [
         {"role": "assistant", "content": None, "tool_calls": [call("add", {"a": 1}, "call_0")]},
@@ -367,7 +371,7 @@ def test_a_call_left_to_the_caller_has_an_id_of_its_own(offline, question):
 # Arguments
 
 
-def test_arguments_that_came_as_json_text_inside_are_parsed(offline, question):
+def test_arguments_encoded_twice_as_json_text_are_parsed(offline, question):
     def note(lines: list[str], about: dict[str, int], also: list[int] | None, text: str) -> str:
         return f"{lines} {about} {also} {text}"
 
@@ -376,22 +380,24 @@ def test_arguments_that_came_as_json_text_inside_are_parsed(offline, question):
         calls(call("note", arguments), call("note", json.dumps(json.dumps(arguments)), "2")), "OK."
     )
     lib.run_tools(client, question, [note])
-    assert [answer["content"] for answer in told(client)] == ["['a', 'b'] {'a': 1} [1] [1]"] * 2
+    assert [answer["content"] for answer in tool_results(client)] == [
+        "['a', 'b'] {'a': 1} [1] [1]"
+    ] * 2
 
 
-def test_a_null_for_a_parameter_whose_default_is_none_is_left_out(offline, question):
+def test_a_null_argument_means_the_default_unless_the_parameter_allows_none(offline, question):
     def look(city: str = None, days: int = 3, unit: str | None = "c") -> str:  # noqa: RUF013
         return f"{city} {days} {unit}"
 
     nothing = {"city": None, "days": None, "unit": None}
     client = offline(calls(call("look", nothing)), "OK.")
     lib.run_tools(client, question, [look])
-    assert told(client)[0]["content"] == "None 3 None"
+    assert tool_results(client)[0]["content"] == "None 3 None"
 
 
 @pytest.mark.parametrize("one", [10**400, 0.5, 1, float("inf")])
 @pytest.mark.parametrize("other", [10**400, 0.5, 1])
-def test_usage_of_any_size_adds_up(one, other):
+def test_usage_of_any_size_can_be_added(one, other):
     usage = [lib.ChatCompletionUsage(total_tokens=number) for number in (one, other)]
     total = lib.added_usage(*usage).total_tokens
     assert total == (one + other if 10**400 not in (one, other) or one == other else total)

@@ -1,5 +1,5 @@
-"""Errors for people: a traceback that fits on a screen, in which nothing shows a secret, and
-errors that hold what they carry in themselves."""
+"""Errors: each traceback fits on a screen and shows no secret, and each attribute is set on the
+error itself."""
 
 import base64
 import contextlib
@@ -43,18 +43,18 @@ both = pytest.mark.parametrize("function", [call, call_stream], ids=["call", "st
 
 
 def parts_of(secret):
-    """Pieces of a long text, so that it is also found where it is shown cut."""
+    """Pieces of a long text, so that it is also found where only a part of it is shown."""
     return [secret[at : at + 12] for at in range(8, len(secret) - 12, 12)] or [secret]
 
 
 KEY_PARTS = parts_of(KEY)
 
 
-# What there is to see of an error
+# The places where an error may show a secret
 
 
 def chain(error):
-    """The error and all that hang on it, also where Python would not print them."""
+    """The error and all errors that it refers to, also where Python would not print them."""
     seen, waiting = [], [error]
     while waiting:
         link = waiting.pop(0)
@@ -74,7 +74,7 @@ def frames_of(error):
 
 
 def shown(value, depth=5):
-    """What the printers of local variables show of one: Sentry, rich, loguru, pytest -l."""
+    """What printers of local variables show of a value: Sentry, rich, loguru, pytest -l."""
     yield repr(value)
     if isinstance(value, (str, bytes)):
         yield repr(value[:80])  # rich cuts what is long, and shows the piece
@@ -134,7 +134,7 @@ def check_shape(error):
 
 
 def screen_of(tmp_path, *lines):
-    """What Python prints for a script of these lines: its lines, and the files of its frames."""
+    """The lines that Python prints for a script of these lines: one traceback, which is short."""
     script = tmp_path / "script.py"
     script.write_text("\n".join(lines))
     environment = {
@@ -179,14 +179,14 @@ def tls():
     return context
 
 
-def test_a_refused_connection_fits_on_one_screen(tmp_path, refusing):
+def test_the_traceback_of_a_refused_connection_fits_on_one_screen(tmp_path, refusing):
     printed = screen_of(tmp_path, *script(refusing))
     assert printed[0].startswith("ConnectionRefusedError: ")
     assert "direct cause" in printed[2]
     assert "no connection" in printed[-1]
 
 
-def test_a_refused_key_fits_on_one_screen_and_has_no_cause(tmp_path):
+def test_the_traceback_of_a_401_fits_on_one_screen_and_has_no_cause(tmp_path):
     reply = http({"error": {"message": "Incorrect API key"}}, "401 Unauthorized")
     with Wire(reply) as wire:
         printed = screen_of(tmp_path, *script(wire.url))
@@ -195,7 +195,7 @@ def test_a_refused_key_fits_on_one_screen_and_has_no_cause(tmp_path):
 
 
 @pytest.mark.parametrize("end", [CLOSE, *in_the_gate(RESET)])
-def test_a_cut_stream_fits_on_one_screen(tmp_path, end):
+def test_the_traceback_of_a_truncated_stream_fits_on_one_screen(tmp_path, end):
     lines = {
         "response": lambda url: script(url, "create_chat_completion_stream", ".response()"),
         "loop": lambda url: (
@@ -210,7 +210,7 @@ def test_a_cut_stream_fits_on_one_screen(tmp_path, end):
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_a_bad_certificate_fits_on_one_screen(tmp_path, tls):
+def test_the_traceback_of_an_untrusted_certificate_fits_on_one_screen(tmp_path, tls):
     with Wire(ANSWER, tls=tls) as wire:
         printed = screen_of(tmp_path, *script(wire.url))
     assert printed[0].startswith("ssl.SSLCertVerificationError: ")
@@ -219,7 +219,7 @@ def test_a_bad_certificate_fits_on_one_screen(tmp_path, tls):
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_a_silent_server_fits_on_one_screen(tmp_path):
+def test_the_traceback_of_a_read_timeout_fits_on_one_screen(tmp_path):
     with Wire(Reply(b"", SILENCE)) as wire:
         lines = [
             line.replace("max_retries", "timeout=(5, 0.1), max_retries")
@@ -295,10 +295,10 @@ def reach(monkeypatch, tls):
 STREAMED = "Content-Type: text/event-stream"
 FAILURES = [
     pytest.param(Reply(b"", RESET), id="reset"),
-    pytest.param(Reply(b"", CLOSE), id="hung-up"),
+    pytest.param(Reply(b"", CLOSE), id="closed"),
     pytest.param(Reply(b"", SILENCE), id="silence"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE), id="cut-head"),
-    pytest.param(Reply(KEY.encode() + b"\r\n\r\n", CLOSE), id="no-http"),
+    pytest.param(Reply(KEY.encode() + b"\r\n\r\n", CLOSE), id="not-http"),
     pytest.param(Reply(ANSWER[:-5], CLOSE), id="cut-body"),
     pytest.param(Reply(ANSWER[:-5], RESET), id="reset-body"),
     pytest.param(Reply(BEGUN, CLOSE), id="cut-stream"),
@@ -308,7 +308,7 @@ FAILURES = [
     pytest.param(http(b"", "302 Found", f"Location: https://x/?key={KEY}"), id="redirect"),
     pytest.param(http({"error": {"message": f"bad key {KEY}"}}), id="error-in-a-200"),
     pytest.param(http(f'{{"choices": "{KEY}'.encode()), id="broken-json"),
-    pytest.param(http(f"no JSON {KEY}".encode()), id="no-json"),
+    pytest.param(http(f"no JSON {KEY}".encode()), id="not-json"),
     pytest.param(http({"choices": KEY}), id="wrong-type"),
     pytest.param(streamed(chunk("a"), {"error": {"message": f"bad key {KEY}"}}), id="error-in-a-stream"),
     pytest.param(streamed(f"event: error\ndata: {KEY}\n\n".encode()), id="error-event"),
@@ -318,7 +318,7 @@ FAILURES = [
 
 
 def failure_of(client):
-    """The error of a call or, where the answer is fit for a stream alone, of a stream."""
+    """The error of a call, and that of a stream."""
     errors = []
     for function in (call, call_stream):
         with pytest.raises(lib.OpenAIError) as caught:
@@ -340,7 +340,7 @@ def test_no_frame_and_no_text_shows_the_key(reach, way, reply):
 @pytest.mark.parametrize("reply", FAILURES)
 @pytest.mark.gate
 @pytest.mark.versions
-def test_through_a_session_and_over_tls_too_none_shows_the_key(reach, over, way, reply):
+def test_no_frame_and_no_text_shows_the_key_over_a_session_or_tls(reach, over, way, reply):
     for error in failure_of(reach(over, way, reply)):
         assert places_that_show(error, KEY_PARTS) == []
         check_shape(error)
@@ -394,7 +394,7 @@ def test_what_a_hook_raises_shows_no_key(reach, way, kind):
 @pytest.mark.parametrize("way", [by_argument, by_query], ids=lambda way: way.__name__)
 @pytest.mark.parametrize("over", ["adapter", "session"])
 def test_rich_prints_no_key(reach, refusing, over, way):
-    """With a printer of local variables as people have it."""
+    """Checked with a real printer of local variables."""
     rich = pytest.importorskip("rich.traceback", reason="rich is not installed")
     console = pytest.importorskip("rich.console")
     reset = reach(over, way, Reply(b"", RESET))
@@ -418,7 +418,7 @@ def test_rich_prints_no_key(reach, refusing, over, way):
 
 @pytest.fixture
 def ctrl_c():
-    """Presses it."""
+    """Send SIGINT to the main thread, as Ctrl-C does."""
     if not hasattr(signal, "pthread_kill"):
         pytest.skip("no signals to threads here")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -442,7 +442,7 @@ def test_ctrl_c_while_waiting_shows_no_key(reach, ctrl_c, over, way):
 
 @pytest.fixture
 def deaf(tls):
-    """Listen, take the beginning of a request, do something, and read no more of it."""
+    """Start a server that reads the beginning of a request, does something, and reads no more."""
     done = threading.Event()
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -480,7 +480,7 @@ def test_ctrl_c_while_sending_shows_no_key(reach, deaf, ctrl_c, over, way):
     assert places_that_show(caught.value, KEY_PARTS) == []
 
 
-# Settings that can't work
+# Invalid settings
 
 
 AZURE = {"deployment": "d", "api_version": "1", "api_key": KEY}
@@ -505,11 +505,11 @@ REFUSED_SETTINGS = {
     ),
     "character-in-a-header": lambda: lib.OpenAIClient(headers={"X-Api-Token": SPOILT}),
     "header-beside-the-key": lambda: lib.OpenAIClient(KEY, headers={"a b": "c"}),
-    "header-that-is-no-text": lambda: lib.OpenAIClient(headers={"api-key": [KEY]}),
+    "header-that-is-not-text": lambda: lib.OpenAIClient(headers={"api-key": [KEY]}),
     "header-in-bytes": lambda: lib.OpenAIClient(headers={"api-key": KEY.encode()}),
     "key-in-bytes": lambda: lib.OpenAIClient(KEY.encode()),
-    "query-that-is-no-text": lambda: lib.OpenAIClient(KEY, query={"api-key": [KEY]}),
-    "query-that-no-url-holds": lambda: lib.OpenAIClient(query={"api-key": KEY + "\ud800"}),
+    "query-that-is-not-text": lambda: lib.OpenAIClient(KEY, query={"api-key": [KEY]}),
+    "query-that-cannot-be-encoded": lambda: lib.OpenAIClient(query={"api-key": KEY + "\ud800"}),
     "timeout": lambda: lib.OpenAIClient(KEY, timeout="soon"),
     "retries": lambda: lib.OpenAIClient(KEY, max_retries=-1),
     "copy-with-base-url": lambda: lib.OpenAIClient(KEY).with_options(base_url="no url"),
@@ -527,14 +527,14 @@ REFUSED_SETTINGS = {
 
 @pytest.fixture
 def some_key(monkeypatch):
-    """So that settings without one are not refused for that."""
+    """A key in the environment, so that settings without one are not rejected for that."""
     for name in ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "some-other-key")
 
 
 @pytest.mark.parametrize("make", REFUSED_SETTINGS.values(), ids=REFUSED_SETTINGS)
-def test_settings_that_are_refused_show_no_key(make, some_key):
+def test_the_error_for_invalid_settings_shows_no_key(make, some_key):
     with pytest.raises((lib.ConfigError, TypeError)) as caught:
         make()
     assert places_that_show(caught.value, KEY_PARTS) == []
@@ -546,7 +546,9 @@ def test_settings_that_are_refused_show_no_key(make, some_key):
     [{"base_url": "no url"}, {"timeout": "soon"}, {"headers": {"a b": "c"}}, {"project": "\n"}],
     ids=lambda settings: next(iter(settings)),
 )
-def test_settings_that_are_refused_show_no_key_of_the_environment(monkeypatch, variable, settings):
+def test_the_error_for_invalid_settings_shows_no_key_of_the_environment(
+    monkeypatch, variable, settings
+):
     monkeypatch.setenv(variable, KEY)
     if "project" in settings:
         monkeypatch.setenv("OPENAI_API_KEY", SPOILT)
@@ -563,7 +565,7 @@ def test_azures_key_in_the_environment_is_not_shown(monkeypatch):
 
 
 @both
-def test_a_function_that_gives_a_spoilt_key_shows_nothing_of_it(reach, function):
+def test_the_error_for_an_invalid_key_from_a_function_does_not_show_it(reach, function):
     client = reach("adapter", lambda monkeypatch, **settings: lib.OpenAIClient(lambda: SPOILT, **settings), ANSWER)  # fmt: skip
     with pytest.raises(lib.ConfigError) as caught:
         function(client, QUESTION)
@@ -573,8 +575,8 @@ def test_a_function_that_gives_a_spoilt_key_shows_nothing_of_it(reach, function)
 # Other secrets
 
 
-def made_and_asked(**settings):
-    """What can't work may be refused when the client is made, or when it is used."""
+def make_and_call(**settings):
+    """Make a client and a call: either may reject invalid settings."""
     with lib.OpenAIClient(max_retries=0, **settings) as client:
         call(client, QUESTION)
 
@@ -599,7 +601,9 @@ BAD_PROXIES = {
 @pytest.mark.parametrize("given", ["argument", "environment"])
 @pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
 @pytest.mark.parametrize("proxy", BAD_PROXIES.values(), ids=BAD_PROXIES)
-def test_no_error_shows_who_uses_a_proxy(monkeypatch, proxy, own_session, given, scheme):
+def test_no_error_shows_the_user_or_password_of_a_proxy(
+    monkeypatch, proxy, own_session, given, scheme
+):
     with contextlib.ExitStack() as stack:
         settings = {"session": stack.enter_context(requests.Session())} if own_session else {}
         if given == "argument":
@@ -607,7 +611,7 @@ def test_no_error_shows_who_uses_a_proxy(monkeypatch, proxy, own_session, given,
         else:
             monkeypatch.setenv(f"{scheme}_proxy", proxy)
         with pytest.raises(lib.OpenAIError) as caught:
-            made_and_asked(base_url=f"{scheme}://127.0.0.2:9/v1", **settings)
+            make_and_call(base_url=f"{scheme}://127.0.0.2:9/v1", **settings)
     assert places_that_show(caught.value, USERINFO) == []
     check_shape(caught.value)
 
@@ -623,7 +627,7 @@ def test_no_error_shows_what_a_proxy_repeats_of_its_user(own_session, scheme):
         settings = {"session": stack.enter_context(requests.Session())} if own_session else {}
         proxies = {scheme: f"http://{USER}:{PASSWORD}@127.0.0.1:{wire.port}"}
         with pytest.raises(lib.OpenAIError) as caught:
-            made_and_asked(base_url=f"{scheme}://some.example/v1", proxies=proxies, **settings)
+            make_and_call(base_url=f"{scheme}://some.example/v1", proxies=proxies, **settings)
     assert places_that_show(caught.value, USERINFO) == []
     check_shape(caught.value)
 
@@ -670,7 +674,7 @@ QUERY_NAMES = ["Code", "x-amz-signature", "apiKEY", "sv", "user"]
         http(f"no JSON: {quote_plus(VALUE)}".encode()),
         None,
     ],
-    ids=["reset", "cut", "refused", "quoted-in-a-body", "redirect", "no-json", "no-connection"],
+    ids=["reset", "cut", "403", "quoted-in-a-body", "redirect", "not-json", "no-connection"],
 )
 @pytest.mark.parametrize("name", QUERY_NAMES)
 @pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
@@ -691,7 +695,7 @@ def test_no_error_shows_a_value_of_the_query_in_the_base_url(refusing, name):
     with Wire(http({"error": f"no such value: {VALUE}"}, "403 Forbidden")) as wire:
         for base in (refusing, wire.url, "http://*.x/v1", "ftp://x/v1"):
             with pytest.raises(lib.OpenAIError) as caught:
-                made_and_asked(base_url=f"{base}?{name}={quote_plus(VALUE)}")
+                make_and_call(base_url=f"{base}?{name}={quote_plus(VALUE)}")
             assert places_that_show(caught.value, VALUES) == []
 
 
@@ -729,7 +733,7 @@ def test_no_error_shows_the_key_wherever_the_server_repeats_it(reach, over, repl
         assert places_that_show(error, secrets) == []
 
 
-# What an error carries
+# The attributes of an error
 
 
 EVERY_ERROR = ["partial", "messages", "request_id", "headers"]
@@ -765,14 +769,14 @@ def test_what_an_error_carries_is_set_on_the_instance(name):
     assert str(error) == "text"
 
 
-def test_the_headers_of_an_api_error_are_a_mapping_perhaps_an_empty_one():
+def test_the_headers_of_an_api_error_without_a_reply_are_an_empty_mapping():
     for error in (lib.APIError("text"), lib.RateLimitError("text", status_code=429)):
         assert isinstance(error.headers, Mapping)
         assert not error.headers
         assert error.headers.get("x-request-id") is None
 
 
-def refused(reach):
+def rate_limited(reach):
     reply = http({"error": {"message": "slow", "code": "c", "type": "t", "param": "p"}},
                  "429 Too Many", "Retry-After: 9", "x-request-id: req_1", "X-More: 1")  # fmt: skip
     call(reach("adapter", by_argument, reply), QUESTION)
@@ -823,7 +827,7 @@ def failed_tool(reach):
 
 
 RAISED = [
-    (refused, "RateLimitError", {"status_code": 429, "message": "slow", "code": "c", "type": "t",
+    (rate_limited, "RateLimitError", {"status_code": 429, "message": "slow", "code": "c", "type": "t",
                                  "param": "p", "retry_after": 9, "request_id": "req_1"}),
     (cut, "StreamInterruptedError", {"request_id": "req_1", "may_retry": False}),
     (silent, "RequestTimeoutError", {"may_retry": False, "partial": None}),
@@ -860,7 +864,7 @@ def test_copies_of_a_raised_error_carry_what_it_carries(reach, fail, name, carri
             assert getattr(same, attribute) == getattr(error, attribute)
         for attribute, value in carried.items():
             assert getattr(same, attribute) == value
-        if fail is refused:
+        if fail is rate_limited:
             assert (same.headers["X-More"], same.body["error"]["code"]) == ("1", "c")
         if fail is cut:
             assert same.partial.text == "a"
@@ -878,11 +882,11 @@ def test_what_is_set_on_one_error_is_not_on_another():
     assert lib.HTTPError.__dict__.get("partial") is None
 
 
-# Keys that the client was not given as such
+# Keys in a session, in the query of a call, and in excerpts
 
 
 @pytest.mark.parametrize("place", ["header", "user", "query"])
-def test_no_error_shows_what_a_session_of_the_users_sends_as_a_key(place, caplog):
+def test_no_error_shows_a_key_that_a_session_of_the_caller_sends(place, caplog):
     secret = "sk-of-the-session"
     with requests.Session() as session, Wire(
         http({"error": {"message": f"bad {secret}", "code": secret}}, "401 No", f"X-Request-Id: {secret}")
@@ -930,7 +934,7 @@ def test_no_error_shows_the_beginning_of_a_key_that_its_excerpt_cuts(start):
         assert KEY[:6] not in str(caught.value)
 
 
-def test_no_frame_of_a_stream_that_is_read_to_its_end_shows_what_came():
+def test_no_error_at_the_end_of_a_stream_shows_a_key_in_its_chunks():
     with Wire(streamed(chunk(f"a {KEY}"), done=False)) as wire:
         stream = lib.create_chat_completion_stream(
             lib.OpenAIClient(KEY, base_url=wire.url), QUESTION
@@ -1003,7 +1007,7 @@ def test_no_error_of_a_structured_answer_shows_a_key_that_the_server_repeats(rep
     assert places_that_show(caught.value, [KEY, KEY[:8]]) == []
 
 
-def test_the_error_of_a_class_that_checks_itself_stays_the_cause_where_no_key_is_in_it():
+def test_an_exception_of_post_init_stays_the_cause_if_it_contains_no_key():
     with Wire(with_key('{"city": "Rome", "days": 31}')) as wire:
         client = lib.OpenAIClient(KEY, base_url=wire.url, max_retries=0)
         with pytest.raises(lib.DeserializeError, match="Rome is too far") as caught:
@@ -1019,7 +1023,7 @@ def test_the_error_of_a_class_that_checks_itself_stays_the_cause_where_no_key_is
         ([call_with_key(f'{{"city": "{KEY}', finish="length")], "OutputTruncatedError", {}),
         ([call_with_key(f'{{"city": "{KEY}"}}'), http({}, "400 Bad")], "BadRequestError", {}),
     ],
-    ids=["raised", "no-end", "cut", "refused"],
+    ids=["raised", "max-rounds", "cut", "400"],
 )
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_no_error_of_a_tool_run_shows_a_key_that_the_server_repeats(replies, kind, settings, jobs):
@@ -1049,7 +1053,7 @@ def test_no_error_shows_a_key_in_the_place_of_another_setting(settings):
     assert places_that_show(caught.value, [KEY]) == []
 
 
-def test_an_answer_that_does_not_fit_is_told_with_its_place_its_words_and_its_request():
+def test_the_error_for_a_mistyped_response_has_its_path_text_and_request():
     @dataclass
     class Model:
         data: list[lib.URLCitation]

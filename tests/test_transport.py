@@ -1,4 +1,4 @@
-"""Connections: kept while they serve, freed when they do not, and errors all ours."""
+"""Connections: kept while they are usable, else closed; and every failure is an OpenAIError."""
 
 import gc
 import gzip
@@ -42,7 +42,7 @@ def module_of(thing):
 # Kept and freed
 
 
-def test_one_connection_serves_a_mixed_run(ask, question):
+def test_one_connection_serves_calls_streams_and_errors(ask, question):
     zipped = http(
         gzip.compress(json.dumps(completion()).encode()), "200 OK", "Content-Encoding: gzip"
     )
@@ -213,7 +213,7 @@ def test_a_chunk_is_given_when_its_bytes_arrive(ask, question):
         assert stream.response().text == "ab"
 
 
-def test_a_connection_the_server_dropped_is_replaced_without_a_word(ask, question):
+def test_a_connection_that_the_server_closed_is_replaced_without_a_wait(ask, question):
     client = ask(ANSWER, max_retries=0)
     for _ in range(3):
         assert call(client, question).text == "Hi!"
@@ -320,14 +320,14 @@ def test_cookies_are_not_kept(ask, question):
     assert "cookie" not in client.wire.requests[1].headers
 
 
-# No answer
+# No usable reply
 
 NO_ANSWER = [
-    pytest.param(Reply(b"", CLOSE), "HTTPError", "lost before a reply", id="hung-up"),
+    pytest.param(Reply(b"", CLOSE), "HTTPError", "lost before a reply", id="closed"),
     pytest.param(Reply(b"", RESET), "HTTPError", "lost before a reply", id="reset"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE), "HTTPError", "in the head", id="cut-head"),
-    pytest.param(Reply(b"garbage\r\n\r\n", CLOSE), "HTTPError", "garbage", id="no-http"),
-    pytest.param(Reply(b"HTTP/1.1 abc\r\n\r\n", CLOSE), "HTTPError", "abc", id="no-status"),
+    pytest.param(Reply(b"garbage\r\n\r\n", CLOSE), "HTTPError", "garbage", id="not-http"),
+    pytest.param(Reply(b"HTTP/1.1 abc\r\n\r\n", CLOSE), "HTTPError", "abc", id="invalid-status"),
     pytest.param(Reply(b"\x00\xff" * 100, CLOSE), "HTTPError", "no usable reply", id="bytes"),
     pytest.param(Reply(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", CLOSE), "HTTPError",
                  "more than 100 headers", id="too-many-headers"),
@@ -348,7 +348,7 @@ NO_ANSWER = [
 
 @pytest.mark.parametrize(("reply", "name", "words"), NO_ANSWER)
 @pytest.mark.parametrize("function", [call, open_stream], ids=["call", "stream"])
-def test_no_answer_is_an_error_of_ours(ask, question, reply, name, words, function):
+def test_an_unusable_reply_is_an_openai_error(ask, question, reply, name, words, function):
     client = ask(reply, max_retries=0)
     with pytest.raises(lib.OpenAIError) as caught:
         list(function(client, question))
@@ -375,8 +375,8 @@ def test_an_unknown_host_says_so():
 
 
 @pytest.fixture
-def full_house():
-    """A port that takes no more connections, nor refuses them: its queue is full."""
+def full_queue():
+    """A port that neither accepts nor refuses connections, because its queue is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         address = listener.getsockname()
         waiting = []
@@ -391,8 +391,8 @@ def full_house():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
-def test_no_connection_in_time_is_a_timeout_and_tried_again(full_house, question):
-    client = lib.OpenAIClient(base_url=full_house, timeout=(0.1, 60), max_retries=1)
+def test_no_connection_in_time_is_a_timeout_and_tried_again(full_queue, question):
+    client = lib.OpenAIClient(base_url=full_queue, timeout=(0.1, 60), max_retries=1)
     waits = waits_of(client)
     with pytest.raises(lib.RequestTimeoutError, match=r"no connection within 0\.1 s") as caught:
         call(client, question)
@@ -401,12 +401,12 @@ def test_no_connection_in_time_is_a_timeout_and_tried_again(full_house, question
 
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "-", "xn--a", "a..b", ".", "exa mple"])
-def test_an_impossible_host_is_an_error_of_ours(host):
+def test_an_invalid_host_is_an_openai_error(host):
     with pytest.raises((lib.ConfigError, lib.HTTPError)):
         call(lib.OpenAIClient(base_url=f"http://{host}/v1", max_retries=0, timeout=5), QUESTION)
 
 
-def test_plain_http_where_tls_is_spoken_says_so(ask, question):
+def test_https_to_a_plain_http_server_is_an_error_that_names_ssl(ask, question):
     client = ask(ANSWER)
     secure = lib.OpenAIClient(base_url=client.base_url.replace("http:", "https:"), max_retries=0)
     with pytest.raises(lib.HTTPError, match="no connection: SSLError"):
@@ -427,7 +427,7 @@ def test_a_ca_bundle_that_is_not_there_is_a_config_error(ask, question):
      requests.exceptions.ReadTimeout("x"), requests.exceptions.ProxyError("x"), TimeoutError("x")],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
-def test_whatever_is_raised_below_is_ours_above(question, error):
+def test_exceptions_of_requests_become_openai_errors(question, error):
     with responses.RequestsMock() as mock, lib.OpenAIClient(KEY, max_retries=0) as client:
         mock.post(URL, body=error)
         with pytest.raises(lib.OpenAIError) as caught:
@@ -440,7 +440,7 @@ def test_whatever_is_raised_below_is_ours_above(question, error):
         )
 
 
-def test_a_loss_that_somebody_elses_adapter_tells_of_is_one_too(question):
+def test_a_connection_lost_in_a_foreign_adapter_is_retried_and_reported_as_lost(question):
     lost = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
     with responses.RequestsMock() as mock, lib.OpenAIClient(KEY) as client:
         waits = waits_of(client)
@@ -454,7 +454,7 @@ def test_a_loss_that_somebody_elses_adapter_tells_of_is_one_too(question):
     assert len(waits) == 1
 
 
-def test_of_a_refusal_no_more_than_a_megabyte_is_read(ask, question):
+def test_about_a_megabyte_of_an_error_body_is_read_and_no_more(ask, question):
     endless = http(b"x" * 9_000_000, "400 Bad Request")[:1_500_000]
     client = ask(Reply(endless, SILENCE), timeout=60)
     with pytest.raises(lib.BadRequestError) as caught:
@@ -464,7 +464,7 @@ def test_of_a_refusal_no_more_than_a_megabyte_is_read(ask, question):
     assert client.wire.closed_by_client.wait(30)
 
 
-def test_an_answer_that_broke_off_stays_so_for_whoever_reads_on(ask):
+def test_reading_a_truncated_response_again_raises_again(ask):
     client = ask(Reply(ANSWER[:-5], CLOSE))
     answer = lib.send(client, "POST", "chat/completions", b"{}")
     for _ in range(2):
@@ -474,7 +474,7 @@ def test_an_answer_that_broke_off_stays_so_for_whoever_reads_on(ask):
 
 @pytest.fixture
 def ctrl_c():
-    """Presses it, also where whoever started the tests has it ignored."""
+    """Send SIGINT to the main thread, as Ctrl-C does, even where it was ignored at the start."""
     if not hasattr(signal, "pthread_kill"):
         pytest.skip("no signals to threads here")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -484,7 +484,7 @@ def ctrl_c():
 
 @pytest.mark.parametrize("deadline", [None, 60])
 @pytest.mark.parametrize("function", [call, open_stream], ids=["call", "stream"])
-def test_ctrl_c_while_an_answer_is_waited_for_leaves_the_client_usable(
+def test_ctrl_c_during_the_wait_for_a_response_leaves_the_client_usable(
     ask, question, function, deadline, ctrl_c
 ):
     def press(request):
@@ -503,7 +503,7 @@ def test_ctrl_c_while_an_answer_is_waited_for_leaves_the_client_usable(
 # Retries
 
 
-def test_what_is_safe_is_tried_again_and_the_waits_are_those_asked_for(ask, question, caplog):
+def test_safe_retries_wait_as_long_as_the_server_asks_and_are_logged(ask, question, caplog):
     limit = http({"error": {"message": "private words"}}, "429 Too Many", "retry-after-ms: 20",
                  "x-request-id: req_1")  # fmt: skip
     client = ask(Reply(b"", CLOSE), limit, ANSWER)
@@ -534,7 +534,7 @@ def test_a_retry_sends_the_same_bytes(ask, question):
     assert (first.line, first.headers, first.body) == (second.line, second.headers, second.body)
 
 
-def test_a_wait_of_more_than_a_minute_is_the_callers_to_decide(ask, question):
+def test_a_retry_after_of_more_than_a_minute_is_raised_and_not_waited_for(ask, question):
     client = ask(http(b"", "429 Too Many", "Retry-After: 120"))
     with pytest.raises(lib.RateLimitError) as caught:
         call(client, question)
@@ -595,7 +595,7 @@ def test_a_connection_that_cannot_be_made_is_tried_again():
     assert len(waits) == 2
 
 
-def test_a_reconnect_is_logged_as_a_retry_without_retries_too(ask, question, caplog):
+def test_a_reconnect_is_logged_as_a_retry_even_without_retries(ask, question, caplog):
     client = ask(ANSWER, Reply(b"", CLOSE), ANSWER, max_retries=0)
     call(client, question)
     with caplog.at_level(logging.INFO, logger=lib.name):
@@ -668,7 +668,7 @@ class Dripping(Wire):
         pytest.param(Reply([http(completion(), framing="close")], SILENCE), call, id="open-end"),
         pytest.param(Reply(KEEP_ALIVES, SILENCE), open_stream, id="keep-alives"),
         pytest.param(drip(streamed(chunk("a" * 9000))), open_stream, id="dripping-stream"),
-        pytest.param(drip(REFUSED, head_of(REFUSED)), call, id="dripping-refusal"),
+        pytest.param(drip(REFUSED, head_of(REFUSED)), call, id="dripping-error"),
         pytest.param(
             drip(http(sse(chunk("a" * 9000)), framing="close")), open_stream, id="close-delimited"
         ),
@@ -691,7 +691,7 @@ def test_a_deadline_ends_a_call_whatever_the_server_does(question, reply, functi
         assert len(wire.requests) == 1
 
 
-def test_a_deadline_that_a_wait_would_pass_ends_the_call_with_the_servers_words(ask, question):
+def test_a_wait_beyond_the_deadline_raises_the_error_of_the_server_at_once(ask, question):
     client = ask(http({"error": "busy"}, "429 Too Many", "retry-after: 30"), deadline=20)
     with pytest.raises(lib.RateLimitError, match="busy") as caught:
         call(client, question)
@@ -699,7 +699,7 @@ def test_a_deadline_that_a_wait_would_pass_ends_the_call_with_the_servers_words(
     assert client.waits == []
 
 
-def test_a_deadline_is_no_matter_to_a_call_that_keeps_it(ask, question):
+def test_a_deadline_does_not_affect_a_call_that_meets_it(ask, question):
     client = ask(ANSWER, STREAM, deadline=60)
     assert call(client, question).text == "Hi!"
     assert open_stream(client, question).response().text == "ab"
@@ -707,7 +707,7 @@ def test_a_deadline_is_no_matter_to_a_call_that_keeps_it(ask, question):
     assert client.wire.connections == 1
 
 
-def test_silence_in_a_stream_is_a_timeout_with_what_came(ask, question):
+def test_silence_in_a_stream_is_a_timeout_with_the_partial_response(ask, question):
     client = ask(ENDLESS, timeout=(5, 0.3))
     with pytest.raises(lib.RequestTimeoutError, match="silent") as caught:
         list(open_stream(client, question))
@@ -715,7 +715,7 @@ def test_silence_in_a_stream_is_a_timeout_with_what_came(ask, question):
     assert client.wire.closed_by_client.wait(30)
 
 
-# Whose key goes where
+# Credentials
 
 
 def test_netrc_changes_nothing(ask, question, tmp_path, monkeypatch):
@@ -733,7 +733,7 @@ def test_netrc_changes_nothing(ask, question, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 Other", "307 Same", "308 Same"])
 @pytest.mark.parametrize("own_session", [False, True])
-def test_a_redirect_is_refused_with_its_target(ask, question, status, own_session):
+def test_a_redirect_is_an_error_that_names_its_target(ask, question, status, own_session):
     client = ask(http(b"", status, "Location: https://evil.example/v1"))
     session = requests.Session()
     one = client.with_options(session=session) if own_session else client
@@ -745,7 +745,7 @@ def test_a_redirect_is_refused_with_its_target(ask, question, status, own_sessio
 
 
 def texts_of(error):
-    """All that a person, a log or a file can show of an error."""
+    """All texts of an error that a person, a log or a file may show."""
     seen = []
     while error is not None and error not in seen:
         seen.append(error)
@@ -779,7 +779,7 @@ def texts_of(error):
     ],
     ids=str,
 )
-def test_no_text_shows_the_key(ask, question, reply, own_session, caplog):
+def test_no_error_log_or_repr_shows_the_key(ask, question, reply, own_session, caplog):
     client = ask(reply, query={"api-key": KEY}, headers={"X-Api-Token": KEY})
     session = requests.Session()
     one = client.with_options(session=session) if own_session else client
@@ -819,7 +819,7 @@ def test_a_proxy_given_wins_over_the_environment(ask, question, monkeypatch):
     assert client.wire.requests[0].line.startswith("POST http://some.example/v1/")
 
 
-def test_a_dead_proxy_is_named_as_the_trouble(question):
+def test_the_error_for_a_dead_proxy_names_the_proxy_and_not_its_password(question):
     proxies = {"http": "http://user:hunter22@127.0.0.1:9"}
     client = lib.OpenAIClient(
         KEY, base_url="http://some.example/v1", proxies=proxies, max_retries=0
@@ -865,7 +865,7 @@ def test_a_session_keeps_its_headers_hooks_params_and_auth(ask, question, sessio
     assert client.wire.connections == 1
 
 
-def test_a_session_without_a_name_of_its_own_sends_ours(ask, question, session):
+def test_a_session_with_default_headers_sends_our_user_agent_and_key(ask, question, session):
     client = ask(ANSWER)
     call(client.with_options(session=session), question)
     assert client.wire.requests[0].headers["user-agent"] == f"chatgptlib/{lib.__version__}"
@@ -956,7 +956,7 @@ def test_a_deadline_ends_a_stream_through_a_session(question, session):
             list(open_stream(client, question))
 
 
-def test_mocks_of_responses_work_as_streams_and_refusals(question):
+def test_mocks_of_responses_work_as_streams_and_errors(question):
     with responses.RequestsMock() as mock, lib.OpenAIClient(KEY, max_retries=0) as client:
         mock.post(URL, body=sse(chunk("a"), chunk("b")), content_type="text/event-stream")
         stream = open_stream(client, question)
@@ -970,7 +970,7 @@ def test_mocks_of_responses_work_as_streams_and_refusals(question):
         assert caught.value.retry_after == 9
 
 
-def test_pid_is_what_tells_a_fork(ask, question, monkeypatch):
+def test_a_fork_is_detected_by_the_process_id(ask, question, monkeypatch):
     client = ask(ANSWER)
     call(client, question)
     parent = os.getpid()
@@ -995,7 +995,7 @@ def test_a_stream_through_a_session_gives_its_connection_back(ask, question, ses
 
 
 @pytest.mark.parametrize("own_session", [False, True], ids=["adapter", "session"])
-def test_an_interim_answer_never_gives_one_calls_answer_to_another(
+def test_an_interim_response_never_gives_a_call_the_response_of_another(
     ask, question, session, own_session
 ):
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
@@ -1074,7 +1074,7 @@ def test_through_a_session_or_proxy_too_a_late_loss_is_not_tried_again(
             assert len(wire.requests) == 1
 
 
-def test_many_hosts_over_one_transport_are_all_watched(question):
+def test_the_read_timeout_still_applies_after_connections_to_many_hosts(question):
     first = lib.OpenAIClient(max_retries=0, base_url="http://127.0.0.1:1/v1")
     with Wire(Reply([], SILENCE)) as wire:
         client = first.with_options(base_url=wire.url, timeout=(5, 0.1))
@@ -1092,7 +1092,7 @@ def test_many_hosts_over_one_transport_are_all_watched(question):
     "body",
     [b'{"error": {"message": "bad sk-secret\\/key"}}', b'{"error": "sk\\u002dsecret\\/key"}', b""],
 )
-def test_a_key_written_in_another_way_is_struck_out_too(ask, question, body):
+def test_a_key_with_json_escapes_is_redacted_too(ask, question, body):
     key = "sk-secret/key"
     reply = http(body, f"401 Bad {key}", f"x-request-id: {key}")
     client = ask(reply).with_options(api_key=key)
@@ -1118,7 +1118,7 @@ def test_a_key_in_the_query_is_in_no_cause(question):
         pytest.param(streamed(chunk("a"), framing="close"), b": ping\n\n", id="keep-alives"),
     ],
 )
-def test_dripping_after_done_holds_nobody_up(question, whole, drip):
+def test_bytes_that_drip_after_done_do_not_delay_the_response(question, whole, drip):
     with (
         Dripping(Reply([whole] + [drip] * 3000, SILENCE)) as wire,
         lib.OpenAIClient(base_url=wire.url, deadline=20) as client,
@@ -1128,7 +1128,7 @@ def test_dripping_after_done_holds_nobody_up(question, whole, drip):
 
 
 @pytest.mark.parametrize("handled", [TimeoutError("mine"), ValueError("my own number")], ids=repr)
-def test_what_its_caller_is_handling_is_no_cause_of_an_error(ask, question, handled):
+def test_an_exception_that_the_caller_is_handling_does_not_change_the_error(ask, question, handled):
     client = ask(Reply(ANSWER[:-5], CLOSE), max_retries=0)
     refused = client.with_options(base_url="http://127.0.0.1:9/v1")
     for one, words in ((refused, "no connection: ConnectionRefused"), (client, "in the middle")):
@@ -1142,7 +1142,7 @@ def test_what_its_caller_is_handling_is_no_cause_of_an_error(ask, question, hand
             assert handled.__traceback__ is not None
 
 
-def test_the_connections_of_a_crowd_that_has_gone_are_closed(ask, question, monkeypatch):
+def test_idle_connections_of_ended_threads_are_closed(ask, question, monkeypatch):
     client = ask(ANSWER)
     crowd = [threading.Thread(target=call, args=[client, question]) for _ in range(20)]
     for one in crowd:

@@ -1,4 +1,4 @@
-"""The types of the public names: silent on right code, and not on wrong code."""
+"""The types of the public names: checkers accept correct code and flag wrong code."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def uses():
 
 
 def mypy(folder):
-    """What strict mypy says of the files in a folder: the name and line of each, and the text."""
+    """The errors of strict mypy in the files of a folder: the message by file name and line."""
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=cache",
                "--no-error-summary", "--hide-error-context", *sorted(map(str, folder.glob("*.py")))]  # fmt: skip
     done = subprocess.run(
@@ -52,7 +52,7 @@ def mypy(folder):
 
 
 def pyright(folder):
-    """What strict pyright says of them."""
+    """The errors of strict pyright, in the same form."""
     config = {"include": ["*.py"], "typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
     (folder / "pyrightconfig.json").write_text(json.dumps(config))
     done = subprocess.run(
@@ -71,7 +71,7 @@ CHECKERS = [pytest.param(mypy, id="mypy"), pytest.param(pyright, id="pyright")]
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write files for a checker to look at."""
-    monkeypatch.undo()  # of the environment, in which the checkers find their own things
+    monkeypatch.undo()  # restores the environment, in which the checkers find their files
 
     def files(**texts):
         for name, text in texts.items():
@@ -82,7 +82,7 @@ def write(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_right_uses_and_the_readme_are_silent(checker, write):
+def test_correct_uses_and_the_readme_have_no_type_errors(checker, write):
     assert checker(write(**uses())) == {}
 
 

@@ -1,4 +1,4 @@
-"""The single file: made of the package alone, and the package in all that it holds of it."""
+"""The single file: made from the package alone, and equal to it in all that it contains."""
 
 import ast
 import builtins
@@ -111,7 +111,7 @@ def run(*arguments, **more):
     )  # fmt: skip
 
 
-# What it looks like
+# What the file looks like
 
 
 def test_the_core_is_in_every_file_and_every_extra_in_that_with_all():
@@ -119,7 +119,7 @@ def test_the_core_is_in_every_file_and_every_extra_in_that_with_all():
     assert sections(TEXT).keys() == {*CORE, *EXTRAS, "licence"}
 
 
-def test_a_module_stands_behind_those_that_it_imports_as_it_is_loaded():
+def test_a_module_comes_after_the_modules_that_it_imports_at_load_time():
     order = [*sections(TEXT)]
     for name in (*CORE, *EXTRAS):
         for node in ast.parse(source_of(name)).body:
@@ -128,7 +128,7 @@ def test_a_module_stands_behind_those_that_it_imports_as_it_is_loaded():
 
 
 @EITHER
-def test_it_begins_with_what_it_is_and_how_to_make_it_again(text):
+def test_the_file_begins_with_its_version_command_hash_and_licence(text):
     name, made, digest, licence, *_ = text.splitlines()
     assert name.startswith(f"# chatgptlib {lib.__version__}: ")
     option = "" if text == CORE_TEXT else " --with all"
@@ -143,7 +143,7 @@ def test_it_begins_with_what_it_is_and_how_to_make_it_again(text):
         assert text.endswith(f"#\n{end}")
 
 
-def test_it_names_the_oldest_dependencies_that_will_do():
+def test_the_file_names_the_oldest_supported_dependencies():
     setup = FOLDER.parent / "setup.cfg"
     if not setup.exists():
         pytest.skip("only a checkout has it")
@@ -157,7 +157,7 @@ def test_it_names_the_oldest_dependencies_that_will_do():
 
 
 @EITHER
-def test_its_contents_tell_the_line_of_each_section_and_what_it_is(text):
+def test_the_table_of_contents_has_the_line_and_summary_of_each_section(text):
     opening = text.partition('"""')[0]
     rows = re.findall(r"(?m)^# +(\d+)  ([\w.]+) +(.*)$", opening)
     assert {name: int(line) for line, name, _ in rows} == sections(text)
@@ -167,7 +167,7 @@ def test_its_contents_tell_the_line_of_each_section_and_what_it_is(text):
 
 
 @EITHER
-def test_it_exports_the_names_of_the_package_that_are_in_it(text):
+def test_the_file_exports_the_public_names_that_it_contains(text):
     tree, defined = ast.parse(text), set()
     for node in tree.body:
         defined.update([node.name] if hasattr(node, "name") else [])
@@ -227,7 +227,7 @@ def test_the_command_in_a_file_makes_that_file(extra):
     assert vendored(*named.split(",")) == text
 
 
-def test_an_extra_that_is_not_there_is_refused_with_those_that_are(tmp_path, capsys):
+def test_an_unknown_extra_is_an_error_that_lists_the_known_ones(tmp_path, capsys):
     assert vendor.main(["--with", "tools,pictures", "-o", str(tmp_path / "x.py")]) == 1
     told = capsys.readouterr().err
     assert "no extra 'pictures'" in told
@@ -266,13 +266,13 @@ def test_the_core_says_which_extra_is_missing_and_how_to_add_it(core):
     assert core.ChatMessage.user("Look.", images=()).text == "Look."
 
 
-def test_what_adds_an_extra_keeps_those_that_are_there():
+def test_the_command_that_adds_an_extra_keeps_the_present_ones():
     text = vendored("tools", "webhooks")
     assert f"`{COMMAND} --with media,tools,webhooks -o FILE` adds it" in text
     assert "was made without" not in TEXT
 
 
-def test_the_list_tells_the_size_of_each_extra_and_what_it_needs(capsys):
+def test_the_list_shows_the_size_and_the_dependencies_of_each_extra(capsys):
     assert vendor.main(["--list"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     told = [re.fullmatch(r"((?:\S+|\(the core\)) +[\d,]+) +([\d,]+) *(.*)", row) for row in rows]
@@ -297,7 +297,7 @@ def test_the_list_tells_the_size_of_each_extra_and_what_it_needs(capsys):
 
 
 def test_the_list_makes_no_file(monkeypatch):
-    """Which would take seconds, for the size of each extra."""
+    """To make a file for the size of each extra would take seconds."""
     monkeypatch.setattr(vendor._File, "text", lambda self: pytest.fail("a file was made"))
     assert vendor.main(["--list"]) == 0
 
@@ -305,19 +305,19 @@ def test_the_list_makes_no_file(monkeypatch):
 # Its text
 
 
-def test_it_has_one_docstring_that_of_the_package():
+def test_the_file_has_the_docstring_of_the_package_and_one_future_import():
     assert ast.get_docstring(TREE) == inspect.getdoc(lib.modules[0])
     assert TEXT.count("from __future__ import annotations") == 1
 
 
-def test_every_module_tells_in_a_comment_what_its_docstring_did():
+def test_the_docstring_of_every_module_becomes_a_comment():
     for name in (*CORE, *EXTRAS):
         doc = ast.get_docstring(ast.parse(source_of(name)))
         assert "\n#\n" + "".join(f"# {line}".rstrip() + "\n" for line in doc.splitlines()) in TEXT
 
 
 @pytest.mark.parametrize("name", [*CORE, *EXTRAS])
-def test_what_is_not_an_import_or_a_docstring_is_there_line_by_line(name):
+def test_every_line_except_imports_and_docstrings_is_in_the_file_in_order(name):
     section = TEXT.splitlines()[sections(TEXT)[name] :]
     source = source_of(name)
     gone = set()
@@ -354,7 +354,7 @@ def test_no_import_of_the_package_is_left_and_the_others_stand_at_the_top(text):
 
 
 def test_no_top_level_name_stands_for_two_things():
-    """What a module imports, the others see as well, in place of a builtin for example."""
+    """A name that one module imports is seen by all, for example in place of a builtin."""
     imported, defined = {}, set(dir(builtins))
     for node in ast.walk(TREE):
         if isinstance(node, (ast.Import, ast.ImportFrom)) and node.col_offset == 0:
@@ -388,7 +388,7 @@ def test_the_same_sources_give_the_same_bytes():
 
 @pytest.mark.gate
 @pytest.mark.versions
-def test_made_from_a_zipped_package_it_is_the_same(tmp_path):
+def test_a_zipped_package_gives_the_same_file(tmp_path):
     with zipfile.ZipFile(tmp_path / "chatgptlib.whl", "w") as wheel:
         for path in FOLDER.rglob("*.py"):
             wheel.writestr(
@@ -400,7 +400,7 @@ def test_made_from_a_zipped_package_it_is_the_same(tmp_path):
     assert done.stdout == CORE_TEXT.encode()
 
 
-def test_without_sources_it_says_so_and_leaves_the_file_alone(tmp_path, monkeypatch, capsys):
+def test_missing_sources_are_an_error_that_leaves_the_file_unchanged(tmp_path, monkeypatch, capsys):
     target = tmp_path / "x.py"
     target.write_text(CORE_TEXT)
     empty = tmp_path / "no_sources"
@@ -420,7 +420,7 @@ def test_without_sources_it_says_so_and_leaves_the_file_alone(tmp_path, monkeypa
 
 
 def written(target, *arguments):
-    """Write a file, whose text may have been made before; the exit code."""
+    """Run the command with `-o`, but with a cached text. Returns the exit code."""
     with mock.patch.object(vendor, "vendored", lambda extras: vendored(*extras)):
         return vendor.main(["-o", str(target), *arguments])
 
@@ -441,11 +441,11 @@ def signed(text):
 FOREIGN = {
     "a-program": "print('mine')\n",
     "a-program-that-names-the-command": f"# {COMMAND} -o FILE\nprint('mine')\n",
-    "no-text": "\0\x89\r\n",
+    "binary": "\0\x89\r\n",
     "spaces": " \n",
 }
 EDITED = {
-    "a-line-more": CORE_TEXT + "print('mine')\n",
+    "a-line-appended": CORE_TEXT + "print('mine')\n",
     "a-line-in-front": "#!/usr/bin/env python3\n" + CORE_TEXT,
     "a-letter-changed": CORE_TEXT.replace("def create_chat_completion(", "def create_chat_completioN("),
     "another-selection-named": CORE_TEXT.replace("vendor -o", "vendor --with tools -o", 1),
@@ -469,7 +469,7 @@ UNTOUCHED = {
 
 
 @pytest.mark.parametrize("there", [*FOREIGN.values(), *EDITED.values()], ids=[*FOREIGN, *EDITED])
-def test_what_the_command_did_not_write_is_replaced_only_by_force(tmp_path, capsys, there):
+def test_a_foreign_or_edited_file_is_replaced_only_with_force(tmp_path, capsys, there):
     target = tmp_path / "x.py"
     target.write_bytes(there.encode())
     assert written(target) == 1
@@ -484,14 +484,14 @@ def test_what_the_command_did_not_write_is_replaced_only_by_force(tmp_path, caps
 
 
 @pytest.mark.parametrize("there", UNTOUCHED.values(), ids=UNTOUCHED)
-def test_what_the_command_wrote_it_replaces(tmp_path, there):
+def test_an_unedited_file_that_the_command_wrote_is_replaced(tmp_path, there):
     target = tmp_path / "x.py"
     target.write_bytes(there.encode())
     assert written(target, "--with", "media") == 0
     assert target.read_text() == vendored("media")
 
 
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
+def test_a_file_is_replaced_completely_or_not_at_all(tmp_path, monkeypatch, capsys):
     target = tmp_path / "x.py"
     target.write_text(TEXT)
     with monkeypatch.context() as patched:
@@ -528,7 +528,7 @@ def test_nothing_is_written_through_a_link_in_place_of_the_temporary_file(
     planted.symlink_to(victim)
     assert written(tmp_path / "x.py") == 1
     assert "File exists" in capsys.readouterr().err
-    assert planted.is_symlink()  # it is not ours to take away
+    assert planted.is_symlink()  # it is not ours to remove
     assert victim.exists() == there
     assert not there or victim.read_text() == "what was there"
     assert not (tmp_path / "x.py").exists()
@@ -565,7 +565,7 @@ def test_a_pipe_is_not_replaced(tmp_path, capsys):
     assert (tmp_path / "pipe").is_fifo()
 
 
-# What a file is
+# The check of a file
 
 
 def checked(path):
@@ -577,11 +577,11 @@ def checked(path):
     [
         pytest.param([], "\r\n", id="core-crlf"),
         pytest.param(["tools"], "\n", id="tools"),
-        pytest.param(["conversations", "media"], "\n", id="two"),
+        pytest.param(["conversations", "media"], "\n", id="two-extras"),
         pytest.param(["all"], "\n", id="all"),
     ],
 )
-def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extras, newline):
+def test_check_reports_a_file_of_this_version_as_up_to_date(tmp_path, capsys, extras, newline):
     target = tmp_path / "x.py"
     target.write_bytes(vendored(*extras).replace("\n", newline).encode())
     assert checked(target) == 0
@@ -636,7 +636,9 @@ def test_a_file_that_this_version_would_write_is_in_order(tmp_path, capsys, extr
         ),
     ],
 )  # fmt: skip
-def test_a_file_that_is_not_in_order_is_told_apart(tmp_path, capsys, text, status, verdict):
+def test_check_distinguishes_files_of_other_versions_edited_and_foreign_files(
+    tmp_path, capsys, text, status, verdict
+):
     target = tmp_path / "x.py"
     target.write_bytes(text.encode())
     assert checked(target) == status
@@ -652,7 +654,7 @@ def test_every_status_of_a_check_is_in_the_help(capsys):
     assert re.search(r"(?m)^  1  FILE\b.* can't be read", told)
 
 
-def test_a_file_that_cannot_be_read_is_no_verdict(tmp_path, capsys):
+def test_check_of_an_unreadable_file_is_an_error_without_a_verdict(tmp_path, capsys):
     path = tmp_path / "nothing.py"
     assert checked(path) == 1
     told = capsys.readouterr()
@@ -665,7 +667,7 @@ def test_a_file_that_cannot_be_read_is_no_verdict(tmp_path, capsys):
     [["--check", "x.py", "-o", "y.py"], ["--list", "-o", "y.py"], ["--check", "x.py", "--list"],
      ["--check", "x.py", "--with", "tools"], ["--list", "--with", "tools"]],
 )  # fmt: skip
-def test_arguments_that_do_not_go_together_are_refused(tmp_path, monkeypatch, arguments):
+def test_contradicting_arguments_are_a_usage_error(tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         vendor.main(arguments)
@@ -673,10 +675,10 @@ def test_arguments_that_do_not_go_together_are_refused(tmp_path, monkeypatch, ar
     assert not [*tmp_path.iterdir()]
 
 
-# What it does
+# What the file does
 
 
-def told(thing):
+def documented(thing):
     """Its docstring, and its signature whether the hints in it are text or not."""
     try:
         signature = str(inspect.signature(thing))
@@ -686,22 +688,22 @@ def told(thing):
 
 
 @pytest.mark.parametrize("name", sorted(lib.__all__))
-def test_each_name_is_that_of_the_package(copy, name):
+def test_each_public_name_has_the_docstring_and_signature_of_the_package(copy, name):
     ours, theirs = getattr(copy, name), getattr(lib, name)
-    assert told(ours) == told(theirs)
+    assert documented(ours) == documented(theirs)
     if hasattr(theirs, "__qualname__"):  # else it is an alias of types
         assert ours.__module__ == copy.__name__
     if inspect.isclass(ours):
         for method, value in vars(theirs).items():
             if inspect.isfunction(value) and method != "__annotate_func__":  # of Python 3.14
-                assert told(getattr(ours, method)) == told(value), method
+                assert documented(getattr(ours, method)) == documented(value), method
 
 
 @pytest.mark.parametrize(
     "name", [name for name in sorted(lib.__all__) if inspect.isclass(getattr(lib, name))
              and issubclass(getattr(lib, name), Exception)],
 )  # fmt: skip
-def test_its_errors_pickle_under_its_name(copy, name):
+def test_errors_of_the_file_pickle_under_the_name_of_its_module(copy, name):
     error = getattr(copy, name).__new__(getattr(copy, name), "words")
     error.args = ("words",)
     again = pickle.loads(pickle.dumps(error))
@@ -717,7 +719,7 @@ def test_its_errors_pickle_under_its_name(copy, name):
         pytest.param("_vendor/deep", CORE_TEXT, id="deeper", marks=pytest.mark.gate),
     ],
 )
-def test_with_requests_beside_it_it_answers_in_any_package(tmp_path, home, text):
+def test_the_file_works_in_any_package_with_only_requests_installed(tmp_path, home, text):
     (tmp_path / "app" / home).mkdir(parents=True)
     for folder in {tmp_path / "app", tmp_path / "app" / home}:
         (folder / "__init__.py").touch()
@@ -732,7 +734,7 @@ def test_with_requests_beside_it_it_answers_in_any_package(tmp_path, home, text)
     assert done.stdout.decode().splitlines() == ["Hello.", "One by one.", f"{package}.chat $ False"]
 
 
-def test_importing_it_loads_nothing_heavy(tmp_path):
+def test_importing_the_file_loads_nothing_heavy(tmp_path):
     (tmp_path / "x.py").write_bytes(TEXT.encode())
     loaded = loaded_by(f"sys.path[:0] = [{str(tmp_path)!r}]; import x")
     assert "x" in loaded
@@ -742,8 +744,8 @@ def test_importing_it_loads_nothing_heavy(tmp_path):
 # The tests that a file with the core alone skips
 
 
-def test_no_test_asks_a_file_for_a_name_of_the_core_that_it_lacks(core):
-    """Else the test would be skipped there, as if the name were that of an extra."""
+def test_the_core_file_has_every_core_name_that_the_tests_use(core):
+    """Otherwise a test would be skipped there, as if the name were that of an extra."""
     owners = {}
     for module in LADDER:
         for node in ast.parse(source_of(module)).body:

@@ -1,4 +1,4 @@
-"""verify_webhook: what OpenAI signed just now is let through, anything else is not."""
+"""verify_webhook accepts what OpenAI signed just now, and rejects everything else."""
 
 import hmac
 import json
@@ -38,7 +38,7 @@ def signed(body=BODY, key=KEY, at=NOW):
     }
 
 
-def refusal(error, *args, **kwargs):
+def error_text(error, *args, **kwargs):
     with pytest.raises(error) as caught:
         lib.verify_webhook(*args, **kwargs)
     assert type(caught.value) is error
@@ -108,8 +108,8 @@ def test_the_secret_is_taken_from_the_environment(monkeypatch):
 
 def test_a_given_secret_goes_before_that_of_the_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", SECRET)
-    assert "does not match" in refusal(lib.WebhookError, BODY, signed(), "other")
-    assert "no webhook secret" in refusal(lib.ConfigError, BODY, signed(), "")
+    assert "does not match" in error_text(lib.WebhookError, BODY, signed(), "other")
+    assert "no webhook secret" in error_text(lib.ConfigError, BODY, signed(), "")
 
 
 def test_a_secret_without_the_prefix_is_the_key_itself():
@@ -140,31 +140,31 @@ def test_while_secrets_rotate_any_of_the_signatures_will_do(signatures):
 
 
 @pytest.mark.parametrize("secret", [None, "", [], [""], ()], ids=repr)
-def test_without_a_secret_nothing_can_be_told(secret):
-    text = refusal(lib.ConfigError, BODY, signed(), secret)
+def test_a_missing_secret_is_a_config_error(secret):
+    text = error_text(lib.ConfigError, BODY, signed(), secret)
     assert text == "no webhook secret: give one, or set OPENAI_WEBHOOK_SECRET"
 
 
 @pytest.mark.parametrize("secret", ["whsec_", " ", ["whsec_", SECRET]], ids=repr)
-def test_an_empty_secret_is_refused_since_anyone_can_sign_with_it(secret):
-    assert "empty" in refusal(lib.ConfigError, BODY, signed(key=b""), secret)
+def test_an_empty_secret_is_rejected_since_anyone_can_sign_with_it(secret):
+    assert "empty" in error_text(lib.ConfigError, BODY, signed(key=b""), secret)
 
 
 @pytest.mark.parametrize("end", ["!", "=", "é", " "])
-def test_a_secret_that_is_not_base64_is_refused_and_not_shown(end):
+def test_a_secret_that_is_not_base64_is_rejected_and_not_shown(end):
     secret = SECRET + end + "A"
-    text = refusal(lib.ConfigError, BODY, signed(), secret)
+    text = error_text(lib.ConfigError, BODY, signed(), secret)
     assert text == "the webhook secret is not base64 after its whsec_"
 
 
 @pytest.mark.parametrize("secret", [SECRET.encode(), [SECRET.encode()], [5]], ids=type)
-def test_a_secret_of_another_type_is_refused(secret):
-    assert "a webhook secret must be a str, not " in refusal(
+def test_a_secret_of_a_wrong_type_is_rejected(secret):
+    assert "a webhook secret must be a str, not " in error_text(
         lib.ConfigError, BODY, signed(), secret
     )
 
 
-# What is not let through
+# Rejected webhooks
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_secret_of_another_type_is_refused(secret):
     ],
 )
 def test_what_was_changed_on_the_way_does_not_match(body, changes):
-    text = refusal(lib.WebhookError, body, signed() | changes, SECRET)
+    text = error_text(lib.WebhookError, body, signed() | changes, SECRET)
     assert text == "the webhook's signature does not match its body and this secret"
 
 
@@ -201,12 +201,14 @@ def test_a_missing_header_is_named(name, value):
     headers = signed() | {name: value}
     if value is ...:
         del headers[name]
-    assert refusal(lib.WebhookError, BODY, headers, SECRET) == f"the webhook has no {name} header"
+    assert (
+        error_text(lib.WebhookError, BODY, headers, SECRET) == f"the webhook has no {name} header"
+    )
 
 
 @pytest.mark.parametrize("at", ["soon", "1.8e9", f"{NOW}.5", f"-{NOW}", "1_800_000_000", "٣", "9" * 5000])  # fmt: skip
-def test_a_timestamp_that_is_no_number_is_refused(at):
-    text = refusal(lib.WebhookError, BODY, signed(at=at), SECRET)
+def test_a_timestamp_that_is_not_a_number_is_rejected(at):
+    text = error_text(lib.WebhookError, BODY, signed(at=at), SECRET)
     assert text == "the webhook-timestamp header is not a number of seconds"
 
 
@@ -223,8 +225,8 @@ def test_a_webhook_within_tolerance_is_let_through(away):
         (-301, "the webhook is from the future: 301 s ahead of this clock, 300 s are allowed"),
     ],
 )
-def test_a_webhook_out_of_tolerance_is_refused_with_how_far_it_is_off(away, words):
-    assert refusal(lib.WebhookError, BODY, signed(at=NOW - away), SECRET) == words
+def test_a_webhook_out_of_tolerance_is_rejected_with_its_distance_in_seconds(away, words):
+    assert error_text(lib.WebhookError, BODY, signed(at=NOW - away), SECRET) == words
 
 
 def test_tolerance_can_be_wider_or_none():
@@ -236,13 +238,13 @@ def test_tolerance_can_be_wider_or_none():
 def test_a_tolerance_of_zero_is_this_very_second():
     assert lib.verify_webhook(BODY, signed(), SECRET, tolerance=0) == EVENT
     for at in (NOW - 1, NOW + 1):
-        assert "0 s are allowed" in refusal(
+        assert "0 s are allowed" in error_text(
             lib.WebhookError, BODY, signed(at=at), SECRET, tolerance=0
         )
 
 
-def test_a_tolerance_that_is_not_a_number_lets_nothing_through():
-    assert refusal(lib.WebhookError, BODY, signed(), SECRET, tolerance=float("nan"))
+def test_a_tolerance_of_nan_rejects_the_webhook():
+    assert error_text(lib.WebhookError, BODY, signed(), SECRET, tolerance=float("nan"))
 
 
 @pytest.mark.parametrize(
@@ -250,11 +252,11 @@ def test_a_tolerance_that_is_not_a_number_lets_nothing_through():
     [("", "not JSON"), ("{", "not JSON"), (b"\xff", "not JSON"), ("[" * 100_000, "not JSON"),
      ("[]", "not an object"), ("null", "not an object"), ("5", "not an object")],
 )  # fmt: skip
-def test_a_signed_body_that_is_no_object_is_refused(body, words):
-    assert words in refusal(lib.WebhookError, body, signed(body), SECRET)
+def test_a_signed_body_that_is_not_a_json_object_is_rejected(body, words):
+    assert words in error_text(lib.WebhookError, body, signed(body), SECRET)
 
 
 @pytest.mark.parametrize("body", [EVENT, None, 5], ids=type)
-def test_a_parsed_body_is_refused_with_the_reason(body):
-    text = refusal(lib.ConfigError, body, signed(), SECRET)
+def test_a_parsed_body_is_rejected_with_the_reason(body):
+    text = error_text(lib.ConfigError, body, signed(), SECRET)
     assert text.startswith("the webhook's body must be the raw bytes or str, not ")

@@ -26,7 +26,7 @@ def test_a_summary_is_the_text_of_the_answer() -> None:
 
 
 @responses.activate
-def test_a_refused_key_is_an_error_of_the_package() -> None:
+def test_an_invalid_key_is_an_error_of_the_package() -> None:
     responses.post(URL, status=401, json={"error": {"message": "Incorrect API key."}})
     with pytest.raises(summaries.OpenAIError, match="Incorrect API key"):
         summaries.summary("Rain.")
