@@ -539,6 +539,7 @@ def test_closed_output_streams_cause_no_traceback():
     ]  # fmt: skip
     for process in running:
         assert "Traceback" not in "".join(process.communicate(timeout=60))
+        assert process.returncode == 0
 
 
 # Answers that are not what was asked for, and errors that say what helps

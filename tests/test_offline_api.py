@@ -345,11 +345,20 @@ def test_embeddings_are_the_same_for_the_same_text_and_of_length_1():
     assert found["usage"] == {"prompt_tokens": 5, "total_tokens": 5}
 
 
-@pytest.mark.parametrize("body", [{}, {"model": "e"}, {"model": "e", "input": []}, {"model": "e", "input": "a", "dimensions": 0.5}])  # fmt: skip
-def test_invalid_embedding_requests_are_a_400(body):
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "model"),
+        ({"model": "e"}, "input"),
+        ({"model": "e", "input": []}, "input"),
+        ({"model": "e", "input": "a", "dimensions": 0.5}, "dimensions"),
+        ({"model": "e", "input": "a", "dimensions": 5000}, "dimensions"),
+    ],
+)
+def test_invalid_embedding_requests_are_a_400_that_names_the_parameter(body, param):
     with lib.OfflineServer() as server:
         answer = post(server, "embeddings", **body)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 def test_stored_completions_are_listed_changed_and_deleted():

@@ -400,5 +400,5 @@ def test_a_null_argument_means_the_default_unless_the_parameter_allows_none(offl
 def test_usage_of_any_size_can_be_added(one, other):
     usage = [lib.ChatCompletionUsage(total_tokens=number) for number in (one, other)]
     total = lib.added_usage(*usage).total_tokens
-    assert total == (one + other if 10**400 not in (one, other) or one == other else total)
-    assert total >= max(one, other)
+    assert total >= max(one, other)  # a float is not as exact as a large int
+    assert type(one) is not type(other) or total == one + other

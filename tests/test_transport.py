@@ -1139,6 +1139,7 @@ def test_an_exception_that_the_caller_is_handling_does_not_change_the_error(ask,
                 call(one, question)
             assert type(caught.value) is lib.HTTPError
             assert "mine" not in str(caught.value)
+            assert caught.value.__cause__ is not handled
             assert handled.__traceback__ is not None
 
 

@@ -340,9 +340,11 @@ def _offline_embeddings(body: dict[str, Any]) -> dict[str, Any]:
     from base64 import b64encode
 
     given, size = body.get("input"), body.get("dimensions") or 1536
-    if not given or not body.get("model") or type(size) is not int or not 1 <= size <= 4096:
-        reason = "a model, an input and 1 to 4096 dimensions are required"
-        raise OfflineError(400, f"input: {reason}", param="input")
+    in_range = type(size) is int and 1 <= size <= 4096
+    for name, fits in {"model": body.get("model"), "input": given, "dimensions": in_range}.items():
+        if not fits:
+            reason = "a model, an input and 1 to 4096 dimensions are required"
+            raise OfflineError(400, f"{name}: {reason}", param=name)
     texts: Any = given if is_list(given) and type(given[0]) is not int else [given]
     data: list[dict[str, Any]] = []
     for index, text in enumerate(texts):
