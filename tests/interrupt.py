@@ -553,7 +553,8 @@ class Run:
 
     def run_fork(self):
         warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
-        self.spawn(2, self.uninterrupted)
+        # Over HTTP: a child can't connect by TLS if a thread held a lock of OpenSSL at the fork.
+        self.spawn(2, self.uninterrupted, self.clients[0])
         me = threading.get_ident()
         while len(self.hits) < self.count:
             self.forked(self.rng)
