@@ -6,6 +6,7 @@ import math
 import pytest
 
 from . import lib
+from .wire import completion, http
 
 QUESTION = {"question_text": "Where is Pune?"}
 
@@ -206,3 +207,12 @@ def test_no_reason_shows_the_key(ask):
 def test_a_programming_error_is_raised_and_not_returned():
     with pytest.raises(AttributeError):
         lib.parse_via_chat_gpt(None, QUESTION)
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_a_truncated_answer_is_no_success(ask, reason):
+    answer = completion("Take 2 tabl")
+    answer["choices"][0]["finish_reason"] = reason
+    found = lib.parse_via_chat_gpt(ask(http(answer)), QUESTION)
+    assert found["success"] is False
+    assert reason in found["parsed_msg"]

@@ -466,3 +466,14 @@ def test_a_port_can_be_chosen_and_a_taken_one_is_an_error():
     with lib.OfflineServer(port=port) as second:
         assert second.url == first.url
         assert ask(second).ok
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stream_options", {"include_usage": True}), ("tool_choice", "auto"),
+     ("parallel_tool_calls", True), ("top_logprobs", 3)],
+)  # fmt: skip
+def test_a_strict_server_rejects_a_parameter_without_the_one_that_it_needs(name, value):
+    with lib.OfflineServer(strict=True) as server:
+        answer = post(server, "chat/completions", **QUESTION, **{name: value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)

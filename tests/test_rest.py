@@ -927,3 +927,14 @@ def test_an_event_is_immutable_and_compares_by_value():
     assert event == lib.ServerSentEvent("a", {"b": 1})
     with pytest.raises(AttributeError):
         event.data = 5
+
+
+def test_a_buffer_that_was_not_rewound_is_not_uploaded_as_an_empty_file(ask):
+    written, empty = io.BytesIO(), io.BytesIO()
+    written.write(b"line")
+    client = ask(OK)
+    with pytest.raises(lib.ConfigError, match=r"file.*seek\(0\)"):
+        client.post("files", files={"file": written})
+    assert not client.wire.requests
+    client.post("files", files={"file": empty})
+    assert len(client.wire.requests) == 1

@@ -260,3 +260,15 @@ def test_a_signed_body_that_is_not_a_json_object_is_rejected(body, words):
 def test_a_parsed_body_is_rejected_with_the_reason(body):
     text = error_text(lib.ConfigError, body, signed(), SECRET)
     assert text.startswith("the webhook's body must be the raw bytes or str, not ")
+
+
+WRONGLY_SIGNED = {"webhook-id": "a", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
+
+
+@pytest.mark.parametrize("headers", [{}, WRONGLY_SIGNED], ids=["unsigned", "wrongly-signed"])
+def test_no_frame_of_a_rejected_webhook_shows_the_secret(monkeypatch, headers):
+    monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", "-".join(["secret"] * 3))
+    with pytest.raises(lib.WebhookError) as caught:
+        lib.verify_webhook(b"{}", headers)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert not [frame for frame in frames if "secret-secret" in repr(frame.f_locals)]

@@ -97,9 +97,11 @@ def _flow_format(value: Any) -> Any:
 
 def _answer_of(response: CreateChatCompletionResponse) -> Any:
     """The answer, parsed if it is JSON. Raises OpenAIError if there is none."""
-    refusal, text = response.choices[0].message.refusal, response.text
+    choice, text = response.choices[0], response.text
     if not text.strip():
-        raise OpenAIError(str(refusal or "the model gave no answer"))
+        raise OpenAIError(str(choice.message.refusal or "the model gave no answer"))
+    if choice.finish_reason in ("length", "content_filter"):
+        raise OpenAIError(f"the answer is cut off (finish_reason {choice.finish_reason!r})")
     value, _ = parsed(text)
     if not isinstance(value, (dict, list)):
         return text

@@ -90,8 +90,10 @@ class OfflineServer:
         last message contains, a compiled regular expression that matches in it, a dict with
         one or more of `text`, `regex`, `model` and `tool` (the name of a tool in the
         request), or a function of the body.
-    strict: reject requests that the API rejects, and, if there is a script, requests for which
-        it has no reply left. Leaving the `with` block calls `verify()`.
+    strict: reject, as the API does, parameters that are unknown, of a wrong type or range, or
+        without another that they need, unknown roles, and tool calls without a result; and, if
+        there is a script, requests for which it has no reply left. Leaving the `with` block
+        calls `verify()`.
     api_key: the key that clients must send; by default any key, or none, is accepted.
     delay: seconds between the chunks of a stream.
     port: the port to listen on; 0 takes a free one.

@@ -405,6 +405,12 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+_NEEDS = {  # a parameter, and the one without which the API rejects it
+    "stream_options": "stream", "tool_choice": "tools", "parallel_tool_calls": "tools",
+    "top_logprobs": "logprobs",
+}  # fmt: skip
+
+
 def check_request(body: dict[str, Any], strict: bool) -> None:
     """Raise OfflineError for a request that the API rejects.
 
@@ -412,6 +418,9 @@ def check_request(body: dict[str, Any], strict: bool) -> None:
     """
     checked = body if strict else {key: body[key] for key in _ALWAYS_CHECKED if key in body}
     _check_members(checked, CreateChatCompletionRequest, "")
+    for name, needed in _NEEDS.items() if strict else ():
+        if body.get(name) is not None and not body.get(needed):
+            raise _error_about(name, f"only allowed with {needed!r}", "invalid_value")
     for name in ("model", "messages"):
         if not body.get(name):
             raise _error_about(name, "it is missing", "missing_required_parameter")

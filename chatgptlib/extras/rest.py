@@ -238,8 +238,11 @@ def _upload_read(name: str, given: _Upload) -> tuple[str | None, bytes]:
             path = os.path.expanduser(os.fsdecode(cast("str", given)))
             with open(path, "rb") as file:
                 content = file.read()
-        elif read := getattr(given, "read", None):
-            content = read()
+        elif hasattr(given, "read"):
+            opened: Any = given
+            content = opened.read()
+            if not content and getattr(opened, "seekable", bool)() and opened.tell():
+                raise ValueError("it is at its end: call its seek(0) first")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"files[{name!r}]: {path!r} can't be read: {reason}") from error

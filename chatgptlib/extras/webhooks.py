@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ..codec import is_list
 from ..errors import ConfigError, WebhookError
+from ..redaction import hides_variables
 from ..replies import parsed
 
 _WEBHOOK_SECRET = "OPENAI_WEBHOOK_SECRET"
@@ -28,6 +29,7 @@ class WebhookHeaders(Protocol):
     def items(self) -> Iterable[tuple[str, object]]: ...  # a value is text or a list
 
 
+@hides_variables
 def verify_webhook(
     body: bytes | str,
     headers: WebhookHeaders,
