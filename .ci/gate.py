@@ -35,14 +35,12 @@ from xml.etree import ElementTree
 VERSIONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 OLD_PAIRS = [["requests==2.31.0", "urllib3==2.0.7"]]  # Ubuntu 24.04; the floors are in setup.cfg
 ALL_TESTS = ("-m", "gate or not gate", "--hypothesis-profile=thorough")
-QUICK_TESTS = (
-    "-m",
-    "not gate or versions",
-)  # the default selection, and slow tests that depend on versions
+# The default selection, and the slow tests that depend on versions.
+QUICK_TESTS = ("-m", "not gate or versions")
 AT_ONCE = os.cpu_count() or 1  # suites
 
 WHEEL_LIMIT = 190_000  # bytes: what it has today, rounded up; the aim is 100,000
-CORE_LIMITS = 4_860, 210_000  # lines and bytes of the file without extras; the aim: 3,300, 130,000
+CORE_LIMITS = 4_825, 209_500  # lines and bytes of the file without extras; the aim: 3,300, 130,000
 FILES = {"without extras": [], "with all extras": ["--with", "all"]}
 BARE = ("requests", "pytest", "responses", "hypothesis")  # what the tests of the file need
 SERVER = [f"chatgptlib/extras/{name}.py" for name in ("offline_replies", "offline")]

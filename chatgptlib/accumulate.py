@@ -69,7 +69,9 @@ class ResponseAccumulator:
         return {**value, "object": "chat.completion.chunk", "choices": shown}
 
     def _take_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
-        index = index_of(choice.get("index")) or 0
+        index = choice.get("index")
+        if type(index) is not int or index not in self._choices:
+            index = index_of(index) or 0
         if index not in self._choices:
             self._choices[index] = _Choice()
             self.unfinished.add(index)

@@ -83,12 +83,15 @@ def create_chat_completion(
     read = decoder(into)
     content = encode(body)
 
-    def read_answer(value: JSONValue) -> Any:
+    def read_answer(value: Any) -> Any:
         answer = _normalized_reply(value)
         choices: Any = answer.get("choices") if is_dict(answer) else None
         if not choices or not isinstance(choices, list):
             raise DeserializeError("$.choices: empty: the reply holds no answer", path="$.choices")
-        _check_choices(value)
+        for position, choice in enumerate(value["choices"]):
+            if not _has_answer(choice) and _has_text(choice):  # perhaps its answer
+                path = f"$.choices[{position}]"
+                raise DeserializeError(f"{path}: no message", path=path)
         return read(value if into is dict else answer)
 
     try:
@@ -171,14 +174,6 @@ def _normalized_reply(value: JSONValue) -> Any:
     return with_usage({**value, "choices": found})
 
 
-def _check_choices(reply: Any) -> None:
-    """Raise DeserializeError for a choice that is left out and has text, perhaps its answer."""
-    for position, choice in enumerate(reply["choices"]):
-        if not _has_answer(choice) and _has_text(choice):
-            path = f"$.choices[{position}]"
-            raise DeserializeError(f"{path}: no message", path=path)
-
-
 def _has_answer(choice: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a choice has a message, or only a finish reason, such as "content_filter"."""
     if not is_dict(choice):
@@ -192,7 +187,7 @@ def _has_text(choice: Any) -> bool:
     """Whether a choice is text or has text, other than a reason, at a key of its own."""
     if is_dict(choice):
         texts = (key for key in choice if isinstance(choice[key], str) and choice[key])
-        return not all(key == "index" or key.endswith("reason") for key in texts)
+        return not all(key in ("id", "index", "object") or key.endswith("reason") for key in texts)
     return isinstance(choice, str)
 
 

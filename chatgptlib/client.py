@@ -79,10 +79,8 @@ class OpenAIClient:
         except 501. The wait is the one that the server asks for, or else 0.5 s, doubled each
         time up to 8 s. If the server asks for more than 60 s, the error is raised at once.
         Even with 0, a call is repeated once, without a wait, if the connection of an earlier
-        call is lost within a second before a reply begins: the server had most likely closed
-        it.
-    headers, query: sent with every request. A header `Authorization` or `api-key` (Azure)
-        replaces the key.
+        call is lost within a second before a reply begins: the server had most likely closed it.
+    headers, query: sent with every request. A header Authorization or api-key replaces the key.
     verify, cert, proxies: as in `requests`: a CA bundle, or False for no check; a client
         certificate, or a pair of it and its key; proxies by scheme. They replace the
         settings of the environment.
@@ -166,7 +164,7 @@ class OpenAIClient:
         """
         check_types(settings)
         if "base_url" in settings:
-            raise TypeError("azure() takes an endpoint, not a base_url")
+            raise ConfigError("azure() takes an endpoint, not a base_url")
         endpoint = required_setting("endpoint", endpoint, "AZURE_OPENAI_ENDPOINT").rstrip("/")
         if "?" in endpoint or "#" in endpoint:
             raise ConfigError(f"endpoint must have no query or fragment: {shown_url(endpoint)!r}")
@@ -197,8 +195,7 @@ class OpenAIClient:
             client, and replace those of the same name. A new `api_key` is sent where the old
             one was. Any other setting is replaced.
 
-        The copy shares the client's connections, unless `session`, `verify`, `cert` or
-        `proxies` is changed.
+        The copy shares the connections, unless `session`, `verify`, `cert` or `proxies` changes.
 
         Raises TypeError for an unknown setting, ConfigError for one that cannot work.
         """
@@ -272,10 +269,7 @@ class OpenAIClient:
         *,
         into: type[AnswerT] | None = None,
     ) -> AnswerT:
-        """Send a DELETE request to any endpoint. Arguments, results and errors as for `get`.
-
-        https://platform.openai.com/docs/api-reference
-        """
+        """Send a DELETE request to any endpoint. Arguments, results and errors as for `get`."""
         from .extras.rest import asked
 
         return asked(self, "DELETE", path, query, into)
@@ -444,10 +438,8 @@ def retry_delay(error: OpenAIError, attempt: int, jitter: float) -> float | None
         return backoff if error.may_retry else None
     if not isinstance(error, APIError) or isinstance(error, QuotaExceededError):
         return None
-    advice = (error.headers or {}).get("x-should-retry", "")
-    if advice == "false":
-        return None
-    if advice != "true" and not is_transient(error.status_code):
+    advice = error.headers.get("x-should-retry")
+    if advice == "false" or not (advice == "true" or is_transient(error.status_code)):
         return None
     if error.retry_after is None:
         return backoff

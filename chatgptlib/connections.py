@@ -99,7 +99,7 @@ class Connections:
         self._settings: dict[str, Any] = {
             "proxies": dict(proxies or {}), "stream": True, "verify": verify, "cert": cert,
         }  # fmt: skip
-        # The id of the process that opened the routes, and the routes: a fork opens its own.
+        # The id of the process that opened the routes, and these: a forked child opens its own.
         self._routes: tuple[int, dict[tuple[str | None, ...], Route]] = (0, {})
 
     def prepare(self, method: str, url: str, headers: Mapping[str, str]) -> Any:

@@ -12,8 +12,8 @@ Each value of a delta is added by the first rule that fits:
     tool_calls, content, a list of objects that     each item is joined to the one that it
       have an index, type or id                       continues, or appended
     `{}` or `null` before any arguments             is replaced by the arguments
-    text under a key of _RUNNING_TEXT, a scalar     is appended
-      under `content`
+    text under a key of _RUNNING_TEXT               is appended, and so is a number or a boolean
+                                                      under `content`
     the name of a called function                   replaces a name that it begins with; else is
                                                       appended, until arguments come
     the role of a message, the id of an item        is set once
@@ -29,7 +29,7 @@ from itertools import chain, count, islice
 from typing import Any
 
 from .codec import is_dict, is_list
-from .dialects import REASONING_KEYS, as_text, index_of, join_surrogates
+from .dialects import REASONING_KEYS, index_of, join_surrogates
 
 _MESSAGE_TEXT = {"content", "refusal", *REASONING_KEYS}
 _RUNNING_TEXT: dict[str, set[str]] = {  # by the key that holds the object; "item" if a list does
@@ -61,7 +61,7 @@ def merge(total: dict[str, Any], added: Mapping[str, Any], place: str) -> None:
 
 def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
     """Add one value of an object to the sum."""
-    if key == "content" and place != "logprobs":
+    if key == "content" and place in _RUNNING_TEXT:
         value = _in_parts(total, value)
     so_far: Any = total.get(key)
     is_text = isinstance(so_far, StringIO)
@@ -87,8 +87,8 @@ def add(total: dict[str, Any], key: str, value: Any, place: str) -> None:
 
 def _in_parts(total: dict[str, Any], content: Any) -> Any:
     """The content as a list of parts, if it has parts now or had some before, else as text."""
-    if isinstance(content, (bool, int, float)):
-        content = as_text(content)
+    if isinstance(content, (int, float)):  # some servers send the token 5 or true as a JSON value
+        content = json.dumps(content)
     so_far = total.get("content")
     if isinstance(so_far, StringIO) and (is_dict(content) or is_list(content)) and content:
         total["content"] = _Items()

@@ -19,19 +19,16 @@ REASONING_KEYS = (
 
 def text_of(content: Any, *, reasoning: bool = False) -> str:
     """The text in the content of a message or a delta; with `reasoning`, that of its reasoning."""
-    if isinstance(content, (str, bool, int, float)):
-        return "" if reasoning else as_text(content)
+    if isinstance(content, str):
+        return "" if reasoning else content
+    if isinstance(content, (int, float)):  # some servers send the token 5 or true as a JSON value
+        return "" if reasoning else json.dumps(content)
     found: list[str] = []
     for item in content if is_list(content) else [content]:
         part = {"text": item} if isinstance(item, str) else object_members(item) or {}
         if (part.get("type") in _REASONING_TYPES) == reasoning:
             found.append(_text_in(part))
     return "".join(found)
-
-
-def as_text(value: str | bool | float) -> str:
-    """Text as it is. Some servers send a token such as 5 or true as the JSON value that it is."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def reasoning_of(extra: Mapping[str, Any], content: Any) -> str:

@@ -117,8 +117,7 @@ class ToolError(OpenAIError):
     """A tool call could not be carried out.
 
     call: the tool call
-    messages: the conversation up to the call. It can be continued once each of its tool
-        calls has a result.
+    messages: the conversation up to the call, to continue once each of its calls has a result
     """
 
     def __init__(self, text: str = "", call: Any = None) -> None:

@@ -431,9 +431,7 @@ def _chain(error: BaseException, handled: BaseException | None) -> list[BaseExce
     found: list[BaseException] = []
     waiting: list[Any] = [error]
     for link in waiting:  # the list grows meanwhile
-        if isinstance(link, BaseException) and not any(
-            link is other for other in (handled, *found)
-        ):
+        if isinstance(link, BaseException) and not any(link is old for old in (handled, *found)):
             found.append(link)
             waiting += [*link.args, getattr(link, "reason", None), link.__cause__, link.__context__]
     return found
@@ -464,8 +462,7 @@ def _raised_by_user(error: BaseException) -> bool:
 def raised_by_signal(error: BaseException) -> bool:
     """Whether a signal handler raised it, in whatever code it interrupted.
 
-    A signal handler is recognised by its argument: the frame that it interrupted, which is also
-    the one that called it.
+    A handler is recognised by its argument: the frame that it interrupted, and that called it.
     """
     for frame in _frames_of(error):
         values: list[Any] = list(frame.f_locals.values())

@@ -261,7 +261,7 @@ class ChatMessage(JSONObject):
     @property
     def text(self) -> str:
         """The text of the message: its content, or the text parts of that. Never raises."""
-        return text_of(self.extra.get("content", self.content))
+        return text_of(self.extra.get("content") if self.content is None else self.content)
 
     @property
     def reasoning(self) -> str:
@@ -497,7 +497,7 @@ class ChatCompletionDelta(JSONObject):
     @property
     def text(self) -> str:
         """The text that this adds; "" if there is none. Never raises."""
-        return text_of(self.extra.get("content", self.content))
+        return text_of(self.extra.get("content") if self.content is None else self.content)
 
     @property
     def reasoning(self) -> str:

@@ -33,9 +33,7 @@ MOVES: dict[State, tuple[State, ...]] = {
     "reading": ("body", "done", *_ENDS),  # a thread is waiting for bytes of the body
     "body": ("reading", *_ENDS),  # part of the body has arrived, and no thread is waiting
     "done": (),  # the complete body has arrived; the connection can serve another exchange
-    "left": (),
-    "expired": (),
-    "broken": (),
+    **dict.fromkeys(_ENDS, ()),
 }
 
 _LINE_LIMIT = 65536  # bytes, for a line with the size of a chunk, or a trailer
@@ -67,7 +65,7 @@ class Body:
 
     def __init__(self, status: int, headers: Mapping[str, str], *, limit: int) -> None:
         transfer = _tokens(headers.get("transfer-encoding"))
-        codings = [*_tokens(headers.get("content-encoding")), *transfer]
+        names = [*_tokens(headers.get("content-encoding")), *transfer]
         if status in (204, 304):
             self._framing: _LengthReader | _ChunkedReader = _LengthReader(0)
         elif "chunked" in transfer:  # servers repeat it, or name it first
@@ -76,9 +74,7 @@ class Body:
             self._framing = _LengthReader(_length(headers["content-length"]))
         else:
             self._framing = _LengthReader(None)
-        self._codings = [
-            _Decompressor(name, limit) for name in reversed(codings) if name in _CODINGS
-        ]
+        self._codings = [_Decompressor(name, limit) for name in reversed(names) if name in _CODINGS]
         self.ended: bool = self._framing.ended
         # After a body that ends with its connection, no other response can follow.
         keep_alive = "close" not in _tokens(headers.get("connection"))

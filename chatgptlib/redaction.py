@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -106,21 +107,26 @@ def shown_url(url: str) -> str:
 
 
 def hides_variables(function: F) -> F:
-    """Decorate a function so that the traceback of its errors ends in it.
+    """Decorate a function so that the traceback of this library's errors, and of a TypeError for
+    a wrong argument, ends in it.
 
     The frames below it have the key in their variables, which some tools print.
     """
 
-    @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         try:
             return function(*args, **options)
-        except (OpenAIError, TypeError) as error:
+        except OpenAIError as error:
             raise without_traceback(error) from error.__cause__
+        except TypeError as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if frame.f_code is not call.__code__:  # it does not come from a wrong argument
+                raise
+            raise without_traceback(error) from None
         finally:
             del args, options
 
-    return cast("F", call)
+    return cast("F", functools.wraps(function)(call))
 
 
 def without_traceback(error: Exception) -> Exception:

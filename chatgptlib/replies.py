@@ -68,7 +68,6 @@ def _code_in(detail: dict[str, JSONValue]) -> JSONValue:
 
 
 def _lower_keys(value: dict[str, JSONValue]) -> dict[str, JSONValue]:
-    """`value` with its keys in lower case."""
     return {key.lower(): item for key, item in value.items()}
 
 
@@ -252,7 +251,7 @@ def error_in_reply(body: JSONValue, exchange: Exchange, *, hint: str = "") -> AP
 
 def error_event(value: JSONValue, text: str, exchange: Exchange) -> APIError:
     """The error in an event named "error": `text` is its data, `value` the JSON of that."""
-    return error_in_reply(value if find_error(value) else {"error": value or text}, exchange)
+    return error_in_reply(find_error(value) or {"error": value or text}, exchange)
 
 
 def error_of_status(exchange: Exchange, base_url: str) -> APIError:
@@ -323,10 +322,8 @@ def retry_after(
     ]
     if status_code == 429:
         resets = [name.lower() for name in headers if _RESET.fullmatch(name)]
-        used_up = [
-            name for name in resets if headers.get(name.replace("reset", "remaining")) == "0"
-        ]
-        places.append(",".join(headers[name] for name in used_up or resets))
+        spent = [name for name in resets if headers.get(name.replace("reset", "remaining")) == "0"]
+        places.append(",".join(headers[name] for name in spent or resets))
     waits = (_longest_wait(place, now) for place in places)
     return next((wait for wait in waits if wait is not None), None)
 

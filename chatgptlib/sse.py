@@ -18,11 +18,7 @@ from io import StringIO
 
 _BOM = "\ufeff"
 _NON_SSE_LIMIT = 65536  # characters
-
-
-def is_error_name(name: str) -> bool:
-    """Whether an event with this name is an error."""
-    return name.lower() in ("error", "exception")
+ERROR_NAMES = ("error", "exception")  # of events, in lower case
 
 
 class EventDecoder:
@@ -66,13 +62,13 @@ class EventDecoder:
                 self._take(line)
             else:  # an empty line ends the event
                 value = "\n".join(values)
-                if value or is_error_name(self._name):  # some servers send an error without data
+                if value or self._name.lower() in ERROR_NAMES:  # some errors come without data
                     events.append((self._name, value))
                     self.any_came = True
                 values.clear()
                 self._name = ""
-                self._done = value.strip() == "[DONE]"
-                if self._done:
+                if value.strip() == "[DONE]":
+                    self._done = True
                     break
         return events
 

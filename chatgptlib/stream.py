@@ -40,7 +40,7 @@ from .replies import (
     unusable,
     with_reply,
 )
-from .sse import EventDecoder, is_error_name
+from .sse import ERROR_NAMES, EventDecoder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -182,8 +182,7 @@ def _chunks(
 ) -> Generator[C, None, bool]:
     """Read the chunks of a stream and add them to `total`; return True at the end.
 
-    Not a method: a generator that refers to the stream would keep it, and its connection,
-    from being garbage collected.
+    Not a method: a generator that refers to the stream would keep it from garbage collection.
     """
     read_chunk = decoder(CreateChatCompletionChunk)
     body = _EventReader(exchange)
@@ -291,7 +290,7 @@ class _EventReader:
         like_json = value is None and re.search(r"[{}]|^\[", text)
         is_foreign, error = name not in ("", "message", self._name), find_error(value)
         kinds: tuple[tuple[str, Any], ...] = (  # the first that fits decides
-            ("failure", is_error_name(name)),
+            ("failure", name.lower() in ERROR_NAMES),
             ("chunk", _is_chunk(value)),
             ("done", text == "[DONE]"),
             ("failure", error and is_object and is_dict(value.get("error"))),  # under any name
@@ -313,16 +312,15 @@ class _EventReader:
                 raise error_in_reply(failure, self._exchange)
         if '"choices"' in outside:
             raise self._unusable("a part of the answer is not a server-sent event", outside)
-        remarks = f"{self._remark}\n{outside}".strip()
-        if total.is_complete() or (total.has_choices and self._done and not remarks):
+        evidence = f"{self._remark}\n{outside}".strip()
+        if total.is_complete() or (total.has_choices and self._done and not evidence):
             return
-        if remarks and not total.has_choices:
-            raise self._unusable("the stream holds no answer", remarks)
-        evidence = remarks
         if total.has_choices:
             choices = ", ".join(map(str, sorted(total.unfinished)[:3]))
             end = "" if self._done else ", and [DONE] did not come"
             reason = f"choice {choices} has no finish reason{end}"
+        elif evidence:
+            raise self._unusable("the stream holds no answer", evidence)
         else:
             reason = "it holds no answer"
             came = {key: item for key, item in total.response().to_dict().items() if item}

@@ -396,7 +396,7 @@ def test_a_line_changed_since_it_was_answered_is_reported_and_resent_with_again(
     done = run(source, target, "--offline")
     assert done.returncode == 1
     assert (
-        "id 2: its answer in OUT is from --offline, or to another request; --again sends it"
+        "id 2: its answer in OUT comes from --offline or belongs to another request; --again sends it"
         in done.stderr
     )
     assert len(written(target)) == 2
@@ -412,7 +412,10 @@ def test_offline_answers_do_not_count_as_answers_of_the_server(files):
     with BatchServer() as server:
         done = run(source, target, "--base-url", server.url)
         assert (done.returncode, server.asked) == (1, [])
-        assert "id 1: its answer in OUT is from --offline, or to another request" in done.stderr
+        assert (
+            "id 1: its answer in OUT comes from --offline or belongs to another request"
+            in done.stderr
+        )
         assert run(source, target, "--again", "--base-url", server.url).returncode == 0
     assert sorted(server.questions) == ["1", "2"]
     assert len(written(target)) == 2

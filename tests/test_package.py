@@ -177,8 +177,8 @@ def lines_of(name):
     return (FOLDER / f"{name.replace('.', '/')}.py").read_text("utf-8").splitlines()
 
 
-CORE_LINES = 4_920  # the aim is 3,200
-ALL_LINES = 12_015  # the aim is 9,000
+CORE_LINES = 4_885  # the aim is 3,200
+ALL_LINES = 12_060  # the aim is 9,000
 MODULE_LINES = 600
 FUNCTION_LINES = 50  # with its docstring
 

@@ -30,7 +30,7 @@ from ..extras.stores import MemoryStore, SQLiteStore
 from ..models import ChatMessage, Model
 from ..replies import parsed
 from .chat import InteractiveChat
-from .mismatch import schema_mismatch
+from .mismatch import schema_mismatch, unchecked_keywords
 from .printing import (
     escaped,
     explained,
@@ -308,7 +308,10 @@ def _report_mismatch(answer: str, options: argparse.Namespace) -> int:
         mismatch = f"-x: it has no code block and no JSON: {excerpt(answer)}"
     elif options.schema:
         value, broken = parsed(text)
-        mismatch = schema_mismatch(value, options.schema["json_schema"]["schema"])
+        schema = options.schema["json_schema"]["schema"]
+        if unchecked := unchecked_keywords(schema):
+            print_message(f"--schema: not checked: {', '.join(unchecked)}")
+        mismatch = schema_mismatch(value, schema)
         mismatch = f"it is not JSON: {broken}" if broken else mismatch
         mismatch = mismatch and f"--schema: {mismatch}"
     if mismatch:

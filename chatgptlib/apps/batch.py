@@ -197,8 +197,8 @@ class Batch:
             return True
         if is_other and earlier.partition("-")[0] != line.fingerprint.partition("-")[0]:
             tally.unreadable.append(
-                f"id {line.id!r}: its answer in OUT is from --offline, or to another request; "
-                "--again sends it"
+                f"id {line.id!r}: its answer in OUT comes from --offline or belongs to another "
+                "request; --again sends it"
             )
         else:
             tally.outcomes[outcome] += 1

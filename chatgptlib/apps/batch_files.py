@@ -266,7 +266,7 @@ class BatchOutput:
             "completion": usage.completion_tokens,
             "cached": details.cached_tokens,
         }
-        known = {kind: count for kind, count in counts.items() if isinstance(count, int)}
+        known = {kind: count for kind, count in counts.items() if isinstance(count, (int, float))}
         self.tokens.update(known or {"unknown": 1})
         reasons = [choice.finish_reason for choice in answer.choices]
         return next((_OUTCOMES[reason] for reason in _OUTCOMES if reason in reasons), "answered")

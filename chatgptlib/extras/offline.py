@@ -215,8 +215,8 @@ class OfflineServer:
 
         path, _, query_text = request.path.partition("?")
         found = re.fullmatch(r"(?:(?:/openai)?/v1|/openai/deployments/([^/]+))/(.+)", path)
-        steps = [unquote(step) for step in found[2].split("/")] if found else []
-        known = steps[:2] == ["chat", "completions"] or steps in (["embeddings"], ["models"])
+        segments = [unquote(part) for part in found[2].split("/")] if found else []
+        known = segments[:2] == ["chat", "completions"] or segments in (["embeddings"], ["models"])
         if not found or not known:
             reason = "this offline server has only chat/completions, embeddings and models"
             raise OfflineError(404, f"unknown URL {path}: {reason}", code="unknown_url")
@@ -226,7 +226,7 @@ class OfflineServer:
             raise OfflineError(400, "the request's body must be a JSON object")
         if found[1] and is_dict(body):
             body = {**body, "model": unquote(found[1])}
-        match request.method, *steps:
+        match request.method, *segments:
             case "POST", "embeddings":
                 return _offline_embeddings(body)
             case "GET", "models":

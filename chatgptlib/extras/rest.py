@@ -21,7 +21,7 @@ from ..exchange import Exchange
 from ..redaction import without_traceback
 from ..replies import error_event, error_in_reply, not_json, parsed, reply_json, unusable
 from ..settings import checked_path, with_query
-from ..sse import EventDecoder
+from ..sse import ERROR_NAMES, EventDecoder
 from ..stream import ResponseStream, interrupted
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def _event(name: str, data: str, cut: bool, exchange: Exchange) -> ServerSentEve
     """Read an event. `cut` says that the body ended without the blank line that ends an event,
     so its data may be incomplete."""
     value, broken = parsed(data)
-    if name == "error":
+    if name.lower() in ERROR_NAMES:
         raise error_event(value, data, exchange)
     if error := only_error(value):
         raise error_in_reply(error, exchange)

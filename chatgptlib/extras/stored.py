@@ -163,8 +163,8 @@ def _stored(
     body: bytes | None = None,
     query: Mapping[str, Any] | None = None,
 ) -> StoredT:
-    steps = (path_segment("completion id", step) for step in below)
-    path = with_query("/".join(["chat/completions", *steps]), query_text(query))
+    segments = (path_segment("completion id", part) for part in below)
+    path = with_query("/".join(["chat/completions", *segments]), query_text(query))
     try:
         found: StoredT = read_reply(decoder(kind), send(client, method, path, body))
     except OpenAIError as error:

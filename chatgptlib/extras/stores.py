@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import ConfigError
-from ..replies import check_depth, parsed
+from ..replies import parsed
 
 if TYPE_CHECKING:
     import sqlite3
@@ -190,8 +190,9 @@ class SQLiteStore:
     ) -> None:
         """Add all messages of a turn, or none."""
         written = [(json.dumps(message), conversation_id) for message in messages]
-        for (text, _), message in zip(written, messages, strict=True):
-            check_depth(text, message)  # load() would call a deeper message damaged
+        for text, _ in written:
+            if broken := parsed(text)[1]:  # load() would call such a message damaged
+                raise ConfigError(str(broken))
 
         def work(db: sqlite3.Connection) -> None:
             if restart:
