@@ -1,10 +1,13 @@
 """A batch answers every line once, whatever stops it, and exits with 0 only if all went well."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from itertools import chain, repeat
 
 import pytest
@@ -611,3 +614,58 @@ def test_control_characters_are_escaped_in_everything_shown(files, terminal):
     for text in (shown, done.stderr):
         assert "a\\u001b]0;owned\\u0007b\\u009b2Jc\\u202ed\\u200be\\u007f" in text
         assert not re.search("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202e]", text)
+
+
+@pytest.mark.parametrize("count", [10**400, float("inf"), -1, 2**60])
+def test_an_absurd_number_of_tokens_stops_no_batch(files, count):
+    source, target = files
+    numbered(source, 2)
+    usage = {"prompt_tokens": count, "completion_tokens": count, "total_tokens": count}
+    with BatchServer(lambda body: {**completion(), "usage": usage}) as server:
+        for _ in range(2):
+            done = run(
+                source, target, "--tpm", "60000", "--price-in", "1", "--base-url", server.url
+            )
+            assert done.returncode == 0
+            assert "2 answers did not report any" in done.stderr
+    assert len(server.asked) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to handle")
+def test_sigterm_lets_the_running_answers_be_written(files):
+    source, target = files
+    numbered(source, 5000)
+    answered = threading.Event()
+
+    def answer(body):
+        answered.set()
+        time.sleep(0.01)
+        return "ok"
+
+    with BatchServer(answer) as server:
+        process = start(source, target, "-j", "4", "--base-url", server.url)
+        assert answered.wait(60)
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "waiting for" in errors
+    assert len(ids_in(target)) == len(server.asked)
+
+
+def test_a_batch_goes_on_with_the_threads_that_the_system_allows(files, monkeypatch):
+    source, target = files
+    numbered(source, 5)
+    allowed = iter([True, True])
+    begin = threading.Thread.start
+
+    def begin_some(thread):
+        if thread.name.endswith("(_work)") and not next(allowed, False):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin_some)
+    with BatchServer() as server:
+        done = run(source, target, "-j", "4", "--base-url", server.url)
+    assert done.returncode == 0
+    assert "the system allows only 2 threads" in done.stderr
+    assert len(ids_in(target)) == 5

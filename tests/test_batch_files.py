@@ -501,3 +501,12 @@ def test_a_response_with_invalid_fields_is_written_unchanged(files):
     assert done.returncode == 0
     assert written(target)[0]["response"] == odd
     assert "1 answers did not report any" in done.stderr
+
+
+def test_the_header_of_a_table_may_follow_a_blank_line(files):
+    source, target = files
+    source = source.with_suffix(".csv")
+    source.write_text("\nname\nann\n")
+    done = run(source, target, "--prompt", "Greet {name}", "--offline")
+    assert done.returncode == 0
+    assert len(written(target)) == 1

@@ -880,3 +880,59 @@ def test_control_characters_in_messages_on_stderr_are_escaped():
         assert not set("\x7f\x9b\u202e\u200b") & set(done.stderr)
         assert "owned" in done.stderr
         assert not any(line == "chatgptlib: all is well" for line in done.stderr.split("\n"))
+
+
+@pytest.mark.parametrize("how", [[], ["--no-stream"], ["--json"]])
+def test_an_answer_that_could_not_be_stored_is_printed_before_the_error(tmp_path, how):
+    path = tmp_path / "s.db"
+    lib.SQLiteStore(path)
+
+    def lose_the_table(request):
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("DROP TABLE message")
+        return "Paid for."
+
+    with lib.OfflineServer([lose_the_table]) as server:
+        done = run(*how, "--base-url", server.url, "-c", "k", "--store", str(path), "Hi")
+    assert done.returncode == 1
+    assert "Paid for." in done.stdout
+    assert "could not be stored" in done.stderr
+
+
+@pytest.mark.parametrize("argument", [["caf\udce9"], ["-s", "caf\udce9", "Hi"]])
+def test_an_argument_that_is_not_utf_8_is_rejected(argument):
+    done = run("--offline", *argument)
+    assert done.returncode == 2
+    assert "not valid UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "hi", "function_call": "x"},
+        {"content": "hi", "tool_calls": [3, {"function": "f"}, {"custom": 3}]},
+        {"content": "hi", "tool_calls": {"a": 1}, "audio": "x"},
+        {"content": [3, None, {"type": "text", "text": "hi"}]},
+    ],
+    ids=str,
+)
+def test_a_stored_message_of_any_form_can_be_shown(tmp_path, message):
+    store = ["-c", "z", "--store", str(tmp_path / "s.db")]
+    with Wire(http(completion(**message))) as wire:
+        assert run("--no-stream", *store, "--base-url", wire.url, "Hi").returncode == 0
+    done = run("--history", *store)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hi" in done.stdout
+
+
+def test_a_finish_reason_of_any_type_is_no_traceback():
+    answer = completion("Hi!")
+    answer["choices"][0]["finish_reason"] = ["stop"]
+    with Wire(http(answer)) as wire:
+        done = run("--no-stream", "--base-url", wire.url, "Hi")
+    assert (done.returncode, done.stdout) == (0, "Hi!\n")
+
+
+def test_an_indented_code_block_is_extracted_without_its_indentation():
+    with Wire(http(completion("- item\n  ```sh\n  if a\n    b\n  ```"))) as wire:
+        assert run("-x", "--base-url", wire.url, "Hi").stdout == "if a\n  b\n"

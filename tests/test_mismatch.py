@@ -121,3 +121,15 @@ def test_a_keyword_that_is_not_checked_is_ignored_and_named(keyword):
 def test_equal_objects_are_not_unique_in_whatever_order_their_keys_are():
     items = [{"a": 1, "b": 2}, {"b": 2, "a": 1}]
     assert lib.schema_mismatch(items, {"uniqueItems": True}) == "$ violates uniqueItems true"
+
+
+def test_a_reference_may_be_quoted_and_lead_into_a_list():
+    schema = {"$defs": {"My Type": {"anyOf": [{"type": "string"}]}}}
+    for reference in ("#/$defs/My%20Type", "#/$defs/My%20Type/anyOf/0"):
+        assert lib.schema_mismatch("a", {**schema, "$ref": reference}) == ""
+        assert "type string" in lib.schema_mismatch(1, {**schema, "$ref": reference})
+
+
+def test_options_with_an_unchecked_keyword_may_all_match():
+    schema = {"oneOf": [{"type": "string", "not": {"const": "a"}}, {"const": "a"}]}
+    assert lib.schema_mismatch("a", schema) == ""

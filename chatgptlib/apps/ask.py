@@ -27,7 +27,7 @@ from ..errors import ConfigError, DeserializeError, OpenAIError, excerpt
 from ..extras.conversations import ChatOptions, Conversations, checked_conversation_id
 from ..extras.partial import json_in
 from ..extras.stores import MemoryStore, SQLiteStore
-from ..models import ChatMessage, Model
+from ..models import ChatMessage, CreateChatCompletionResponse, Model
 from ..replies import parsed
 from .chat import InteractiveChat
 from .mismatch import schema_mismatch, unchecked_keywords
@@ -117,7 +117,7 @@ def _common() -> argparse.ArgumentParser:
     add = common.add_argument
     model = os.environ.get("CHATGPTLIB_MODEL") or Model.GPT_4O_MINI
     add("-m", "--model", default=model, help="or CHATGPTLIB_MODEL; default: %(default)s")
-    add("-s", "--system", metavar="TEXT", help="instructions for the model")
+    add("-s", "--system", metavar="TEXT", type=_text, help="instructions for the model")
     add("-t", "--temperature", type=float, metavar="N", help="0 to 2")
     add("--max-tokens", type=int, metavar="N", help="limit of the answer's length")
     add("--schema", metavar="FILE", type=_schema, help="a JSON Schema for the answer, or its file")
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         "usage, 3 answer cut off, 4 answer does not match --schema or -x, 130 Ctrl-C.",
     )
     add = parser.add_argument
-    add("prompt", nargs="*", metavar="PROMPT", help="the question")
+    add("prompt", nargs="*", metavar="PROMPT", type=_text, help="the question")
     add("-i", "--image", action="append", default=[], metavar="FILE",
         help="an image file, URL, or -")  # fmt: skip
     add("-f", "--file", action="append", default=[], metavar="FILE", help="a text file or PDF")
@@ -193,6 +193,12 @@ def _parameter(text: str) -> tuple[str, Any]:
     return key, value
 
 
+def _text(argument: str) -> str:
+    if re.search(r"[\ud800-\udfff]", argument):  # bytes that Python could not decode
+        raise argparse.ArgumentTypeError("it is not valid UTF-8")
+    return argument
+
+
 def _schema(name: str) -> dict[str, Any]:
     """The response_format for a JSON Schema, bare or inside a `json_schema` object."""
     is_json = name.lstrip().startswith("{")
@@ -240,12 +246,13 @@ def _run(options: argparse.Namespace) -> int:
             InteractiveChat(conversations, conversation, settings).run()
             return 0
         if options.no_stream:
-            response = conversations.chat_completion(conversation, question, settings).response
-            text = _first_block_in(response.text) if options.extract else response.text
-            if options.json:
-                print(escaped(json.dumps(response.to_dict(), indent=2, ensure_ascii=False)))
-            elif text is not None:
-                print(shown_text(text))
+            try:
+                response = conversations.chat_completion(conversation, question, settings).response
+            except OpenAIError as error:  # perhaps the answer came, but could not be stored
+                if error.partial is not None:
+                    _print_response(error.partial, options)
+                raise
+            _print_response(response, options)
         else:
             with conversations.chat_completion_stream(conversation, question, settings) as stream:
                 response = print_answer(stream)
@@ -254,6 +261,14 @@ def _run(options: argparse.Namespace) -> int:
             print_message(shown_usage(response.usage) or "the server did not report the usage")
     code = report_ending(response, is_json=options.json)
     return code or _report_mismatch(response.text, options)
+
+
+def _print_response(response: CreateChatCompletionResponse, options: argparse.Namespace) -> None:
+    text = _first_block_in(response.text) if options.extract else response.text
+    if options.json:
+        print(escaped(json.dumps(response.to_dict(), indent=2, ensure_ascii=False)))
+    elif text is not None:
+        print(shown_text(text))
 
 
 def _question(options: argparse.Namespace) -> ChatMessage:
@@ -295,8 +310,9 @@ def _text_of_file(name: str) -> str:
 
 def _first_block_in(text: str) -> str | None:
     """The first code block in an answer, else the first JSON value; None if it has neither."""
-    if block := re.search(r"(?ms)^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)^[ \t]*\1", text):
-        return block[2].removesuffix("\n")
+    if block := re.search(r"(?ms)^([ \t]*)(```+|~~~+)[^\n`]*\n(.*?)^[ \t]*\2", text):
+        indented = rf"(?m)^[ \t]{{1,{len(block[1])}}}" if block[1] else "(?!)"
+        return re.sub(indented, "", block[3]).removesuffix("\n")
     found = (json.dumps(value, indent=2, ensure_ascii=False) for value in json_in(text))
     return next(found, None)
 
@@ -374,7 +390,8 @@ def _list_models(arguments: Sequence[str]) -> int:
 def _run_on_store(options: argparse.Namespace, store: SQLiteStore | MemoryStore) -> int:
     if options.task == "list":
         for name in store.ids():
-            print(name if name.isprintable() else json.dumps(name))
+            is_plain = isinstance(name, str) and name.isprintable()
+            print(name if is_plain else json.dumps(str(name)))
         return 0
     name = checked_conversation_id(options.conversation)
     if options.task == "delete" and store.delete(name):  # even if it can't be loaded

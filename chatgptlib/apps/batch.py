@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -34,7 +36,7 @@ from ..errors import (
     RateLimitError,
     is_transient,
 )
-from .batch_files import BatchLine, BatchOutput, read_requests
+from .batch_files import BatchLine, BatchOutput, is_token_count, read_requests
 from .printing import print_message
 
 _TICK = 0.5  # seconds between updates of the progress
@@ -89,7 +91,7 @@ class RateLimiter:
                     seconds = max(self._request_seconds, mean * self._token_seconds)
                     self._next = max(self._next, now) + seconds
                     return True
-                self._changed.wait(wait if wait > 0 else None)
+                self._changed.wait(min(wait, _LONGEST_HOLD) if wait > 0 else None)
             return False
 
     def release(self, tokens: int | None) -> None:
@@ -214,9 +216,7 @@ class Batch:
         interruption = None
         jobs = min(self._options.jobs, self._tally.unanswered)
         try:
-            for _ in range(jobs):
-                threading.Thread(target=self._work, daemon=True).start()
-            self._watch(jobs)
+            self._watch(self._start(jobs))
         except KeyboardInterrupt as error:
             interruption, running = error, self._limiter.stop()
             self._print(f"stopping; waiting for {running} answers (Ctrl-C: leave at once)")
@@ -224,6 +224,18 @@ class Batch:
         self._output.finish(self._order)
         if failure := interruption or self._failure:
             raise failure
+
+    def _start(self, threads: int) -> int:
+        """Start threads, as many as the system allows, and return how many."""
+        for started in range(threads):
+            try:
+                threading.Thread(target=self._work, daemon=True).start()
+            except RuntimeError:
+                if not started:
+                    raise
+                self._print(f"the system allows only {started} threads")
+                return started
+        return threads
 
     def _watch(self, threads: int) -> None:
         # An interrupted Thread.join() may take a running thread for ended (bpo-45274).
@@ -348,7 +360,7 @@ class Batch:
 def _total_tokens(response: JSONValue) -> int:
     usage = response.get("usage") if isinstance(response, dict) else None
     total = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return total if isinstance(total, int) else 0
+    return int(total) if is_token_count(total) else 0
 
 
 def _is_temporary(error: OpenAIError) -> bool:
@@ -387,6 +399,8 @@ def batch_command(
     ):
         output.read()
         batch = Batch(client, lines, output, tally, options)
+        # Like Ctrl-C: the running requests are billed anyway.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             batch.run()
         except KeyboardInterrupt:
@@ -430,4 +444,6 @@ def _options(arguments: Sequence[str], common: argparse.ArgumentParser) -> argpa
             parser.error(f"--{name} must be more than 0, not {value}")
     if options.ordered and options.target == "-":
         parser.error("--ordered needs a file as OUT, not -")
+    if re.search(r"[\ud800-\udfff]", options.prompt or ""):
+        parser.error("--prompt is not valid UTF-8")
     return options

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..errors import ConfigError, DeserializeError, JSONValue, OpenAIError, excerpt
 from ..models import ChatCompletionUsage, CreateChatCompletionResponse, PromptTokensDetails
@@ -120,11 +120,14 @@ def _rows(text: str, name: str) -> Iterator[tuple[int, Any]]:
     separator = max(",;\t", key=header.count)  # some spreadsheets write semicolons
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        columns = [column.strip() for column in next(rows, "")]
+        columns = [column.strip() for column in next(filter(None, rows), "")]
         for number, row in enumerate((row for row in rows if row), 1):
             value = dict(zip(columns, row, strict=False))
             fits = len(row) == len(columns) == len(value)
-            yield number, value if fits else ValueError(f"it needs a field for each of {columns}")
+            yield (
+                number,
+                value if fits else ValueError(excerpt(f"it needs a field for each of {columns}")),
+            )
     except csv.Error as error:
         raise ConfigError(f"{name} is not a valid table: {error}") from error
 
@@ -266,7 +269,7 @@ class BatchOutput:
             "completion": usage.completion_tokens,
             "cached": details.cached_tokens,
         }
-        known = {kind: count for kind, count in counts.items() if isinstance(count, (int, float))}
+        known = {kind: count for kind, count in counts.items() if is_token_count(count)}
         self.tokens.update(known or {"unknown": 1})
         reasons = [choice.finish_reason for choice in answer.choices]
         return next((_OUTCOMES[reason] for reason in _OUTCOMES if reason in reasons), "answered")
@@ -326,6 +329,11 @@ class BatchOutput:
     def close(self) -> None:
         """Close the file, so that another batch may write it."""
         self._file.close()
+
+
+def is_token_count(value: object) -> TypeGuard[float]:
+    """Whether a value of a server's usage can be a number of tokens."""
+    return isinstance(value, (int, float)) and 0 <= value <= 2**53
 
 
 def _answer_in(record: JSONValue) -> tuple[str, str, JSONValue] | None:

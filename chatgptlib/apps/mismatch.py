@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import chain, repeat
 from typing import Any
+from urllib.parse import unquote
 
 from ..codec import is_dict, is_list
 from ..extras.strict import is_same_json
@@ -74,8 +75,9 @@ def _mismatches(value: Any, schema: Any, root: Any, at: str) -> Iterator[str]:
         raise TypeError(f"{schema!r:.40} is not a schema")
     if "$ref" in schema:
         target: Any = root
-        for step in schema["$ref"].split("/")[1:]:
-            target = target[step.replace("~1", "/").replace("~0", "~")]
+        for step in unquote(schema["$ref"]).split("/")[1:]:
+            key = step.replace("~1", "/").replace("~0", "~")
+            target = target[int(key) if is_list(target) else key]
         yield from _mismatches(value, target, root, at)
     for part in schema.get("allOf", ()):
         yield from _mismatches(value, part, root, at)
@@ -83,7 +85,7 @@ def _mismatches(value: Any, schema: Any, root: Any, at: str) -> Iterator[str]:
         options = [next(_mismatches(value, one, root, at), "") for one in schema.get(keyword, ())]
         if "" not in options:
             yield from options[:1]
-        elif keyword == "oneOf" and options.count("") > 1:
+        elif keyword == "oneOf" and options.count("") > 1 and not unchecked_keywords(schema):
             yield f"{at} matches several options of oneOf"
     types = schema.get("type", ())
     wanted = {types} if isinstance(types, str) else set(types)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..codec import is_list
+from ..codec import is_dict, is_list
 from ..dialects import join_split_surrogates
 from ..errors import AuthenticationError, NotFoundError, OpenAIError
 from ..extras.conversations import ConversationStream
@@ -84,8 +84,8 @@ def report_ending(response: CreateChatCompletionResponse, *, is_json: bool = Fal
     if choice.message.refusal:
         print_message(f"the model refused: {choice.message.refusal}")
         return 1
-    if reason in _CUT_ADVICE:
-        print_message(f"the answer is cut off (finish_reason {reason!r}): {_CUT_ADVICE[reason]}")
+    if advice := _CUT_ADVICE.get(str(reason)):
+        print_message(f"the answer is cut off (finish_reason {reason!r}): {advice}")
         return 3
     if is_json:
         return 0
@@ -126,13 +126,16 @@ def _with_reasoning_printed(stream: ConversationStream) -> Iterator[str]:
 def shown_message(message: ChatMessage) -> str:
     """A message as text, with its other contents in brackets."""
     plain = message.to_dict()
-    parts: list[dict[str, Any]] = plain["content"] if is_list(plain.get("content")) else []
+    parts = filter(is_dict, plain["content"] if is_list(plain.get("content")) else ())
     shown = [message.text, *(f"[{kind}]" for part in parts if (kind := part.get("type")) != "text")]
-    for call in (*(plain.get("tool_calls") or ()), {"function": plain.get("function_call")}):
-        if called := call.get("function") or call.get("custom"):
+    calls = [*(plain.get("tool_calls") or ()), {"function": plain.get("function_call")}]
+    for call in filter(is_dict, calls):
+        called: Any = call.get("function") or call.get("custom")
+        if is_dict(called):
             given = called.get("arguments", called.get("input"))
             shown.append(f"[calls {called.get('name')}({given})]")
-    if audio := plain.get("audio"):
+    audio: Any = plain.get("audio")
+    if is_dict(audio):
         shown.append(f"[says: {audio['transcript']}]" if audio.get("transcript") else "[audio]")
     if message.refusal:
         shown.append(f"[refuses: {message.refusal}]")
