@@ -449,11 +449,17 @@ def test_null_means_the_default_in_a_strict_schema():
     assert schema["properties"]["tags"] == {
         "anyOf": [{"type": "array", "items": {"type": "string"}}, NULL]
     }
-    assert schema["properties"]["note"] == {
-        "anyOf": [{"type": "string"}, NULL], "description": "null means the default, none",
-    }  # fmt: skip
     nulls = dict.fromkeys(schema["properties"])
     assert read(Options, nulls) == Options(note=None)
+
+
+@pytest.mark.parametrize("schema", [{"type": ["string", "null"]}, {"enum": ["a", None]}], ids=str)
+def test_the_default_of_a_nullable_property_is_named_but_null_does_not_stand_for_it(schema):
+    nullable = {"anyOf": [{"type": "string"}, NULL], "description": "default: none"}
+    assert lib.json_schema(Options)["properties"]["note"] == nullable
+    assert read(Options, {"note": None}).note is None
+    model = lib.json_schema(foreign({**schema, "default": "a"}))
+    assert model["properties"]["a"]["description"] == "default: a"
 
 
 def test_a_null_where_there_is_no_default_is_an_error():

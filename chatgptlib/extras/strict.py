@@ -56,8 +56,10 @@ def strict_schema(schema: dict[str, Any], where: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         key: value for key, value in schema.items() if _is_accepted(key, value, schema)
     }
+    is_nullable = {"type": "null"} in schema.get("anyOf", ())  # then null is a value of its own
+    labels = {} if is_nullable else {"default": "null means the default,"}
     notes = [
-        f"null means the default, {_json(value)}" if key == "default" else f"{key}: {_json(value)}"
+        f"{labels.get(key, f'{key}:')} {_json(value)}"
         for key, value in schema.items()
         if key not in found and key not in _NOT_NOTED and value is not None
     ]
