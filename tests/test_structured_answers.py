@@ -75,6 +75,20 @@ def test_an_answer_without_the_wrapper_object_is_read(offline, question, text, i
     assert lib.parse_chat_completion(offline(text), question, into) == value
 
 
+@pytest.mark.parametrize(
+    ("text", "into", "value"),
+    [
+        ('As source [1] says: {"value": [40, 50]}', list[int], [40, 50]),
+        ('["a"] was my first idea. Final: {"value": ["b"]}', list[str], ["b"]),
+        ("As source [1] says, all.", list[int], [1]),
+    ],
+)
+def test_the_requested_wrapper_object_is_preferred_to_json_before_it(
+    offline, question, text, into, value
+):
+    assert lib.parse_chat_completion(offline(text), question, into) == value
+
+
 CALLED = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
 
 

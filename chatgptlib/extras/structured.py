@@ -233,8 +233,8 @@ class _AnswerType:
 
     def _found_in(self, text: str, response: CreateChatCompletionResponse) -> Any:
         misfit: DeserializeError | None = None
-        for value in json_in(text):
-            for shape in dict.fromkeys((self._shape, self._bare)):
+        for shape in dict.fromkeys((self._shape, self._bare)):
+            for value in json_in(text):
                 try:
                     return shape.read(value)
                 except DeserializeError as error:
