@@ -582,6 +582,35 @@ def test_an_exception_of_post_init_is_reported_to_the_model(offline, question):
     assert "$.some: AssertionError: none" in tool_results(client)[0]["content"]
 
 
+class Unprintable(Exception):
+    def __str__(self):
+        return self.detail["text"]
+
+
+@dataclass
+class Refused:
+    n: int
+
+    def __post_init__(self):
+        raise Unprintable
+
+
+def test_an_exception_whose_text_cannot_be_made_is_reported_by_its_type(offline, question):
+    def pay(n: int) -> None:
+        raise Unprintable
+
+    def take(one: Refused) -> None: ...
+
+    made = [call("pay", {"n": 1}, "x"), call("take", {"one": {"n": 1}}, "y")]
+    client = offline(calls(*made), "Sorry.")
+    lib.run_tools(client, question, [pay, take])
+    paid, taken = (json.loads(result["content"])["error"] for result in tool_results(client))
+    assert paid == "Unprintable"
+    assert taken.endswith("$.one: Unprintable")
+    with pytest.raises(lib.ToolError, match=r"pay\(\) raised Unprintable"):
+        lib.run_tools(offline(calls(made[0])), question, [pay], raise_errors=True)
+
+
 def test_string_annotations_of_a_method_are_resolved(offline, question):
     source = """
 from __future__ import annotations

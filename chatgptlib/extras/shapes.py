@@ -252,7 +252,7 @@ def object_shape(
         try:
             return make(**found)
         except Exception as error:  # a check in the constructor
-            raise DeserializeError(f"$: {type(error).__name__}: {error}") from error
+            raise DeserializeError(f"$: {shown_error(error)}") from error
 
     def match_score(value: Any) -> int:
         if not is_dict(value):
@@ -266,6 +266,13 @@ def object_shape(
         return 100 * right + known - unknown  # keys alone only suggest an option
 
     return Shape("object", schema, convert, match_score=match_score)
+
+
+def shown_error(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # a faulty __str__
+        return type(error).__name__
 
 
 def object_schema(properties: Mapping[str, Property], about: str = "") -> dict[str, Any]:

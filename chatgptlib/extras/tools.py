@@ -48,7 +48,7 @@ from .docstrings import parameter_notes, prose_of
 from .formats import format_of
 from .results import ResultStream, about_response, added_usage, check_at_least, without_secrets
 from .schema import SchemaBuilder, names_around
-from .shapes import Property, object_schema, object_shape
+from .shapes import Property, object_schema, object_shape, shown_error
 
 
 def function_tool(function: Callable[..., Any], *, strict: bool = False) -> dict[str, Any]:
@@ -305,7 +305,7 @@ class _Run:
         except Exception as error:
             if raised_by_signal(error):  # such as a time limit of the program
                 raise
-            reason = f"{type(error).__name__}: {error}"
+            reason = shown_error(error)
             if not self.raise_errors:
                 return _error_text(reason)
             secrets = self.client._secrets
