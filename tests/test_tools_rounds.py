@@ -326,6 +326,17 @@ def test_a_complete_call_is_carried_out_even_if_the_response_is_truncated_after_
     assert lib.run_tools(client, question, [add]).text == "2"
 
 
+@pytest.mark.parametrize(("arguments", "text"), [({"a": 1}, "2"), ({}, "$.a: missing")])
+def test_arguments_that_are_an_object_are_complete_in_a_truncated_response(
+    offline, question, arguments, text
+):
+    reply = cut("")
+    reply["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] = arguments
+    client = offline(reply, "Done.")
+    lib.run_tools(client, question, [add])
+    assert text in tool_results(client)[0]["content"]
+
+
 def test_broken_arguments_without_truncation_are_reported_to_the_model(offline, question):
     client = offline(calls(call("add", '{"a": 1')), "Sorry.")
     assert lib.run_tools(client, question, [add]).text == "Sorry."

@@ -241,8 +241,9 @@ class _Run:
         arguments. Some servers omit these, but require them in the next request."""
         choice = response.choices[0]
         calls = choice.message.tool_calls or []
-        written = [call.function.arguments or "" for call in calls if call.function]
-        if choice.finish_reason == "length" and any(parsed(text)[1] for text in written):
+        written: list[Any] = [call.function.arguments for call in calls if call.function]
+        texts = [text or "" for text in written if text is None or isinstance(text, str)]
+        if choice.finish_reason == "length" and any(parsed(text)[1] for text in texts):
             reason = "the response was cut off in a tool call: raise max_completion_tokens"
             raise about_response(OutputTruncatedError(reason), response, self.client)
         for call in calls:
