@@ -343,6 +343,24 @@ def test_broken_arguments_without_truncation_are_reported_to_the_model(offline, 
     assert "the arguments are not JSON" in tool_results(client)[0]["content"]
 
 
+# Legacy calls
+
+LEGACY = {"content": None, "function_call": {"name": "add", "arguments": '{"a": 1}'}}
+
+
+@pytest.mark.parametrize("on_chunk", [None, lambda chunk: None], ids=["whole", "streamed"])
+def test_a_legacy_function_call_does_not_end_a_run_as_an_answer(offline, question, on_chunk):
+    with pytest.raises(lib.ToolError, match="legacy function_call") as caught:
+        lib.run_tools(offline(LEGACY), question, [add], on_chunk=on_chunk)
+    assert caught.value.call.function.name == "add"
+    assert caught.value.messages[-1].function_call.name == "add"
+
+
+def test_a_call_of_a_legacy_function_in_the_request_is_left_to_the_caller(offline, question):
+    request = {**question, "functions": [{"name": "lookup", "parameters": {}}]}
+    assert lib.run_tools(offline(LEGACY), request, []).rounds == 1
+
+
 # Ids
 
 

@@ -206,6 +206,9 @@ class _Run:
                 choice = response.choices[0]
                 calls = self._calls_in(response)
                 messages.append(choice.message)
+                legacy = ToolCall(function=choice.message.function_call)
+                if (name := _name_called(legacy)) and not calls and not body.get("functions"):
+                    raise ToolError(f"{name} came as a legacy function_call: it is not run", legacy)
                 stopped = choice.finish_reason == "content_filter"
                 names = {*map(_name_called, calls)}
                 if not calls or stopped or names & self._request_tools:
