@@ -27,7 +27,8 @@ _KEYWORDS_OF_TYPE = {
 }
 _KEYWORDS_OF_ANY_TYPE = {"type", "enum", "anyOf", "$ref"}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
-_LOOK_AROUND = re.compile(r"\(\?<?[=!]")
+# The accepted groups are (...) and (?:...), without look-around and what only Python has.
+_UNSUPPORTED_PATTERN = re.compile(r"(?<!\\)\(\?(?!:)|\\[AZ]")
 # Keywords that become no note: the first two are left out, strict_schema() handles the others.
 _NOT_NOTED = {"title", "discriminator", "description", "$defs"}
 
@@ -123,7 +124,7 @@ def _simplified(schema: dict[str, Any]) -> dict[str, Any]:
 def _is_accepted(key: str, value: Any, schema: dict[str, Any]) -> bool:
     if key == "format" and value not in _FORMATS:
         return False
-    if key == "pattern" and _LOOK_AROUND.search(value):
+    if key == "pattern" and _UNSUPPORTED_PATTERN.search(value):
         return False
     return key in _KEYWORDS_OF_ANY_TYPE or key in _KEYWORDS_OF_TYPE.get(schema.get("type", ""), ())
 
