@@ -487,6 +487,18 @@ def test_a_tuple_is_a_list_of_its_length_and_checked_item_by_item():
         read(Options, {"span": ["a", 1]})
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the syntax is of Python 3.11")
+@pytest.mark.parametrize("hint", ["tuple[int, *tuple[str, ...]]", "tuple[*tuple[int, str]]"])
+def test_a_tuple_with_an_unpacked_item_is_rejected_with_the_reason(hint):
+    with pytest.raises(lib.ConfigError, match="can't be unpacked from another tuple"):
+        lib.SchemaBuilder().shape(eval(hint), "it")
+
+
+def test_a_tuple_of_several_types_and_an_ellipsis_is_rejected():
+    with pytest.raises(lib.ConfigError, match="has no JSON form"):
+        lib.SchemaBuilder().shape(tuple[int, str, ...], "it")
+
+
 def test_unique_items_goes_into_the_description():
     assert strict_form(set[str]) == {
         "type": "array", "items": {"type": "string"}, "description": "uniqueItems: true",

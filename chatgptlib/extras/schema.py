@@ -158,7 +158,9 @@ class SchemaBuilder:
             if args[0] is not str:
                 raise cannot_describe(where, f"JSON keys must be str, not {shown_type(args[0])}")
             return dictionary(self.shape(args[1], where))
-        if kind is tuple and args[-1] is not Ellipsis:
+        if any(getattr(arg, "__unpacked__", False) for arg in args):
+            raise cannot_describe(where, "list its items: it can't be unpacked from another tuple")
+        if kind is tuple and args[1:] != (Ellipsis,):
             return fixed_tuple([self.shape(arg, where) for arg in args])
         is_set = kind in (set, frozenset)
         if is_set and getattr(get_origin(args[0]) or args[0], "__hash__", 1) is None:
