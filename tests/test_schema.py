@@ -340,6 +340,15 @@ def test_classes_of_one_name_have_a_definition_each():
     assert both["$defs"]["Step_2"]["properties"] == {"other": {"type": "boolean"}}
 
 
+def test_a_class_whose_name_has_no_ascii_letter_has_a_named_definition():
+    first = make_dataclass("食谱", [("name", str)])
+    second = make_dataclass("菜单", [("dish", first)])
+    found = lib.json_schema(make_dataclass("Both", [("a", first), ("b", second)]))
+    assert found["properties"]["a"] == {"$ref": "#/$defs/object"}
+    assert found["properties"]["b"] == {"$ref": "#/$defs/object_2"}
+    assert found["$defs"].keys() == {"object", "object_2"}
+
+
 def test_a_described_reference_is_wrapped_in_any_of_in_a_strict_schema():
     @dataclass
     class Cook:

@@ -246,7 +246,7 @@ class SchemaBuilder:
     def _reserved(self, key: Any, name: str) -> dict[str, Any]:
         """A reference to a definition, which is empty at first."""
         if key not in self._references:
-            name = title = re.sub("[^a-zA-Z0-9_.-]+", "_", name).strip("_")
+            name = title = re.sub("[^a-zA-Z0-9_.-]+", "_", name).strip("_") or "object"
             number = 1
             while name in self._definitions:  # of another class
                 number += 1
