@@ -117,7 +117,9 @@ def formatted_string(kind: StringFormat) -> Shape:
     """The shape of a type whose values are text in JSON, such as dates."""
 
     def convert(value: Any, seen: Seen) -> Any:
-        if type(value) not in kind.json_types:
+        # A float of more than 15 digits may not be the number that was written.
+        is_rounded = type(value) is float and float(f"{value:.15g}") != value
+        if type(value) not in kind.json_types or is_rounded:
             raise type_mismatch(kind.name, value)
         try:
             return kind.read(str(value))
