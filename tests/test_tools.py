@@ -203,6 +203,41 @@ def test_the_prose_ends_at_a_section(doc):
     assert lib.prose_of(doc) == "Do it."
 
 
+@pytest.mark.parametrize(
+    "doc",
+    ["Args:\n  - first: one\n  * second (str): two", "Args:\n  `first`: one\n  **second**: two",
+     "Parameters\n---\n`first` : int\n  one\n**second**\n  two",
+     "Other Parameters\n---\n  first, _ : int\n    one\n\n  second\n    two",
+     ":keyword first: one\n:param second:\ntwo"],
+)  # fmt: skip
+def test_common_deviations_from_a_docstring_style_are_read(doc):
+    notes = lib.parameter_notes(f"Do it.\n\n{doc}")
+    assert (notes["first"], notes["second"]) == ("one", "two")
+    assert lib.prose_of(f"Do it.\n\n{doc}") == "Do it."
+
+
+@pytest.mark.parametrize(
+    ("doc", "prose"),
+    [
+        ("Args:\n  city - Where.\n  day: When.\n  guests - How\n    many.",
+         "city - Where. guests - How many."),
+        ("Args:\n  All are in metres.\n\n  x: one\nKeyword Args:\n  or in feet",
+         "All are in metres. or in feet"),
+        ("Parameters\n---\nx : int\n  one\n\nAll are in metres.\n\nNotes\n---\nNone.",
+         "All are in metres."),
+        (":func:`free` must be called first,\n:py:func:`lock` too.\n\n:param x: one",
+         ":func:`free` must be called first,\n:py:func:`lock` too."),
+    ],
+)  # fmt: skip
+def test_a_line_of_a_parameter_section_that_describes_no_parameter_is_prose(doc, prose):
+    assert lib.prose_of(f"Do it.\n\n{doc}") == f"Do it.\n\n{prose}"
+
+
+def test_the_later_of_two_notes_on_a_parameter_replaces_the_earlier():
+    doc = "Args:\n    x: one\nAttributes:\n    x: two"
+    assert lib.parameter_notes(doc) == {"x": "two"}
+
+
 @pytest.mark.parametrize("doc", ["", "Args:", "Parameters\n---", "No section.\nfirst: one"])
 def test_a_docstring_without_a_section_describes_no_parameter(doc):
     assert lib.parameter_notes(doc) == {}

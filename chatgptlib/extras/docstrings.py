@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable
 from itertools import takewhile
 
 _SECTION = re.compile(
     r"(?:(?:Keyword )?(?:Args|Arguments)|(?:Other )?(?:Params|Parameters)|Attributes|Returns?"
-    r"|Raises|Yields?|Warns|Examples?|Notes?|References|See Also|Todo|Warnings?):\s*$|:\w"
+    r"|Raises|Yields?|Warns|Examples?|Notes?|References|See Also|Todo|Warnings?):\s*$"
+    r"|:(?![\w.:+-]+:`)\w"  # a field, not a role
 )
 _UNDERLINE = re.compile("-{3,}$")
 _GOOGLE_TITLE = re.compile(r"(?:(?:Keyword )?(?:Args|Arguments)|Params|Parameters|Attributes):$")
-_GOOGLE_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\(.*?\))?\s*:\s*(.*)")
-_NUMPY_ENTRY = re.compile(r"(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?$")
+_GOOGLE_ENTRY = re.compile(r"(?:[-*+] +)?[`*]*(\w+)[`*]*\s*(?:\(.*?\))?\s*:\s*(.*)")
+_NUMPY_TITLES = ("Parameters", "Other Parameters", "Attributes")
+_NUMPY_ENTRY = re.compile(r"[`*]*(\w+(?:\s*,\s*\w+)*)[`*]*\s*(?::.*)?$")
 _REST_ENTRY = re.compile(
-    r"^:(?:param|parameter|arg|argument)\s+(?:[^:\n]*\s)?(\w+)\s*:[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.M
+    r"^:(?:param|parameter|arg|argument|key|keyword)\s+(?:[^:\n]*\s)?(\w+)\s*:"
+    r"[ \t]*(.*(?:\n(?:[ \t]+\S|[^\s:]).*)*)",
+    re.M,
 )
 
 
 def prose_of(doc: str | None) -> str:
-    """The text of a docstring before its first section.
+    """The text of a docstring before its first section, and the lines of parameter sections
+    that describe no parameter.
 
     A line that begins with a letter is joined to the line before it; a list item is not.
     """
@@ -35,11 +41,13 @@ def prose_of(doc: str | None) -> str:
             break
         else:
             prose.append(line.rstrip())
-    return re.sub(r"(?<=[^\n])\n(?=[^\W\d])", " ", "\n".join(prose).strip())
+    text = "\n".join(prose).strip() + "\n\n" + parameter_notes(doc or "").get("", "")
+    return re.sub(r"(?<=[^\n])\n(?=[^\W\d])", " ", text.strip())
 
 
 def parameter_notes(doc: str) -> dict[str, str]:
-    """The description of each parameter of a function, or attribute of a class."""
+    """The description of each parameter of a function, or attribute of a class. Lines that
+    describe none are under the name ""."""
     first, *others = inspect.cleandoc(doc).splitlines() or [""]
     if _GOOGLE_TITLE.match(first) and others and not others[0][:1].isspace():
         others = [f"  {line}" for line in others]  # the docstring is one section
@@ -48,16 +56,11 @@ def parameter_notes(doc: str) -> dict[str, str]:
     for number, line in enumerate(lines):
         following = lines[number + 1 :]
         if _GOOGLE_TITLE.match(line.strip()):
-            found |= _section_notes(_indented(following), _GOOGLE_ENTRY)
-        elif line in ("Parameters", "Attributes") and _UNDERLINE.match((*following, "")[0]):
-            found |= _section_notes(_until_next_title(following[1:]), _NUMPY_ENTRY)
+            body = takewhile(lambda line: not line or line[0].isspace(), following)
+            _add_notes(found, body, _GOOGLE_ENTRY)
+        elif line in _NUMPY_TITLES and _UNDERLINE.match((*following, "")[0]):
+            _add_notes(found, _until_next_title(following[1:]), _NUMPY_ENTRY)
     return {name: text for name, text in found.items() if text}
-
-
-def _indented(lines: list[str]) -> list[str]:
-    """The lines of an indented section."""
-    body = takewhile(lambda line: not line or line[0].isspace(), lines)
-    return inspect.cleandoc("\n" + "\n".join(body)).splitlines()
 
 
 def _until_next_title(lines: list[str]) -> list[str]:
@@ -65,16 +68,15 @@ def _until_next_title(lines: list[str]) -> list[str]:
     return lines[: next(titles, len(lines))]
 
 
-def _section_notes(lines: list[str], entry: re.Pattern[str]) -> dict[str, str]:
-    """The entries of a section. Each begins at the margin and continues indented."""
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in lines:
-        if line and not line[0].isspace():
+def _add_notes(found: dict[str, str], body: Iterable[str], entry: re.Pattern[str]) -> None:
+    """Add the entries of a section. Each begins at the margin and continues indented."""
+    names = [""]
+    for line in inspect.cleandoc("\n" + "\n".join(body)).splitlines():
+        text = line.strip()
+        if text and not line[0].isspace():
             match = entry.match(line)
-            names = re.split(r"\s*,\s*", match[1]) if match else []
-            text = match[2].strip() if match and entry is _GOOGLE_ENTRY else ""
-            found |= dict.fromkeys(names, text)
-        else:
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return found
+            names = re.split(r"\s*,\s*", match[1]) if match else [""]
+            if match:
+                text = match[2].strip() if entry is _GOOGLE_ENTRY else ""
+                found |= dict.fromkeys(names, "")
+        found |= {name: f"{found.get(name, '')} {text}".strip() for name in names}
