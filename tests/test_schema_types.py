@@ -8,7 +8,18 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar, Union
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    Optional,
+    TypedDict,
+    TypeVar,
+    Union,
+)
 from uuid import UUID
 
 import pytest
@@ -427,6 +438,70 @@ def test_the_attributes_in_a_class_docstring_describe_its_fields():
     found = lib.json_schema(Step)
     assert found["description"] == "One thing to do."
     assert found["properties"]["text"]["description"] == "what to do"
+
+
+def test_a_generated_note_stands_beside_the_description_and_does_not_replace_it():
+    Money = NewType("Money", Annotated[Decimal, Limited(ge=Decimal("0.5"))])
+
+    @dataclass
+    class Order:
+        """An order.
+
+        Attributes:
+            day: The day of arrival.
+            price: Without tax.
+            size: not this one
+        """
+
+        day: Annotated[date, Limited(ge=date(2024, 1, 1))]
+        price: Money
+        paid: Annotated[Money, "in euro"]
+        size: Annotated[bytes, "how big", Limited(max_length=9)]
+        bare: Money
+
+    found = lib.json_schema(Order, strict=False)["properties"]
+    assert {name: one["description"] for name, one in found.items()} == {
+        "day": "The day of arrival. (minimum: 2024-01-01)",
+        "price": "Without tax. (minimum: 0.5)",
+        "paid": "in euro (minimum: 0.5)",
+        "size": "how big (maxLength: 9)",
+        "bare": "minimum: 0.5",
+    }
+
+
+def test_the_outer_of_two_descriptions_in_annotated_wins():
+    city = Annotated[str, "a city"]
+    found = strict_form(
+        Annotated[city, Limited(description="where the flight lands"), Limited(pattern="a")]
+    )
+    assert found["description"] == "where the flight lands"
+
+
+def test_the_attributes_in_the_docstring_of_a_base_class_describe_its_fields():
+    @dataclass
+    class Base:
+        """A base.
+
+        Attributes:
+            name: the full name
+            age: in days
+        """
+
+        name: str
+        age: int
+
+    @dataclass
+    class Person(Base):
+        """A person.
+
+        Attributes:
+            age: in years
+        """
+
+    found = lib.json_schema(Person)
+    notes = {name: one["description"] for name, one in found["properties"].items()}
+    assert notes == {"name": "the full name", "age": "in years"}
+    assert found["description"] == "A person."
 
 
 # Strict schemas

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -151,9 +151,9 @@ def limits_in(metadata: Iterable[Any]) -> list[Limit]:
     return found
 
 
-def note_in(metadata: Iterable[Any]) -> str:
-    """The description in the metadata of Annotated, or ""."""
-    for one in metadata:
+def note_in(metadata: Sequence[Any]) -> str:
+    """The last description in the metadata of Annotated, or ""."""
+    for one in reversed(metadata):
         for text in (one, getattr(one, "description", None), getattr(one, "documentation", None)):
             if isinstance(text, str):
                 return text

@@ -191,7 +191,9 @@ class SchemaBuilder:
         reference = self._reserved(hint, cls.__name__)
         shape = object_shape(properties, dict if hasattr(cls, _TYPED_DICT) else cls, reference)
         self._shapes[hint] = shape  # before the properties, since the class may refer to itself
-        hints, notes, arguments = _annotations_of(cls), parameter_notes(doc), _arguments_of(hint)
+        hints, notes, arguments = _annotations_of(cls), dict[str, str](), _arguments_of(hint)
+        for base in reversed(cls.__mro__):
+            notes |= parameter_notes(base.__doc__ or "")
         outside, self._names = self._names, names_around(cls)
         for name, default in _defaults_of(cls, hints).items():
             where = f"{cls.__name__}.{name}"

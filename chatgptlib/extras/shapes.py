@@ -36,11 +36,16 @@ class Shape:
     """
 
     name: str  # in messages
-    schema: dict[str, Any]  # not limited to strict keywords
+    bare_schema: dict[str, Any]  # not limited to strict keywords
     convert: Callable[[Any, Seen], Any]
     is_exactly: Callable[[Any], bool] = lambda value: False
     match_score: Callable[[Any], int] = lambda value: 0
     is_discriminator: bool = False  # a few fixed values, which identify the option of a union
+    notes: Sequence[str] = ()  # of limits, for which the schema has no keyword
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return with_notes(self.bare_schema, self.notes)
 
     def read(self, value: JSONValue, seen: Seen | None = None) -> Any:
         """Convert a JSON value. `seen` holds the values that were read before in the same
@@ -74,8 +79,9 @@ class Property:
     def schema(self) -> dict[str, Any]:
         """The schema of the shape, with description and default."""
         about = {"description": self.note} if self.note else {}
+        found = with_notes({**about, **self.shape.bare_schema}, self.shape.notes)
         default = _short_form(self.default)
-        return {**about, **self.shape.schema, **({} if default is None else {"default": default})}
+        return found if default is None else {**found, "default": default}
 
 
 def _short_form(default: Any) -> Any:
@@ -319,7 +325,8 @@ _LENGTHS = {"array": "Items", "object": "Properties"}  # replaces Length in minL
 
 def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
     """A shape with a description, and limits on its values."""
-    schema: dict[str, Any] = {**shape.schema, **({"description": note} if note else {})}
+    schema: dict[str, Any] = {**shape.bare_schema, **({"description": note} if note else {})}
+    notes = [*shape.notes]
     # The limit holds for the converted value, not for its JSON text, so it is only described.
     is_converted = bool(schema.keys() & {"format", "contentEncoding"})
     kinds = {option.get("type") for option in schema.get("anyOf", [schema])}
@@ -328,8 +335,7 @@ def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
         bound: Any = getattr(limit.bound, "pattern", limit.bound)  # of a compiled pattern, its text
         known = format_of(bound)
         if known or is_converted:
-            note = f"{limit.keyword}: {known.write(bound) if known else bound}"
-            schema = with_notes(schema, [note])
+            notes.append(f"{limit.keyword}: {known.write(bound) if known else bound}")
         else:
             schema[limit.keyword.replace("Length", length)] = bound
 
@@ -341,7 +347,7 @@ def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
                 raise DeserializeError(f"$: {words}")
         return found
 
-    return replace(shape, schema=schema, convert=convert)
+    return replace(shape, bare_schema=schema, notes=notes, convert=convert)
 
 
 # Pydantic
