@@ -704,6 +704,78 @@ def test_a_pydantic_type_has_a_strict_schema_and_validates_itself():
         read(Host, {"at": "nowhere"})
 
 
+class Validator:
+    """Metadata of Pydantic's kind."""
+
+    def __get_pydantic_core_schema__(self, source, handler): ...
+
+
+Predicate = type("Predicate", (Limited,), {"__module__": "annotated_types.any"})
+
+
+@pytest.mark.parametrize(
+    "metadata", [Validator(), Predicate(func=bool), Limited(le=7, metadata=[Predicate(func=bool)])]
+)
+def test_a_check_that_needs_pydantic_is_rejected_without_it(metadata, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(lib.ConfigError, match=r"^cannot describe f\(x\): .*pydantic") as caught:
+        read_parameter(metadata)
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+def read_parameter(metadata):
+    def f(x: Annotated[int, metadata]): ...
+
+    return lib.function_tool(f)
+
+
+def test_metadata_that_is_not_a_check_needs_no_pydantic(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    items = Predicate(unit="m"), Predicate(ge=0, le=None), Limited(func=bool)
+    assert strict_form(Annotated[(int, *items)]) == {"type": "integer", "minimum": 0}
+
+
+@needs_pydantic
+def test_a_check_that_only_pydantic_can_make_is_made_by_pydantic(offline, question):
+    from annotated_types import Ge, Predicate
+    from pydantic import AfterValidator, Field, FilePath, StringConstraints
+
+    from .test_tools import call, calls, tool_results
+
+    def code(text):
+        assert len(text) == 3, "not an airport"
+        return text.upper()
+
+    Code = Annotated[str, "an airport", AfterValidator(code)]
+
+    def fly(
+        to: Code,
+        via: Annotated[list[Code] | None, Field(max_length=2, description="at most two stops")],
+        note: Annotated[str, StringConstraints(strip_whitespace=True)] = "",
+        seats: Annotated[int, Predicate(lambda n: n % 2 == 0), Ge(0)] = 2,
+        row: int = Field(strict=True),
+        doc: FilePath | None = None,
+        bags: Annotated[int | None, AfterValidator(lambda n: n)] = 1,
+    ) -> list[Any]:
+        return [to, via, note, seats, row, bags]
+
+    function = lib.function_tool(fly, strict=True)["function"]
+    assert_strict(function["parameters"])
+    assert function["parameters"]["properties"]["to"] == {
+        "type": "string", "description": "an airport",
+    }  # fmt: skip
+    right = {"to": "[1]", "via": ["fco"], "note": " x ", "seats": 4, "row": 1, "bags": None}
+    wrong = [{"to": "rome"}, {"via": ["rome"]}, {"seats": 3}, {"row": "1"}, {"doc": "/no/such"}]
+    made = [call("fly", {**right, **change}, str(i)) for i, change in enumerate([{}, *wrong])]
+    client = offline(calls(*made), "Done.")
+    lib.run_tools(client, question, [fly])
+    done, *errors = (result["content"] for result in tool_results(client))
+    assert json.loads(done) == ["[1]", ["FCO"], "x", 4, 1, None]
+    for error, change in zip(errors, wrong, strict=True):
+        assert f"$.{next(iter(change))}" in error
+    assert "not an airport" in errors[0]
+
+
 @needs_pydantic
 def test_a_pydantic_field_is_not_taken_for_a_default_of_a_dataclass():
     from pydantic import Field

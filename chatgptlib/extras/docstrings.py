@@ -46,8 +46,7 @@ def prose_of(doc: str | None) -> str:
 
 
 def parameter_notes(doc: str) -> dict[str, str]:
-    """The description of each parameter of a function, or attribute of a class. Lines that
-    describe none are under the name ""."""
+    """The description of each parameter or attribute; lines that describe none are under ""."""
     first, *others = inspect.cleandoc(doc).splitlines() or [""]
     if _GOOGLE_TITLE.match(first) and others and not others[0][:1].isspace():
         others = [f"  {line}" for line in others]  # the docstring is one section

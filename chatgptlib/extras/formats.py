@@ -151,6 +151,16 @@ def limits_in(metadata: Iterable[Any]) -> list[Limit]:
     return found
 
 
+def needs_pydantic(one: Any) -> bool:
+    """Whether an item of the metadata has a check that only Pydantic can make."""
+    if is_list(inner := getattr(one, "metadata", None)):  # a Field
+        return any(map(needs_pydantic, inner))
+    names = {name for name in dir(one) if not name.startswith("_")} - {*_LIMITS, "unit"}
+    is_theirs = type(one).__module__.startswith(("annotated_types", "pydantic"))
+    has_hook = hasattr(one, "__get_pydantic_core_schema__")
+    return has_hook or (is_theirs and any(getattr(one, name) for name in names))
+
+
 def note_in(metadata: Sequence[Any]) -> str:
     """The last description in the metadata of Annotated, or ""."""
     for one in reversed(metadata):

@@ -27,7 +27,7 @@ from typing import Annotated, Any, ForwardRef, Literal, TypeGuard, Union, get_ar
 
 from ..codec import names_in
 from .docstrings import parameter_notes, prose_of
-from .formats import limits_in, note_in, string_formats
+from .formats import limits_in, needs_pydantic, note_in, string_formats
 from .shapes import (
     Property,
     Shape,
@@ -132,8 +132,10 @@ class SchemaBuilder:
             return scalar(hint)
         origin, args = get_origin(hint), get_args(hint)
         if hasattr(hint, "__metadata__"):  # Annotated
-            shape, metadata = self.shape(args[0], where), hint.__metadata__
-            return annotated(shape, note_in(metadata), limits_in(metadata))
+            metadata = hint.__metadata__
+            if any(map(needs_pydantic, metadata)):
+                return annotated(self._pydantic(hint, where), note_in(metadata), [])
+            return annotated(self.shape(args[0], where), note_in(metadata), limits_in(metadata))
         if getattr(origin, "_name", None) in _WRAPPERS:
             return self.shape(args[0], where)
         if origin is Literal:
@@ -224,26 +226,27 @@ class SchemaBuilder:
 
     def _pydantic(self, model: Any, where: str) -> Shape:
         """The shape of a model, a dataclass or a type of Pydantic's."""
-        describe, validate = pydantic_methods(model)
+        key: Any = object() if hasattr(model, "__metadata__") else model  # may have no hash
         try:
+            describe, validate = pydantic_methods(model)
             text = json.dumps(describe())
         except Exception as error:
             raise cannot_describe(where, str(error).partition("\n")[0]) from error
 
         def reserved(match: re.Match[str]) -> str:
-            return json.dumps(self._reserved((model, match[1]), match[1])["$ref"])
+            return json.dumps(self._reserved((key, match[1]), match[1])["$ref"])
 
         schema = json.loads(re.sub(r'"#/\$defs/([^"]*)"', reserved, text))
         for name, inner in schema.pop("$defs", {}).items():
-            self._definition(self._reserved((model, name), name)).update(inner)
+            self._definition(self._reserved((key, name), name)).update(inner)
         if schema.keys() == {"allOf"}:  # of a recursive model, before Pydantic 2.9
             schema = schema["allOf"][0]
-        if "$ref" not in schema:
+        if "$ref" not in schema and key is model:
             reference = self._reserved(model, getattr(model, "__name__", ""))
             self._definition(reference).update(schema)
             schema = reference
-        self._shapes[model] = pydantic_shape(schema, validate)
-        return self._shapes[model]
+        self._shapes[key] = pydantic_shape(schema, validate)
+        return self._shapes[key]
 
     def _reserved(self, key: Any, name: str) -> dict[str, Any]:
         """A reference to a definition, which is empty at first."""

@@ -123,8 +123,7 @@ def formatted_string(kind: StringFormat) -> Shape:
     """The shape of a type whose values are text in JSON, such as dates."""
 
     def convert(value: Any, seen: Seen) -> Any:
-        # A float of more than 15 digits may not be the number that was written.
-        is_rounded = type(value) is float and float(f"{value:.15g}") != value
+        is_rounded = type(value) is float and float(f"{value:.15g}") != value  # over 15 digits
         if type(value) not in kind.json_types or is_rounded:
             raise type_mismatch(kind.name, value)
         try:
@@ -355,7 +354,7 @@ def annotated(shape: Shape, note: str, limits: list[Limit]) -> Shape:
 
 def pydantic_methods(model: Any) -> tuple[Callable[[], Any], Callable[[str], Any]]:
     """The functions by which a type of Pydantic's describes itself and reads JSON text."""
-    if hasattr(model, "model_json_schema"):
+    if hasattr(model, "model_json_schema") and not hasattr(model, "__metadata__"):
         return model.model_json_schema, model.model_validate_json
     from importlib import import_module
 
@@ -365,11 +364,12 @@ def pydantic_methods(model: Any) -> tuple[Callable[[], Any], Callable[[str], Any
 
 def pydantic_shape(schema: dict[str, Any], validate: Callable[[str], Any]) -> Shape:
     def convert(value: Any, seen: Seen) -> Any:
-        inner = parsed(value)[0] if isinstance(value, str) else None
-        value = inner if isinstance(inner, (list, dict)) else value
         try:
             return validate(json.dumps(value))
         except ValueError as error:
+            inner = parsed(value)[0] if isinstance(value, str) else None
+            if isinstance(inner, (list, dict)):
+                return convert(inner, seen)
             errors: list[dict[str, Any]] = getattr(error, "errors", list)()
             if _leave_out_nulls(value := json.loads(json.dumps(value)), errors):
                 return convert(value, seen)
@@ -379,7 +379,8 @@ def pydantic_shape(schema: dict[str, Any], validate: Callable[[str], Any]) -> Sh
             words = first.get("msg") or str(error).partition("\n")[0]
             raise DeserializeError(f"{path}: {words}", path=path) from error
 
-    return Shape("object", schema, convert)
+    is_nullable = {"type": "null"} in schema.get("anyOf", ())
+    return Shape("object", schema, convert, lambda value: value is None and is_nullable)
 
 
 def _leave_out_nulls(value: Any, errors: Iterable[Mapping[str, Any]]) -> bool:

@@ -27,8 +27,7 @@ _KEYWORDS_OF_TYPE = {
 }
 _KEYWORDS_OF_ANY_TYPE = {"type", "enum", "anyOf", "$ref"}
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
-# The accepted groups are (...) and (?:...), without look-around and what only Python has.
-_UNSUPPORTED_PATTERN = re.compile(r"(?<!\\)\(\?(?!:)|\\[AZ]")
+_UNSUPPORTED_PATTERN = re.compile(r"(?<!\\)\(\?(?!:)|\\[AZ]")  # look-around, or Python only
 # Keywords that become no note: the first two are left out, strict_schema() handles the others.
 _NOT_NOTED = {"title", "discriminator", "description", "$defs"}
 
