@@ -162,7 +162,7 @@ class APIError(OpenAIError):
         self.code = code
         self.body = body
         self.request_id = request_id
-        self.headers: Mapping[str, str] = headers or {}
+        self.headers: Mapping[str, str] = headers or {}  # pyright: ignore[reportIncompatibleVariableOverride]
         self.retry_after = retry_after
 
 

@@ -178,7 +178,7 @@ def lines_of(name):
 
 
 CORE_LINES = 4_885  # the aim is 3,200
-ALL_LINES = 12_060  # the aim is 9,000
+ALL_LINES = 12_100  # the aim is 9,000
 MODULE_LINES = 600
 FUNCTION_LINES = 50  # with its docstring
 

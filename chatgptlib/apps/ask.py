@@ -389,9 +389,8 @@ def _list_models(arguments: Sequence[str]) -> int:
 
 def _run_on_store(options: argparse.Namespace, store: SQLiteStore | MemoryStore) -> int:
     if options.task == "list":
-        for name in store.ids():
-            is_plain = isinstance(name, str) and name.isprintable()
-            print(name if is_plain else json.dumps(str(name)))
+        for name in map(str, store.ids()):  # a damaged id may be bytes
+            print(name if name.isprintable() else json.dumps(name))
         return 0
     name = checked_conversation_id(options.conversation)
     if options.task == "delete" and store.delete(name):  # even if it can't be loaded

@@ -120,7 +120,7 @@ def _rows(text: str, name: str) -> Iterator[tuple[int, Any]]:
     separator = max(",;\t", key=header.count)  # some spreadsheets write semicolons
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        columns = [column.strip() for column in next(filter(None, rows), "")]
+        columns = [column.strip() for column in next((row for row in rows if row), "")]
         for number, row in enumerate((row for row in rows if row), 1):
             value = dict(zip(columns, row, strict=False))
             fits = len(row) == len(columns) == len(value)
