@@ -31,10 +31,12 @@ ROOT = str(Path(__file__).parent.parent)
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
+IN_THE_GATE = (pytest.mark.gate, pytest.mark.versions)
+
+
 def in_the_gate(*values):
     """Parameters that only the gate tries, with each Python."""
-    marks = (pytest.mark.gate, pytest.mark.versions)
-    return [pytest.param(value, marks=marks) for value in values]
+    return [pytest.param(value, marks=IN_THE_GATE) for value in values]
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +100,7 @@ def offline():
 
 
 def pytest_collection_finish():
-    """Keep the garbage collector from walking through pytest's thousands of items."""
+    """Keep the garbage collector from walking through pytest's thousands of items, often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000)

@@ -214,6 +214,8 @@ def test_a_429_that_asks_to_wait_for_hours_stops_the_batch_at_once(files):
     assert "429: per day" in done.stderr
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_rpm_keeps_requests_apart_from_the_start(files):
     source, target = files
     numbered(source, 6)
@@ -632,6 +634,8 @@ def test_an_absurd_number_of_tokens_stops_no_batch(files, count):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to handle")
+@pytest.mark.gate
+@pytest.mark.versions
 def test_sigterm_lets_the_running_answers_be_written(files):
     source, target = files
     numbered(source, 5000)

@@ -688,6 +688,8 @@ def test_the_path_of_a_store_may_begin_with_the_home_folder(tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_store_made_before_a_fork_works_in_the_children(tmp_path):
     store = lib.SQLiteStore(tmp_path / "s.db")
     script = f"""
@@ -1155,6 +1157,8 @@ def test_a_read_only_store_is_rejected_at_construction(tmp_path, monkeypatch, cl
         lib.SQLiteStore(path)
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_sqlite_is_imported_when_a_store_is_made(tmp_path):
     code = f"import {lib.SQLiteStore.__module__} as module"
     assert "sqlite3" not in loaded_by(code)

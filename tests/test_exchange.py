@@ -623,6 +623,8 @@ def bomb(layers):
 
 @BOTH
 @pytest.mark.parametrize("layers", [1, *in_the_gate(3)])
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_body_that_unpacks_to_more_than_the_limit_is_an_error_and_takes_little_memory(
     client_of, layers, text_of
 ):
@@ -840,6 +842,8 @@ def test_a_deadline_bounds_a_tls_handshake(opened, client_of):
     assert_the_deadline_ends(client, "handshake")
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_an_event_with_many_list_items_is_read_without_quadratic_work(client_of):
     details = [{"index": n} for n in range(20_000)]
     body = streamed(chunk("a", reasoning_details=details), chunk("b", finish_reason="stop"))
@@ -899,6 +903,8 @@ def test_the_read_timeout_applies_to_each_write_and_not_to_their_sum(opened, cli
     assert time.monotonic() - begun > 1, "the server was not slow enough to show anything"
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_server_that_reads_nothing_causes_a_read_timeout(opened, client_of):
     server = Server(lambda conn, incoming, stop: stop.wait(20))
     opened.append(server)
@@ -988,6 +994,8 @@ elif sys.argv[2] == "del":
         pytest.param(WITHOUT_END, id="end-withheld"),
     ],
 )
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_stream_may_be_finished_or_left_while_python_exits(opened, reply, where):
     wire = Wire(reply)
     opened.append(wire)

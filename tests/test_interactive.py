@@ -236,6 +236,8 @@ def test_a_named_conversation_goes_on_in_the_next_chat(tmp_path):
     assert sent_contents(wire)[1] == ["I am Ann.", "Hello Ann.", "Who am I?"]
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_an_error_on_a_terminal_begins_its_own_line():
     cut = streamed(chunk("Once upon "), done=False)
     with Wire(cut) as wire, Terminal("--base-url", wire.url, "Tell a tale.") as terminal:
@@ -267,6 +269,8 @@ def test_control_characters_in_an_answer_are_escaped():
         assert terminal.ended() == 0
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_pasted_lines_are_one_question():
     with Wire(answer("Four.")) as wire, Terminal(
         "--base-url", wire.url, TERM="xterm"
@@ -291,6 +295,8 @@ def test_a_dumb_terminal_gets_no_escape_sequences():
         assert "\x1b" not in shown
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_three_quotes_begin_and_end_a_question_of_several_lines():
     with Wire(answer("Yes.")) as wire, Terminal("--base-url", wire.url) as terminal:
         for lines in (('"""one', "", '/two"""'), ('"""three"""',)):
@@ -399,16 +405,22 @@ def chat(monkeypatch, offline):
     return chat_with
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_blank_line_asks_nothing(chat):
     assert chat("", "  \t", "Hi") == ["Hi"]
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_line_that_is_not_utf_8_is_reported_and_the_chat_continues(chat, capsys):
     no_text = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     assert chat(no_text, "Hi") == ["Hi"]
     assert capsys.readouterr().err == "chatgptlib: the line is not utf-8 text\n"
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_an_image_is_kept_until_a_question_with_it_is_answered(chat):
     image = "https://example.com/a.png"
     asked = chat(f"/image {image}", "One?", "Two?", "Three?", replies=[400, "Yes.", "No."])
@@ -416,6 +428,8 @@ def test_an_image_is_kept_until_a_question_with_it_is_answered(chat):
     assert asked[2] == "Three?"
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_images_can_be_removed_before_they_are_sent(chat):
     assert chat("/image https://example.com/a.png", "/image", "Hi") == ["Hi"]
 
@@ -430,6 +444,8 @@ def test_images_can_be_removed_before_they_are_sent(chat):
         ("/save a\0b", "cannot write"),
     ],
 )
+@pytest.mark.gate
+@pytest.mark.versions
 def test_the_error_of_a_command_goes_to_stderr(chat, capsys, line, words):
     assert chat(line, "Hi") == ["Hi"]
     shown = capsys.readouterr()
@@ -439,6 +455,8 @@ def test_the_error_of_a_command_goes_to_stderr(chat, capsys, line, words):
     assert words not in shown.out
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_python_without_readline_can_chat_too(chat, monkeypatch):
     monkeypatch.setitem(sys.modules, "readline", None)
     assert chat("Hi") == ["Hi"]
@@ -476,10 +494,14 @@ def called(function):
         pytest.param({"content": None, "refusal": "I won't"}, "[refuses: I won't]", id="refusal"),
     ],
 )  # fmt: skip
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_message_is_shown_with_its_files_calls_audio_and_refusal(message, shown):
     assert lib.shown_message(lib.ChatMessage.from_dict(message)) == shown
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_content_parts_given_as_objects_or_dicts_are_shown():
     parts = [{"type": "text", "text": "Look:"}, lib.ContentPart("input_audio"), {"type": "file"}]
     message = lib.ChatMessage("user", parts)

@@ -21,6 +21,8 @@ def test_an_interruption_spoils_no_other_call(server, kind):
     check(server, kind, COUNTS.get(kind, 100))
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_interruptions_of_every_kind_at_once_spoil_no_other_call(server):
     check(server, "everything", 50)
 

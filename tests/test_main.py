@@ -15,6 +15,7 @@ import pytest
 
 from . import lib
 from .commands import COMMAND, run, run_fresh
+from .conftest import in_the_gate
 from .wire import CLOSE, SILENCE, Reply, Wire, chunk, completion, http, streamed
 
 pytestmark = pytest.mark.skipif(lib.name != "chatgptlib", reason="only the package has it")
@@ -80,7 +81,7 @@ def test_no_stream_prints_the_text_and_json_the_response():
     assert "stream" not in wire.requests[0].json
 
 
-@pytest.mark.parametrize("how", [[], ["--no-stream"]])
+@pytest.mark.parametrize("how", [*in_the_gate([]), ["--no-stream"]])
 def test_usage_goes_to_stderr(how):
     done = run("--offline", "--usage", *how, "Hi")
     assert "prompt +" in done.stderr
@@ -245,6 +246,8 @@ def test_characters_missing_in_the_output_encoding_are_replaced():
     assert (done.returncode, done.stdout) == (0, "Gr??e ?\n")
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_closed_stdout_pipe_ends_the_command_quietly():
     first = streamed(*(chunk("many words " * 1000) for _ in range(200)))
     with Wire(first) as wire:

@@ -90,6 +90,8 @@ def test_serve_answers_until_it_is_stopped_and_logs_a_line_per_request():
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.gate
+@pytest.mark.versions
 def test_curl_gets_what_the_script_says(script):
     with serving("--script", script(SCRIPT)) as (url, told):
         curl = ["curl", "-sS", "-i", f"{url}/chat/completions", "-d", json.dumps(QUESTION)]
@@ -115,6 +117,8 @@ def test_node_gets_what_the_script_says(script):
     assert found == [429, "7", 3, "Hi!", True]
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_script_may_be_a_list_of_replies(script):
     with serving("--script", script(["One.", 503])) as (url, _):
         assert [asked(url), asked(url)] == ["One.", "InternalServerError"]
@@ -128,6 +132,8 @@ def test_unused_replies_of_a_strict_script_are_reported_at_the_end(script):
     assert told[1].endswith("chatgptlib: 1 replies were not used: ['Two.']\n")
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_key_and_a_port_can_be_chosen():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -159,6 +165,8 @@ def test_a_key_and_a_port_can_be_chosen():
         pytest.param([{"Stall": {"seconds": "long"}}], "long", id="an-invalid-time"),
     ],
 )
+@pytest.mark.gate
+@pytest.mark.versions
 def test_an_invalid_script_is_an_error_in_one_line(script, content, words):
     done = commands.run("serve", "--script", script(content))
     assert (done.returncode, done.stdout) == (1, "")
@@ -166,6 +174,8 @@ def test_an_invalid_script_is_an_error_in_one_line(script, content, words):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_port_that_is_taken_is_an_error():
     with lib.OfflineServer() as server:
         port = server.url.removesuffix("/v1").rpartition(":")[2]

@@ -167,7 +167,7 @@ def check_cut_on_the_wire(ask, question, raw, cut, end, framing):
 
 
 @pytest.mark.parametrize("framing", ["chunked", *in_the_gate("close", "length")])
-@pytest.mark.parametrize("end", [CLOSE, RESET, SILENCE])
+@pytest.mark.parametrize("end", [CLOSE, RESET, *in_the_gate(SILENCE)])
 def test_a_stream_cut_on_the_wire_is_complete_or_an_error_with_its_beginning(
     ask, question, end, framing
 ):

@@ -753,6 +753,8 @@ def test_done_in_an_event_of_several_lines_ends_the_stream(ask, question):
     assert lib.create_chat_completion_stream(client, question).response().text == "ab"
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_the_stored_text_of_unexpected_events_is_bounded(ask, question):
     remark = b"data: still at it " + b"x" * 50_000 + b"\n\n"
     body = sse(chunk("half"), *[remark] * 100)

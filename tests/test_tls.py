@@ -99,6 +99,8 @@ def test_close_wakes_a_thread_that_waits(secure, question):
     assert client.wire.closed_by_client.wait(10)
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_deadline_ends_a_stream_that_stalls(secure, question):
     begun = streamed(chunk("One,"), done=False)[:-5]
     client = secure(Reply(begun, SILENCE), verify=CERTIFICATE, deadline=0.4)

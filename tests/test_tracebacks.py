@@ -179,6 +179,8 @@ def tls():
     return context
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_the_traceback_of_a_refused_connection_fits_on_one_screen(tmp_path, refusing):
     printed = screen_of(tmp_path, *script(refusing))
     assert printed[0].startswith("ConnectionRefusedError: ")
@@ -194,7 +196,9 @@ def test_the_traceback_of_a_401_fits_on_one_screen_and_has_no_cause(tmp_path):
     assert "AuthenticationError: 401: Incorrect API key" in printed[-1]
 
 
-@pytest.mark.parametrize("end", [CLOSE, *in_the_gate(RESET)])
+@pytest.mark.gate
+@pytest.mark.versions
+@pytest.mark.parametrize("end", [CLOSE, RESET])
 def test_the_traceback_of_a_truncated_stream_fits_on_one_screen(tmp_path, end):
     lines = {
         "response": lambda url: script(url, "create_chat_completion_stream", ".response()"),

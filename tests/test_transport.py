@@ -22,7 +22,7 @@ import responses
 
 from . import lib, waits_of
 from .batches import wait_until
-from .conftest import QUESTION
+from .conftest import IN_THE_GATE, QUESTION
 from .wire import CLOSE, RESET, SILENCE, Reply, Wire, chunk, completion, http, sse, streamed
 
 KEY = "sk-secret-key"
@@ -662,15 +662,32 @@ class Dripping(Wire):
     ("reply", "function"),
     [
         pytest.param(Reply([], SILENCE), call, id="silence"),
-        pytest.param(Reply([], SILENCE), open_stream, id="silence-before-a-stream"),
-        pytest.param(drip(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 90), call, id="dripping-head"),
+        pytest.param(
+            Reply([], SILENCE), open_stream, id="silence-before-a-stream", marks=IN_THE_GATE
+        ),
+        pytest.param(
+            drip(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 90),
+            call,
+            id="dripping-head",
+            marks=IN_THE_GATE,
+        ),
         pytest.param(drip(http(b" " * 9000)), call, id="dripping-body"),
-        pytest.param(Reply([http(completion(), framing="close")], SILENCE), call, id="open-end"),
+        pytest.param(
+            Reply([http(completion(), framing="close")], SILENCE),
+            call,
+            id="open-end",
+            marks=IN_THE_GATE,
+        ),
         pytest.param(Reply(KEEP_ALIVES, SILENCE), open_stream, id="keep-alives"),
-        pytest.param(drip(streamed(chunk("a" * 9000))), open_stream, id="dripping-stream"),
+        pytest.param(
+            drip(streamed(chunk("a" * 9000))), open_stream, id="dripping-stream", marks=IN_THE_GATE
+        ),
         pytest.param(drip(REFUSED, head_of(REFUSED)), call, id="dripping-error"),
         pytest.param(
-            drip(http(sse(chunk("a" * 9000)), framing="close")), open_stream, id="close-delimited"
+            drip(http(sse(chunk("a" * 9000)), framing="close")),
+            open_stream,
+            id="close-delimited",
+            marks=IN_THE_GATE,
         ),
     ],
 )
@@ -949,6 +966,8 @@ def test_a_stream_through_a_session_frees_its_connection(ask, question, session,
     assert client.wire.closed_by_client.wait(30)
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_a_deadline_ends_a_stream_through_a_session(question, session):
     with Dripping(Reply(KEEP_ALIVES, SILENCE)) as wire:
         client = lib.OpenAIClient(base_url=wire.url, deadline=0.3, session=session)
@@ -1074,6 +1093,8 @@ def test_through_a_session_or_proxy_too_a_late_loss_is_not_tried_again(
             assert len(wire.requests) == 1
 
 
+@pytest.mark.gate
+@pytest.mark.versions
 def test_the_read_timeout_still_applies_after_connections_to_many_hosts(question):
     first = lib.OpenAIClient(max_retries=0, base_url="http://127.0.0.1:1/v1")
     with Wire(Reply([], SILENCE)) as wire:

@@ -21,6 +21,7 @@ import pytest
 import requests
 
 from . import lib, loaded_by
+from .conftest import in_the_gate
 from .test_package import CORE, DOORS, EXTRAS, FOLDER, LADDER, imported
 
 if lib.name != "chatgptlib":
@@ -38,9 +39,9 @@ def vendored(*extras):
 CORE_TEXT = vendored()
 TEXT = vendored("all")
 TREE = ast.parse(TEXT)
-EITHER = pytest.mark.parametrize("text", [CORE_TEXT, TEXT], ids=["core", "all"])
+EITHER = pytest.mark.parametrize("text", [CORE_TEXT, *in_the_gate(TEXT)], ids=["core", "all"])
 EXTRA_NAMES = sorted(name.removeprefix("extras.") for name in EXTRAS)
-SOME_EXTRAS = ["conversations", "media", "tools"]
+SOME_EXTRAS = ["media"]
 EACH_EXTRA = pytest.mark.parametrize(
     "extra",
     [
