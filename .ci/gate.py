@@ -39,7 +39,7 @@ ALL_TESTS = ("-m", "gate or not gate", "--hypothesis-profile=thorough")
 QUICK_TESTS = ("-m", "not gate or versions")
 AT_ONCE = os.cpu_count() or 1  # suites
 
-WHEEL_LIMIT = 190_000  # bytes: what it has today, rounded up; the aim is 100,000
+WHEEL_LIMIT = 192_000  # bytes: what it has today, rounded up; the aim is 100,000
 CORE_LIMITS = 4_825, 209_500  # lines and bytes of the file without extras; the aim: 3,300, 130,000
 FILES = {"without extras": [], "with all extras": ["--with", "all"]}
 BARE = ("requests", "pytest", "responses", "hypothesis")  # what the tests of the file need
