@@ -95,7 +95,7 @@ def create_chat_completion(
         return read(value if into is dict else answer)
 
     try:
-        return read_reply(read_answer, send(client, "POST", _COMPLETIONS, content), _choices(body))
+        return read_reply(read_answer, send(client, "POST", _COMPLETIONS, content), _n_of(body))
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
 
@@ -143,7 +143,7 @@ def create_chat_completion_stream(
         exchange = send(client, "POST", _COMPLETIONS, content, accept=EVENT_STREAM)
     except OpenAIError as error:
         raise without_traceback(error) from error.__cause__
-    return ChatCompletionStream(exchange, into, choices=_choices(body))
+    return ChatCompletionStream(exchange, into, choices=_n_of(body))
 
 
 def request_members(request: Any) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def request_members(request: Any) -> dict[str, Any]:
     return found
 
 
-def _choices(body: Mapping[str, Any]) -> int:
+def _n_of(body: Mapping[str, Any]) -> int:
     n = body.get("n")
     return n if isinstance(n, int) else 1
 
@@ -186,8 +186,8 @@ def _has_answer(choice: Any) -> TypeGuard[dict[str, Any]]:
 def _has_text(choice: Any) -> bool:
     """Whether a choice is text or has text, other than a reason, at a key of its own."""
     if is_dict(choice):
-        texts = (key for key in choice if isinstance(choice[key], str) and choice[key])
-        return not all(key in ("id", "index", "object") or key.endswith("reason") for key in texts)
+        keys = (key for key in choice if isinstance(choice[key], str) and choice[key])
+        return not all(key in ("id", "index", "object") or key.endswith("reason") for key in keys)
     return isinstance(choice, str)
 
 

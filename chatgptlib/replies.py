@@ -250,7 +250,7 @@ def error_in_reply(body: JSONValue, exchange: Exchange, *, hint: str = "") -> AP
 
 
 def error_event(value: JSONValue, text: str, exchange: Exchange) -> APIError:
-    """The error in an event named "error": `text` is its data, `value` the JSON of that."""
+    """The error that an event reports: `text` is its data, `value` the JSON of that."""
     return error_in_reply(find_error(value) or {"error": value or text}, exchange)
 
 

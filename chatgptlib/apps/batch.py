@@ -209,8 +209,8 @@ class Batch:
         return False
 
     def run(self) -> None:
-        """Send the lines. Ctrl-C waits for the running requests, which are billed anyway; a
-        second Ctrl-C does not."""
+        """Send the lines. Ctrl-C and SIGTERM wait for the running requests, which are billed
+        anyway; a second one does not."""
         if not self._output.is_file:
             self._print("this can't be resumed if it is stopped: to resume, name a file as OUT")
         interruption = None
@@ -399,7 +399,7 @@ def batch_command(
     ):
         output.read()
         batch = Batch(client, lines, output, tally, options)
-        # Like Ctrl-C: the running requests are billed anyway.
+        # SIGTERM acts like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             batch.run()

@@ -121,13 +121,11 @@ def _rows(text: str, name: str) -> Iterator[tuple[int, Any]]:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         columns = [column.strip() for column in next((row for row in rows if row), "")]
+        mismatch = excerpt(f"it needs a field for each of {columns}")
         for number, row in enumerate((row for row in rows if row), 1):
             value = dict(zip(columns, row, strict=False))
             fits = len(row) == len(columns) == len(value)
-            yield (
-                number,
-                value if fits else ValueError(excerpt(f"it needs a field for each of {columns}")),
-            )
+            yield number, value if fits else ValueError(mismatch)
     except csv.Error as error:
         raise ConfigError(f"{name} is not a valid table: {error}") from error
 
